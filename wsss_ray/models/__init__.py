@@ -1,0 +1,1 @@
+"""Plain torch objects: detector, segmenter, fusion. They know neither Ray nor storage."""

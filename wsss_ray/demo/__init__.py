@@ -1,0 +1,1 @@
+"""An embedded demo: procedural scenes with exact masks, and the tiny models trained on them."""

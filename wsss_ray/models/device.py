@@ -1,0 +1,91 @@
+"""Where and in which arithmetic a model runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+Tier = Literal["float32", "tf32", "bfloat16", "float16"]
+AUTOCAST_DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A resolved device and precision. Weights stay float32; the lower tiers are autocast."""
+
+    device: torch.device
+    """Where the weights and inputs live."""
+    tier: Tier
+    """float32: strict, no TF32 anywhere. tf32: TF32 matrix products and convolutions. bfloat16, float16: autocast."""
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """Dtype of the autocast tiers, None for float32 and tf32."""
+        return AUTOCAST_DTYPES.get(self.tier)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run a model under this precision, without gradients. The process's TF32 settings are restored after."""
+        matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        tf32 = self.tier != "float32"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+        dtype = self.autocast_dtype
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
+            ):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(matmul)
+            torch.backends.cudnn.allow_tf32 = convolution
+
+
+def resolve_compute(device: str, precision: str) -> Compute:
+    """Turn `device` (auto, cpu, cuda) and `precision` (auto, float32, tf32, bfloat16, float16) into a `Compute`.
+
+    auto is CUDA where this process sees a GPU, and bfloat16 there; float32 on the CPU and on GPUs without native
+    bfloat16, which a warning names. Raises ValueError for a device that is absent or a precision it cannot run.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ValueError(
+            "device is cuda, but this process sees no CUDA GPU. Use device: cpu or auto, or check the driver, "
+            "CUDA_VISIBLE_DEVICES and the GPUs that Ray gives each actor (gpus_per_actor)."
+        )
+    resolved = torch.device("cuda" if device == "cuda" or (device == "auto" and has_cuda) else "cpu")
+    if precision == "auto":
+        return Compute(device=resolved, tier=_automatic_tier(resolved))
+    if resolved.type == "cpu" and precision in ("tf32", "float16"):
+        raise ValueError(
+            f"precision {precision} needs a CUDA GPU, and the device is the CPU. Use auto, float32 or bfloat16."
+        )
+    tiers: dict[str, Tier] = {
+        "float32": "float32",
+        "tf32": "tf32",
+        "bfloat16": "bfloat16",
+        "float16": "float16",
+    }
+    if precision not in tiers:
+        raise ValueError(f"precision is {precision!r}: it must be one of auto, {', '.join(tiers)}.")
+    return Compute(device=resolved, tier=tiers[precision])
+
+
+def _automatic_tier(device: torch.device) -> Tier:
+    if device.type == "cpu":
+        return "float32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16"
+    logger.warning(
+        "%s has no native bfloat16: precision auto runs in float32. precision float16 is faster there.",
+        torch.cuda.get_device_name(device),
+    )
+    return "float32"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -23,7 +23,8 @@ class Compute:
     device: torch.device
     """Where the weights and inputs live."""
     tier: Tier
-    """float32: strict, no TF32 anywhere. tf32: TF32 matrix products and convolutions. bfloat16, float16: autocast."""
+    """float32: strict, no TF32. tf32: TF32 matrix products and convolutions. bfloat16, float16: autocast, whose
+    float32 islands stay strict."""
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -32,9 +33,9 @@ class Compute:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run a model under this precision, without gradients. The process's TF32 settings are restored after."""
+        """Run a model at this precision, without gradients; restores the process's TF32 settings after."""
         matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-        tf32 = self.tier != "float32"
+        tf32 = self.tier == "tf32"
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
         dtype = self.autocast_dtype
@@ -50,33 +51,28 @@ class Compute:
 
 
 def resolve_compute(device: str, precision: str) -> Compute:
-    """Turn `device` (auto, cpu, cuda) and `precision` (auto, float32, tf32, bfloat16, float16) into a `Compute`.
+    """Turn `device` (auto, cpu, cuda) and `precision` (auto, float32, tf32, bfloat16, float16) into one choice.
 
-    auto is CUDA where this process sees a GPU, and bfloat16 there; float32 on the CPU and on GPUs without native
-    bfloat16, which a warning names. Raises ValueError for a device that is absent or a precision it cannot run.
+    auto is CUDA where this process sees a GPU, and bfloat16 there; float32 on the CPU and on GPUs without
+    native bfloat16, which a warning names. Raises ValueError for an absent device and for a precision that the
+    device cannot run.
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise ValueError(
-            "device is cuda, but this process sees no CUDA GPU. Use device: cpu or auto, or check the driver, "
-            "CUDA_VISIBLE_DEVICES and the GPUs that Ray gives each actor (gpus_per_actor)."
+            "device is cuda, but this process sees no CUDA GPU. Use device: cpu or auto, or check the "
+            "driver, CUDA_VISIBLE_DEVICES and the GPUs that Ray gives each actor (gpus_per_actor)."
         )
     resolved = torch.device("cuda" if device == "cuda" or (device == "auto" and has_cuda) else "cpu")
     if precision == "auto":
         return Compute(device=resolved, tier=_automatic_tier(resolved))
     if resolved.type == "cpu" and precision in ("tf32", "float16"):
         raise ValueError(
-            f"precision {precision} needs a CUDA GPU, and the device is the CPU. Use auto, float32 or bfloat16."
+            f"precision {precision} needs a CUDA GPU, and the device is the CPU: use auto, float32 or bfloat16."
         )
-    tiers: dict[str, Tier] = {
-        "float32": "float32",
-        "tf32": "tf32",
-        "bfloat16": "bfloat16",
-        "float16": "float16",
-    }
-    if precision not in tiers:
-        raise ValueError(f"precision is {precision!r}: it must be one of auto, {', '.join(tiers)}.")
-    return Compute(device=resolved, tier=tiers[precision])
+    if precision not in get_args(Tier):
+        raise ValueError(f"precision is {precision!r}: it must be one of auto, {', '.join(get_args(Tier))}.")
+    return Compute(device=resolved, tier=cast(Tier, precision))
 
 
 def _automatic_tier(device: torch.device) -> Tier:

@@ -23,8 +23,8 @@ class Compute:
     device: torch.device
     """Where the weights and inputs live."""
     tier: Tier
-    """float32: strict, no TF32. tf32: TF32 matrix products and convolutions. bfloat16, float16: autocast, whose
-    float32 islands stay strict."""
+    """float32: strict, no TF32. tf32: TF32 matrix products and convolutions. bfloat16, float16: autocast,
+    whose float32 islands stay strict."""
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -51,11 +51,11 @@ class Compute:
 
 
 def resolve_compute(device: str, precision: str) -> Compute:
-    """Turn `device` (auto, cpu, cuda) and `precision` (auto, float32, tf32, bfloat16, float16) into one choice.
+    """Choose from `device` (auto, cpu, cuda) and `precision` (auto, float32, tf32, bfloat16, float16).
 
     auto is CUDA where this process sees a GPU, and bfloat16 there; float32 on the CPU and on GPUs without
-    native bfloat16, which a warning names. Raises ValueError for an absent device and for a precision that the
-    device cannot run.
+    native bfloat16, which a warning names. Raises ValueError for an absent device and for a precision that
+    the device cannot run.
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
@@ -67,9 +67,7 @@ def resolve_compute(device: str, precision: str) -> Compute:
     if precision == "auto":
         return Compute(device=resolved, tier=_automatic_tier(resolved))
     if resolved.type == "cpu" and precision in ("tf32", "float16"):
-        raise ValueError(
-            f"precision {precision} needs a CUDA GPU, and the device is the CPU: use auto, float32 or bfloat16."
-        )
+        raise ValueError(f"precision {precision} needs a CUDA GPU; on the CPU use auto, float32 or bfloat16.")
     if precision not in get_args(Tier):
         raise ValueError(f"precision is {precision!r}: it must be one of auto, {', '.join(get_args(Tier))}.")
     return Compute(device=resolved, tier=cast(Tier, precision))

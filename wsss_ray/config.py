@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import tyro
 import typeguard
+import tyro
 import yaml
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -32,7 +32,7 @@ def require(config: object, name: str, ok: bool, rule: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
-    """How `s3://` is reached. Keys come from the environment, an AWS profile or the instance's role, never from here."""
+    """How `s3://` is reached. Keys come from the environment, a profile or the instance's role, never from here."""
 
     endpoint_url: str | None = None
     """S3 endpoint for stores other than AWS (MinIO, Ceph, ...). Unset: AWS_ENDPOINT_URL, else AWS."""
@@ -50,7 +50,7 @@ class RayConfig:
     """Address of an existing cluster ("auto", "ray://host:10001"). Unset: RAY_ADDRESS when a cluster set it (as
     `ray job submit` does), else a Ray of its own on this machine, bound to 127.0.0.1."""
     actors: int | None = None
-    """Model actors (with `placement: split`: segmenters). Unset: one per GPU of the cluster, without GPUs one per core."""
+    """Model actors (with `placement: split`: segmenters). Unset: one per GPU of the cluster, else one per core."""
     detector_actors: int | None = None
     """Detector actors with `placement: split`. Unset: a third of `actors`, at least one."""
     gpus_per_actor: float | None = None
@@ -115,13 +115,13 @@ class SegmenterConfig:
     model: Literal["vit_h", "vit_l", "vit_b", "tiny"] = "vit_h"
     """Architecture. tiny: the small network that the package ships for its demo."""
     checkpoint: str | None = None
-    """File or URI (local, `s3://`, `https://`) of the weights, .pth or .safetensors. Unset is right for `tiny` alone."""
+    """File or URI (local, `s3://`, `https://`) of the weights, .pth or .safetensors. Only `tiny` needs none."""
     sha256: str | None = None
     """Expected SHA-256 of the checkpoint (64 hex digits). Required for `https://`."""
     batch_size: int = 4
     """Images the encoder takes at once."""
     boxes_per_chunk: int | None = None
-    """Boxes decoded at once, over all images of a batch: the bound on the decoder's memory. Unset: 64 on CUDA, 8 on CPU."""
+    """Boxes decoded at once, over all images of a batch: bounds the decoder's memory. Unset: 64 on CUDA, 8 on CPU."""
     device: Device = "auto"
     """auto: CUDA where the actor has a GPU, else CPU."""
     precision: Precision = "auto"
@@ -131,9 +131,7 @@ class SegmenterConfig:
         """Check ranges."""
         require(self, "batch_size", self.batch_size >= 1, "at least 1")
         require(self, "boxes_per_chunk", self.boxes_per_chunk is None or self.boxes_per_chunk >= 1, "at least 1")
-        is_hex = self.sha256 is None or (
-            len(self.sha256) == 64 and set(self.sha256.lower()) <= set("0123456789abcdef")
-        )
+        is_hex = self.sha256 is None or (len(self.sha256) == 64 and set(self.sha256.lower()) <= set("0123456789abcdef"))
         require(self, "sha256", is_hex, "64 hexadecimal digits")
 
 
@@ -164,7 +162,8 @@ class ShardConfig:
     """VOC: name of a list in ImageSets/Segmentation, or path of a list file (bare ids, `/JPEGImages/x.jpg
     /SegmentationClassAug/x.png` pairs, or `id class class`). Unset: train."""
     voc_tags: Literal["auto", "xml", "cls_labels", "masks"] = "auto"
-    """VOC: where tags come from. auto: cls_labels where `tags` names a file, else XML where it exists for all, else masks."""
+    """VOC: where tags come from. auto: cls_labels where `tags` names a file, else XML where all images have one, else
+    the masks."""
     voc_truth: str | None = None
     """VOC: folder of the truth masks below the tree. Unset: SegmentationClassAug where it has the image, else
     SegmentationClass. "none": no truth."""

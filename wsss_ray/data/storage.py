@@ -131,7 +131,7 @@ class Storage:
         return self.info(path) is not None
 
     def list(self, folder: str = "") -> dict[str, FileInfo]:
-        """Files directly in a folder, by name, sorted; no folder is an empty one. Dot-files (unfinished) do not count."""
+        """Files directly in a folder, by name, sorted; no folder is an empty one. Dot-files are unfinished: left out."""
         with self._explain(folder):
             try:
                 entries = self._fs.ls(self._full(folder), detail=True)

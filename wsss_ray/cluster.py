@@ -1,0 +1,122 @@
+"""Connect to Ray or start it, and size the pools by what the cluster has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray._private import ray_constants
+
+from wsss_ray.config import RayConfig
+
+CPU_WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+"""glibc settings that keep large tensors' pages: a third of SAM's time on a CPU is page faults without them."""
+
+READ_CPUS = 0.1
+"""Cores that a read task reserves: it waits for storage rather than computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a cluster has in all."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """A pool of equal actors."""
+
+    actors: int
+    cpus: float
+    """Cores per actor."""
+    gpus: float
+    """GPUs per actor."""
+
+    def __str__(self) -> str:
+        """For the plan: "2 actors x (1 core, 0 GPU)"."""
+        plural = "s" if self.actors != 1 else ""
+        return f"{self.actors} actor{plural} x ({self.cpus:g} cores, {self.gpus:g} GPUs)"
+
+
+@contextmanager
+def connect(config: RayConfig) -> Iterator[Resources]:
+    """Join the cluster that the configuration or RAY_ADDRESS names, or start a Ray of this machine's own.
+
+    A Ray of its own listens on 127.0.0.1 alone and ends with the block; a joined cluster (or a Ray that this process
+    had started before) is left as it is.
+    """
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    started = not ray.is_initialized()
+    if started:
+        environment = {"env_vars": CPU_WORKER_ENVIRONMENT}
+        if address:
+            ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING)
+        else:
+            _keep_to_loopback()
+            ray.init(
+                address="local",
+                _node_ip_address="127.0.0.1",
+                include_dashboard=False,
+                runtime_env=environment,
+                logging_level=logging.WARNING,
+            )
+    try:
+        total = ray.cluster_resources()
+        nodes = sum(1 for node in ray.nodes() if node["Alive"])
+        yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _keep_to_loopback() -> None:
+    """Make a local Ray listen on 127.0.0.1 alone.
+
+    Ray replaces 127.0.0.1 by the machine's outer address, and then listens on every interface, unless it believes that
+    it cannot form clusters; it reads this once on import, its own processes read it from the environment.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def model_pool(config: RayConfig, resources: Resources, *, actors: int | None = None) -> Pool:
+    """Size a pool of model actors: what the configuration says, else one actor per GPU, else one per core."""
+    has_gpus = resources.gpus > 0
+    gpus = config.gpus_per_actor if config.gpus_per_actor is not None else float(has_gpus)
+    wanted = actors or config.actors
+    if wanted is None:
+        wanted = int(resources.gpus // gpus) if gpus else int(resources.cpus)
+        wanted = max(1, wanted)
+    cpus = config.cpus_per_actor
+    if cpus is None:
+        share = (resources.cpus - 2 * READ_CPUS) / wanted
+        cpus = min(1.0, share) if gpus else share
+        cpus = max(0.01, round(cpus - 0.005, 2))
+    return Pool(actors=wanted, cpus=cpus, gpus=gpus)
+
+
+def check_pools(pools: list[Pool], resources: Resources, config: RayConfig) -> None:
+    """Refuse pools that the cluster can never hold, at once: Ray itself would wait in silence.
+
+    Raises:
+        ValueError: names what is asked for, what there is, and what to change.
+    """
+    if config.wait_for_nodes:
+        return
+    for resource, asked, there in (
+        ("cores", sum(pool.actors * pool.cpus for pool in pools) + READ_CPUS, resources.cpus),
+        ("GPUs", sum(pool.actors * pool.gpus for pool in pools), resources.gpus),
+    ):
+        if asked > there + 1e-6:
+            raise ValueError(
+                f"the pools need {asked:g} {resource}, but the cluster has {there:g}. Lower --ray.actors, "
+                "--ray.cpus-per-actor or --ray.gpus-per-actor, or, where an autoscaler will add nodes, give "
+                "--ray.wait-for-nodes."
+            )

@@ -1,0 +1,34 @@
+"""What every file under `jobs/` calls: read the configuration, run the job, end with a clear line and exit status."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from wsss_ray import config
+
+ConfigT = TypeVar("ConfigT")
+
+
+class JobError(RuntimeError):
+    """A job that ended without reaching its goal; the text says what happened, what is safe and what to do."""
+
+
+def run_job(config_type: type[ConfigT], job: Callable[[ConfigT], object]) -> None:
+    """Run one job from the command line and exit.
+
+    The exit status is 0 when the job reached its goal, 1 when it did not, 2 for a bad flag or configuration, 130 after
+    an interrupt; the reason is the last line on standard error.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    parsed = config.parse(config_type)
+    try:
+        job(parsed)
+    except (ValueError, OSError, JobError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted: what is finished stands; the same command goes on from there.", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None

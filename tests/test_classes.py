@@ -282,6 +282,8 @@ def test_large_label_spaces_turn_to_16_bits(tmp_path: Path, count: int, dtype: t
 def test_the_width_follows_the_largest_id_not_the_count(tmp_path: Path) -> None:
     class_set = ClassSet.load(write(tmp_path, "classes: {dog: {id: 255}}"))
     assert (class_set.label_dtype, class_set.ignore_id) == (np.uint16, 65535)
+    low_ignore = ClassSet.load(write(tmp_path, "ignore_id: 7\nclasses: {dog: {id: 255}}"))
+    assert (low_ignore.label_dtype, low_ignore.ignore_id) == (np.uint16, 7)
     wide_ignore = ClassSet.load(write(tmp_path, "ignore_id: 65535\nclasses: [dog]"))
     assert wide_ignore.label_dtype is np.uint16
 

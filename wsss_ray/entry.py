@@ -8,12 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from wsss_ray import config
+from wsss_ray.errors import JobError
 
 ConfigT = TypeVar("ConfigT")
-
-
-class JobError(RuntimeError):
-    """A job that ended without reaching its goal; the text says what happened, what is safe and what to do."""
 
 
 def run_job(config_type: type[ConfigT], job: Callable[[ConfigT], object]) -> None:

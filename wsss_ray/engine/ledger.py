@@ -1,0 +1,88 @@
+"""Who died over what: attempts at units, recorded outside the processes that make them.
+
+A unit whose process died twice is run one image at a time, alone in its process, with each image's id recorded first.
+Only an image that was alone in its process at two deaths is quarantined. The loss of a node does not count: it says
+nothing about the image.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import ray
+
+DEATHS_BEFORE_ISOLATION = 2
+DEATHS_BEFORE_QUARANTINE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """How a unit is to be run now."""
+
+    retried: bool
+    """An earlier attempt was recorded: what it wrote may be there."""
+    isolate: bool
+    """Run the images one at a time, with nothing beside them in the process."""
+    quarantined: frozenset[str]
+    """Ids of images that must not be run again."""
+
+
+@dataclass(kw_only=True)
+class _Record:
+    running: tuple[str, str | None] | None = None
+    """Node and, in isolation, image of the attempt that has begun and not ended."""
+    attempts: int = 0
+    deaths: int = 0
+    alone: Counter[str] = field(default_factory=Counter)
+
+
+class Ledger:
+    """The record itself; runs as an actor without a core. If it dies, counting starts anew and no image suffers."""
+
+    def __init__(self, node_is_alive: Callable[[str], bool] | None = None) -> None:
+        """Start empty.
+
+        Args:
+            node_is_alive: tells by a node's id whether it lives; by default Ray is asked.
+        """
+        self._records: dict[tuple[str, str], _Record] = {}
+        self._node_is_alive = node_is_alive or _ray_node_is_alive
+
+    def enquire(self, stage: str, unit: str) -> Orders:
+        """How to run this unit now. An attempt that began and never ended has died."""
+        record = self._records.setdefault((stage, unit), _Record())
+        if record.running is not None:
+            node, image = record.running
+            record.running = None
+            if self._node_is_alive(node):
+                record.deaths += 1
+                if image is not None:
+                    record.alone[image] += 1
+        return Orders(
+            retried=record.attempts > 0,
+            isolate=record.deaths >= DEATHS_BEFORE_ISOLATION,
+            quarantined=frozenset(
+                image for image, deaths in record.alone.items() if deaths >= DEATHS_BEFORE_QUARANTINE
+            ),
+        )
+
+    def begin(self, stage: str, unit: str, node: str, image: str | None = None) -> None:
+        """An attempt begins, at the whole unit or at one image of it alone."""
+        record = self._records.setdefault((stage, unit), _Record())
+        record.running = (node, image)
+        record.attempts += 1
+
+    def end(self, stage: str, unit: str, *, finished: bool) -> None:
+        """The attempt ended without a death; a finished unit is forgotten."""
+        record = self._records.get((stage, unit))
+        if record is None:
+            return
+        record.running = None
+        if finished:
+            del self._records[stage, unit]
+
+
+def _ray_node_is_alive(node_id: str) -> bool:
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())

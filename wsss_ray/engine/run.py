@@ -1,0 +1,211 @@
+"""The resumable run: units still to do -> read -> stages in actor pools -> one committed file per unit."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from wsss_ray.cluster import READ_CPUS
+from wsss_ray.data.shards import ShardSet, Unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine.ledger import Ledger
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.stage import Sink, StageSpec
+from wsss_ray.engine.worker import TASK_SCHEMA, Report, UnitWorker, read_task
+from wsss_ray.errors import JobError
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A unit to run, whole or in part."""
+
+    unit: Unit
+    only: tuple[str, ...] | None = None
+    """Ids of the images to run again; None: all."""
+    version: str | None = None
+    """Version of the label file that these images' rows go into, with `only`."""
+
+    @property
+    def images(self) -> int:
+        """Images to run."""
+        return self.unit.rows if self.only is None else len(self.only)
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What one call of `run_units` did."""
+
+    images: int = 0
+    seconds_elapsed: float = 0.0
+    rate: float = 0.0
+    """Images per second in steady state."""
+    seconds: Counter[str] = field(default_factory=Counter)
+    """Actor seconds by part of the work."""
+    problems: list[str] = field(default_factory=list)
+    """Units that could not be read, with the reason."""
+
+
+def claim(output: Storage, identity: Mapping[str, Any]) -> bool:
+    """Claim the run directory for a configuration, or join it.
+
+    Args:
+        output: run directory.
+        identity: everything that changes results, as nested JSON values.
+
+    Returns:
+        Whether the directory is new; False where it holds a run of the same identity.
+
+    Raises:
+        ValueError: it holds a run of another identity; names the fields that differ.
+    """
+    text = json.dumps(identity, indent=2, sort_keys=True)
+    if output.create(RUN_FILE, text.encode()):
+        return True
+    try:
+        before = json.loads(output.read(RUN_FILE))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{output.describe(RUN_FILE)} is not JSON ({error}): it is no run of wsss_ray.") from error
+    lines = _differences(before, json.loads(text), "")
+    if lines:
+        raise ValueError(
+            f"{output.uri} holds a run with another configuration; its labels would be mixed with different ones. "
+            "Use another --output, or the configuration of that run. What differs (there -> here):\n  "
+            + "\n  ".join(lines)
+        )
+    return False
+
+
+def _differences(before: Any, now: Any, prefix: str) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        lines = []
+        for key in sorted(before.keys() | now.keys()):
+            lines += _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
+        return lines
+    return [] if before == now else [f"{prefix}: {_short(before)} -> {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def units_to_do(shards: ShardSet, output: Storage, *, limit: int | None) -> tuple[list[Unit], list[Unit]]:
+    """Split the units (the first ones that hold `limit` images) into those with a label file and those without.
+
+    Returns:
+        Finished units, units to do; both in order.
+    """
+    chosen = []
+    images = 0
+    for unit in shards.units:
+        if limit is not None and images >= limit:
+            break
+        chosen.append(unit)
+        images += unit.rows
+    there = {f"labels/{name}" for name in output.list("labels")}
+    return [u for u in chosen if u.label_path in there], [u for u in chosen if u.label_path not in there]
+
+
+def run_units(
+    tasks: Sequence[Task],
+    *,
+    images: Storage,
+    stages: Sequence[StageSpec],
+    sink: Sink,
+    progress: Progress,
+) -> Outcome:
+    """Run the stages on all tasks and commit each unit as it finishes. Ray must be connected.
+
+    Args:
+        tasks: what to do, in order.
+        images: folder of the image shards.
+        stages: steps in order; the last one's actors commit.
+        sink: where the finished units go.
+        progress: is told of every unit.
+
+    Raises:
+        JobError: the run broke off; what was committed stands.
+    """
+    _set_data_context()
+    ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    dataset = ray.data.from_arrow([_task_row(task) for task in tasks]).map_batches(
+        functools.partial(read_task, images=images), batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS
+    )
+    for index, spec in enumerate(stages):
+        dataset = dataset.map_batches(
+            UnitWorker,
+            fn_constructor_args=(spec, ledger, sink if index == len(stages) - 1 else None),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=spec.pool.cpus,
+            num_gpus=spec.pool.gpus,
+            compute=ActorPoolStrategy(
+                size=spec.pool.actors,
+                max_tasks_in_flight_per_actor=spec.calls_per_actor + 2,
+                max_concurrent_calls_per_actor=spec.calls_per_actor,
+                enable_true_multi_threading=True,
+            ),
+        )
+    outcome = Outcome()
+    with progress.printing():
+        try:
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for text in cast("pa.Table", batch)["report"].to_pylist():
+                    report = Report(**json.loads(text))
+                    if report.problem is not None:
+                        outcome.problems.append(report.problem)
+                        print(f"unit lost: {report.problem}", flush=True)
+                    progress.add(report)
+        except Exception as error:
+            cause = _cause(error)
+            raise JobError(
+                f"the run broke off: {type(cause).__name__}: {cause}\nFinished units stand; when the cause is mended, "
+                "the same command goes on from there."
+            ) from error
+    outcome.images = progress.images
+    outcome.seconds_elapsed = progress.elapsed
+    outcome.rate = progress.rate
+    outcome.seconds = progress.seconds
+    return outcome
+
+
+def _task_row(task: Task) -> pa.Table:
+    row = {
+        "unit": task.unit.to_json(),
+        "only": None if task.only is None else list(task.only),
+        "version": task.version,
+        "rows": None,
+        "report": "{}",
+    }
+    return pa.Table.from_pylist([row], schema=TASK_SCHEMA)
+
+
+def _set_data_context() -> None:
+    """Ray Data's own progress and limits off: the status line is ours, and one unit may take an hour on a CPU."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.verbose_progress = False
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = -1
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The innermost cause of an error that Ray wrapped."""
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            return error
+        error = inner

@@ -1,0 +1,262 @@
+"""The actors of the pools: run a stage on a unit, isolate what kills, commit what is done."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.actor import ActorHandle
+
+from wsss_ray.data.shards import IMAGE_SCHEMA, ShardError, Unit, read_unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine.ledger import Orders
+from wsss_ray.engine.stage import Meter, Sink, Stage, StageSpec, WorkerLost
+
+logger = logging.getLogger(__name__)
+
+TASK_SCHEMA = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("only", pa.list_(pa.string())),
+        ("version", pa.string()),
+        ("rows", pa.large_binary()),
+        ("report", pa.string()),
+    ]
+)
+"""One unit on its way: Unit as JSON; ids of the images to run (null: all) and the version of the label file that
+their rows go into; the unit's rows as an Arrow stream; a Report as JSON. One row is one unit: nothing splits it."""
+
+READ_COLUMNS = [name for name in IMAGE_SCHEMA.names if name not in ("source", "truth")]
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What the driver hears of a unit."""
+
+    images: int = 0
+    counts: dict[str, Any] | None = None
+    """The sink's counts, once the unit is committed."""
+    seconds: dict[str, float] | None = None
+    problem: str | None = None
+    """Why the whole unit could not be read."""
+
+    def add(self, meter: Meter) -> None:
+        """Add a meter's seconds."""
+        total = self.seconds or {}
+        self.seconds = {part: total.get(part, 0.0) + meter.seconds.get(part, 0.0) for part in {*total, *meter.seconds}}
+
+
+class Gate:
+    """Lets units pass together, or one alone."""
+
+    def __init__(self) -> None:
+        """Open."""
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    @contextmanager
+    def together(self) -> Iterator[bool]:
+        """Pass beside others; yields whether nobody else was inside."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            first = self._inside == 0
+            self._inside += 1
+        try:
+            yield first
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until everybody is out, and let nobody in meanwhile."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._closed = True
+            self._condition.wait_for(lambda: self._inside == 0)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._closed = False
+                self._condition.notify_all()
+
+
+def read_task(batch: pa.Table, images: Storage) -> pa.Table:
+    """The first step: a unit's encoded images from storage, checked against its digest.
+
+    Fills `rows`; a unit that cannot be read goes on with its reason instead.
+    """
+    task = batch.to_pylist()[0]
+    meter = Meter()
+    report = Report()
+    try:
+        with meter("read"):
+            rows = read_unit(images, Unit.from_json(task["unit"]), columns=READ_COLUMNS)
+    except ShardError as error:
+        report.problem = str(error)
+        return _task_table(task, None, report)
+    if task["only"] is not None:
+        rows = rows.filter(pc.is_in(rows["image_id"], pa.array(task["only"], pa.string())))
+    report.images = rows.num_rows
+    report.add(meter)
+    rows = rows.append_column("error", pa.nulls(rows.num_rows, pa.string()))
+    return _task_table(task, rows, report)
+
+
+class UnitWorker:
+    """An actor of a pool: holds one stage, takes units."""
+
+    def __init__(self, spec: StageSpec, ledger: ActorHandle, sink: Sink | None) -> None:
+        """Make the stage (load its models).
+
+        Args:
+            spec: the stage.
+            ledger: the Ledger actor.
+            sink: commits the unit after this stage; None where another stage follows.
+        """
+        self._name = spec.name
+        self._ledger = ledger
+        self._sink = sink
+        self._gate = Gate()
+        self._node = ray.get_runtime_context().get_node_id()
+        self._stage: Stage = spec.make()
+        self._idle_since = time.perf_counter()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Run the stage on one unit and pass it on, or commit it."""
+        task = batch.to_pylist()[0]
+        report = Report(**json.loads(task["report"]))
+        if report.problem is not None:
+            return _task_table(task, None, report)
+        unit = Unit.from_json(task["unit"])
+        orders = cast("Orders", ray.get(self._ledger.enquire.remote(self._name, unit.name)))
+        if (
+            orders.retried
+            and self._sink
+            and task["version"] is None
+            and (counts := self._sink.counts(unit)) is not None
+        ):
+            report.counts = dict(counts)
+            return _task_table(task, None, report)
+        rows = _from_stream(task["rows"])
+        meter = Meter()
+        try:
+            if orders.isolate:
+                with self._gate.alone():
+                    rows = self._one_by_one(unit, rows, orders, meter)
+                    self._commit(unit, task, rows, report, meter)
+            else:
+                with self._gate.together() as first:
+                    if first:
+                        meter.add("wait", time.perf_counter() - self._idle_since)
+                    self._begin(unit)
+                    rows = self._together(unit, rows, meter)
+                    self._commit(unit, task, rows, report, meter)
+                    self._idle_since = time.perf_counter()
+        except WorkerLost:
+            logger.exception("%s: unit %s: ending this process, another will start", self._name, unit.name)
+            os._exit(1)
+        ray.get(self._ledger.end.remote(self._name, unit.name, finished=True))
+        report.add(meter)
+        return _task_table(task, None if self._sink else rows, report)
+
+    def _begin(self, unit: Unit, image: str | None = None) -> None:
+        ray.get(self._ledger.begin.remote(self._name, unit.name, self._node, image))
+
+    def _commit(self, unit: Unit, task: dict[str, Any], rows: pa.Table, report: Report, meter: Meter) -> None:
+        if self._sink is not None:
+            with meter("write"):
+                report.counts = dict(self._sink.commit(unit, rows, version=task["version"]))
+
+    def _together(self, unit: Unit, rows: pa.Table, meter: Meter) -> pa.Table:
+        """The stage on all rows that have not failed; image by image where that raises."""
+        good = rows.filter(pc.is_null(rows["error"]))
+        if good.num_rows == 0:
+            return self._join(rows, [])
+        try:
+            return self._join(rows, [self._run(good, meter)])
+        except Exception as error:  # noqa: BLE001 - whatever an image makes a library raise is that image's failure
+            logger.warning(
+                "%s: unit %s: %s: %s; going on image by image", self._name, unit.name, type(error).__name__, error
+            )
+        return self._join(rows, [self._run_alone(good.slice(i, 1), meter) for i in range(good.num_rows)])
+
+    def _one_by_one(self, unit: Unit, rows: pa.Table, orders: Orders, meter: Meter) -> pa.Table:
+        """Each image alone, its id recorded before it runs; quarantined ones are failed without running."""
+        done = []
+        for index in range(rows.num_rows):
+            row = rows.slice(index, 1)
+            image_id = row["image_id"][0].as_py()
+            if row["error"][0].is_valid:
+                continue
+            if image_id in orders.quarantined:
+                done.append(self._failed(row, "killed its process twice while alone in it"))
+                continue
+            self._begin(unit, image_id)
+            done.append(self._run_alone(row, meter))
+            ray.get(self._ledger.end.remote(self._name, unit.name, finished=False))
+        return self._join(rows, done)
+
+    def _run(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        result = self._stage(rows, meter)
+        assert result["image_id"].equals(rows["image_id"]), f"{self._name} lost or moved an image"
+        return result
+
+    def _run_alone(self, row: pa.Table, meter: Meter) -> pa.Table:
+        try:
+            return self._run(row, meter)
+        except Exception as error:  # noqa: BLE001 - as above
+            text = " ".join(str(error).split())[:300]
+            return self._failed(row, f"{type(error).__name__}: {text}")
+
+    def _failed(self, row: pa.Table, reason: str) -> pa.Table:
+        index = row.schema.get_field_index("error")
+        return row.set_column(index, "error", pa.array([f"{self._name}: {reason}"]))
+
+    def _join(self, rows: pa.Table, results: list[pa.Table]) -> pa.Table:
+        """All rows of the unit in its order, in the stage's columns: its results, and the images that failed before."""
+        schema = self._stage.output_schema
+        failed = rows.filter(pc.is_valid(rows["error"]))
+        joined = pa.concat_tables([_fit(part, schema) for part in (*results, failed)])
+        place = {image_id: i for i, image_id in enumerate(joined["image_id"].to_pylist())}
+        return joined.take([place[image_id] for image_id in rows["image_id"].to_pylist()]).combine_chunks()
+
+
+def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of the schema; those that are not there are null."""
+    columns = [
+        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
+
+
+def _task_table(task: dict[str, Any], rows: pa.Table | None, report: Report) -> pa.Table:
+    stream = None if rows is None else _to_stream(rows)
+    columns = [[task["unit"]], [task["only"]], [task["version"]], pa.array([stream], pa.large_binary())]
+    return pa.table([*columns, [json.dumps(vars(report))]], schema=TASK_SCHEMA)
+
+
+def _to_stream(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue().to_pybytes()
+
+
+def _from_stream(data: bytes) -> pa.Table:
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_all()

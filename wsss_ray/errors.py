@@ -1,0 +1,5 @@
+"""The error that a job ends with when its input was right but its goal was not reached."""
+
+
+class JobError(RuntimeError):
+    """A job that ended without reaching its goal; the text says what happened, what stands and what to do."""

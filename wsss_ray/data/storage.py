@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,18 +131,78 @@ class Storage:
         return self.info(path) is not None
 
     def list(self, folder: str = "") -> dict[str, FileInfo]:
-        """Files directly in a folder, by name, sorted; no folder is an empty one. Dot-files are unfinished: left out."""
+        """Files directly in a folder, by name, sorted, without dot-files (unfinished); no folder is an empty one."""
+        files: dict[str, FileInfo] = {}
+        with self._explain(folder):
+            try:
+                for entry in self._fs.ls(self._full(folder), detail=True):
+                    name = entry["name"].rsplit("/", 1)[-1]
+                    if name and not name.startswith(".") and self._is_file(entry):
+                        with suppress(FileNotFoundError):  # removed since it was listed
+                            files[name] = self._file_info(entry)
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        return dict(sorted(files.items()))
+
+    def folders(self, folder: str = "") -> tuple[str, ...]:
+        """Names of the folders directly in a folder, sorted, without dot-folders."""
         with self._explain(folder):
             try:
                 entries = self._fs.ls(self._full(folder), detail=True)
             except (FileNotFoundError, NotADirectoryError):
-                return {}
-        files = {}
-        for entry in entries:
-            name = entry["name"].rsplit("/", 1)[-1]
-            if entry["type"] == "file" and name and not name.startswith("."):
-                files[name] = self._file_info(entry)
+                return ()
+            paths = [entry["name"].rstrip("/") for entry in entries if self._is_folder(entry)]
+        names = {path.rsplit("/", 1)[-1] for path in paths}
+        return tuple(sorted(name for name in names if not name.startswith(".")))
+
+    def walk(self, *, on_skipped: Callable[[str, str], None] | None = None) -> dict[str, FileInfo]:
+        """All files below the root, by path relative to it, sorted; dot-files and what dot-folders hold are left out.
+
+        Args:
+            on_skipped: called with the path and the reason ("linked folder", "broken link") of what is not entered: a
+                linked folder may lead out of the root, or round in a circle.
+        """
+        files: dict[str, FileInfo] = {}
+        with self._explain(""):
+            if self.is_local:
+                files.update(self._walk_local(on_skipped))
+            else:
+                with suppress(FileNotFoundError):
+                    for name, entry in self._fs.find(self._root, detail=True).items():
+                        path = name.removeprefix(self._root).lstrip("/")
+                        hidden = any(part.startswith(".") for part in path.split("/"))
+                        if path and not hidden and not self._is_folder(entry):
+                            files[path] = self._file_info(entry)
         return dict(sorted(files.items()))
+
+    def _walk_local(self, on_skipped: Callable[[str, str], None] | None) -> Iterator[tuple[str, FileInfo]]:
+        def fail(error: OSError) -> None:  # os.walk alone would pass over what it cannot read
+            if not (isinstance(error, FileNotFoundError) and error.filename == self._root):
+                raise error
+
+        for folder, names, files in os.walk(self._root, onerror=fail):
+            prefix = "" if folder == self._root else f"{Path(folder).relative_to(self._root).as_posix()}/"
+            names[:] = [name for name in names if not name.startswith(".")]
+            for name in names:
+                if on_skipped and (Path(folder) / name).is_symlink():
+                    on_skipped(prefix + name, "linked folder")
+            for name in files:
+                if not name.startswith("."):
+                    try:
+                        yield prefix + name, self._file_info({"name": f"{folder}/{name}"})
+                    except FileNotFoundError:
+                        if on_skipped:
+                            on_skipped(prefix + name, "broken link")
+
+    def _is_file(self, entry: dict[str, Any]) -> bool:
+        """Whether a listed entry is a file; on disk through links."""
+        return Path(entry["name"]).is_file() if self.is_local else entry["type"] == "file"
+
+    def _is_folder(self, entry: dict[str, Any]) -> bool:
+        """Whether a listed entry is a folder: on disk through links, on S3 also the empty object that marks one."""
+        if self.is_local:
+            return Path(entry["name"]).is_dir()
+        return entry["type"] == "directory" or str(entry["name"]).endswith("/")
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file whole, atomically and durably; one that is there is replaced."""

@@ -15,6 +15,9 @@ Part = tuple[np.ndarray, Color]
 """One polygon: points (N, 2) float64 in the unit frame, and its RGB colour."""
 Range = tuple[float, float]
 
+DISHES = ("bowl", "plate")
+"""What stands on tables: phrases of the detector, part of the dining table in the truth."""
+
 
 def ellipse(
     center: Range, radii: Range, *, start: float = 0.0, stop: float = 2 * np.pi, turn: float = 0.0

@@ -50,9 +50,7 @@ def build_processor() -> GroundingDinoProcessor:
         do_lower_case=True,
         model_max_length=MAX_TEXT_TOKENS,
     )
-    image_processor = GroundingDinoImageProcessor(
-        size={"shortest_edge": SHORTEST_EDGE, "longest_edge": LONGEST_EDGE}
-    )
+    image_processor = GroundingDinoImageProcessor(size={"shortest_edge": SHORTEST_EDGE, "longest_edge": LONGEST_EDGE})
     return GroundingDinoProcessor(image_processor, tokenizer)
 
 

@@ -12,15 +12,15 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 TINY_SAM_CONFIG: dict[str, Any] = {
-    "image_size": 256,
+    "image_size": 224,
     "patch_size": 8,
     "embed_dim": 96,
     "depth": 4,
     "num_heads": 3,
-    "global_attn_indexes": [1, 3],
-    "window_size": 8,
+    "global_attn_indexes": [3],
+    "window_size": 7,
     "mlp_ratio": 3,
-    "prompt_embed_dim": 64,
+    "prompt_embed_dim": 80,
     "decoder_depth": 2,
     "decoder_mlp_dim": 192,
     "decoder_num_heads": 4,

@@ -1,9 +1,13 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from wsss_ray.cluster import Resources, connect
+from wsss_ray.config import RayConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -15,3 +19,10 @@ def shared() -> Path:
     if not (path / "data").is_dir():
         pytest.skip(f"no test photos at {path}: set WSSS_SHARED to the folder that holds data/voc and data/coco")
     return path
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[Resources]:
+    """One Ray of this machine's own for the whole test session: starting one takes seconds."""
+    with connect(RayConfig()) as resources:
+        yield resources

@@ -151,7 +151,7 @@ def run_units(
             num_cpus=spec.pool.cpus,
             num_gpus=spec.pool.gpus,
             compute=ActorPoolStrategy(
-                size=spec.pool.actors,
+                size=min(spec.pool.actors, len(tasks)),
                 max_tasks_in_flight_per_actor=spec.calls_per_actor + 2,
                 max_concurrent_calls_per_actor=spec.calls_per_actor,
                 enable_true_multi_threading=True,
@@ -168,9 +168,8 @@ def run_units(
                         print(f"unit lost: {report.problem}", flush=True)
                     progress.add(report)
         except Exception as error:
-            cause = _cause(error)
             raise JobError(
-                f"the run broke off: {type(cause).__name__}: {cause}\nFinished units stand; when the cause is mended, "
+                f"the run broke off: {_explain(error)}\nFinished units stand; when the cause is mended, "
                 "the same command goes on from there."
             ) from error
     outcome.images = progress.images
@@ -202,10 +201,13 @@ def _set_data_context() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The innermost cause of an error that Ray wrapped."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException) or inner is error:
-            return error
-        error = inner
+def _explain(error: BaseException) -> str:
+    """One line for an error that Ray wrapped, once or more: the type and text of what was raised in the worker."""
+    chain = [error]
+    while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None and inner not in chain:
+        chain.append(inner)
+    told = [link for link in chain if str(link).strip()]
+    deepest = told[-1] if told else error
+    if isinstance(deepest, ray.exceptions.RayError):  # its text ends with the worker's traceback
+        return str(deepest).strip().splitlines()[-1]
+    return f"{type(deepest).__name__}: {deepest}"

@@ -1,0 +1,89 @@
+"""Stages and a sink small enough to follow, for tests of the engine: they are pickled into its real actors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from wsss_ray.data.shards import Unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Meter
+
+LENGTH_SCHEMA = pa.schema([("image_id", pa.string()), ("error", pa.string()), ("length", pa.int64())])
+
+
+class LengthStage:
+    """Length of every image's bytes; what the bytes say makes it raise or kill its own process."""
+
+    output_schema = LENGTH_SCHEMA
+
+    def __init__(self, log: str | None = None, seconds_per_image: float = 0.0) -> None:
+        self._log = log
+        self._seconds = seconds_per_image
+
+    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        result = []
+        with meter("work"):
+            for image_id, image in zip(rows["image_id"].to_pylist(), rows["image"].to_pylist(), strict=True):
+                if self._log:
+                    note(self._log, f"{os.getpid()} {image_id}")
+                if self._seconds:
+                    time.sleep(self._seconds)
+                if image.startswith(b"raise"):
+                    raise RuntimeError("this image cannot be worked on")
+                if image.startswith(b"kill"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                error = "length: refused" if image.startswith(b"refuse") else None
+                result.append({"image_id": image_id, "error": error, "length": None if error else len(image)})
+        return pa.Table.from_pylist(result, schema=LENGTH_SCHEMA)
+
+
+class KeepStage:
+    """Passes the rows on, with a column more: the first of two pools."""
+
+    output_schema = pa.schema(
+        [("image_id", pa.string()), ("image", pa.large_binary()), ("error", pa.string()), ("seen", pa.bool_())]
+    )
+
+    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        if any(image.startswith(b"first") for image in rows["image"].to_pylist()):
+            raise RuntimeError("not past the first stage")
+        seen = pa.array([True] * rows.num_rows)
+        return rows.select(["image_id", "image", "error"]).append_column("seen", seen).cast(self.output_schema)
+
+
+@dataclass(frozen=True)
+class JsonSink:
+    """One JSON file per unit: its rows."""
+
+    output: Storage
+
+    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
+        data = rows.to_pylist()
+        self.output.write(unit.label_path, json.dumps(data).encode())
+        failed = sum(row["error"] is not None for row in data)
+        return {"images": len(data), "statuses": {"failed": failed}}
+
+    def counts(self, unit: Unit) -> Mapping[str, Any] | None:
+        if not self.output.exists(unit.label_path):
+            return None
+        data = json.loads(self.output.read(unit.label_path))
+        return {"images": len(data), "statuses": {"failed": sum(row["error"] is not None for row in data)}}
+
+
+def note(log: str, line: str) -> None:
+    """Append a line to a file that several processes write."""
+    with Path(log).open("a") as file:
+        file.write(line + "\n")
+
+
+def refuse_to_start() -> LengthStage:
+    raise ValueError("the weights are not there")

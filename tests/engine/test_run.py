@@ -1,0 +1,214 @@
+"""The engine on a real Ray: every image ends in one row, whatever raises or dies on the way."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import ray.cloudpickle
+import stages
+from stages import JsonSink, KeepStage, LengthStage
+
+from wsss_ray.cluster import Pool, Resources
+from wsss_ray.data.shards import IMAGE_SCHEMA, ShardSet, encode_image_shard, read_shard_set, shard_name
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Outcome, Progress, StageSpec, Task, claim, run_units, units_to_do
+from wsss_ray.engine.worker import Report
+from wsss_ray.errors import JobError
+
+ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder
+POOL = Pool(actors=2, cpus=0.4, gpus=0)
+
+
+def write_shards(folder: Path, units: list[list[bytes]]) -> ShardSet:
+    """One shard whose row groups hold the given bytes; ids are unit and place."""
+    groups = [
+        pa.table(
+            {
+                "image_id": [f"{u}-{i}" for i in range(len(images))],
+                "source": [""] * len(images),
+                "image": pa.array(images, pa.large_binary()),
+                "height": pa.array([1] * len(images), pa.int32()),
+                "width": pa.array([1] * len(images), pa.int32()),
+                "tags": pa.array([[]] * len(images), pa.list_(pa.string())),
+                "truth": pa.nulls(len(images), pa.large_binary()),
+            },
+            schema=IMAGE_SCHEMA,
+        )
+        for u, images in enumerate(units)
+    ]
+    data = encode_image_shard(groups, exif="ignore", label_space="space", classes="test")
+    storage = Storage(str(folder))
+    storage.write(shard_name(0, 1), data)
+    return read_shard_set(storage)
+
+
+def spec(*, log: Path | None = None, seconds: float = 0.0, name: str = "length") -> StageSpec:
+    make = functools.partial(LengthStage, str(log) if log else None, seconds)
+    return StageSpec(name=name, make=make, pool=POOL)
+
+
+def run(folder: Path, shards: ShardSet, steps: list[StageSpec]) -> Outcome:
+    output = Storage(str(folder / "out"))
+    _, missing = units_to_do(shards, output, limit=None)
+    progress = Progress(total=shards.rows, done=0, every_seconds=60)
+    return run_units(
+        [Task(unit=unit) for unit in missing],
+        images=Storage(str(folder / "in")),
+        stages=steps,
+        sink=JsonSink(output),
+        progress=progress,
+    )
+
+
+def rows_of(folder: Path, shards: ShardSet) -> list[dict[str, object]]:
+    return [row for unit in shards.units for row in json.loads((folder / "out" / unit.label_path).read_text())]
+
+
+def test_every_image_has_its_row_in_order(tmp_path: Path, local_ray: Resources) -> None:
+    units = [[bytes(u + i) for i in range(3)] for u in range(5)]
+    shards = write_shards(tmp_path / "in", units)
+    outcome = run(tmp_path, shards, [spec()])
+    assert outcome.images == 15
+    assert outcome.problems == []
+    rows = rows_of(tmp_path, shards)
+    assert [row["image_id"] for row in rows] == [f"{u}-{i}" for u in range(5) for i in range(3)]
+    assert [row["length"] for row in rows] == [u + i for u in range(5) for i in range(3)]
+    assert {"read", "work", "write"} <= set(outcome.seconds)
+
+
+def test_images_that_raise_fail_alone_with_stage_and_reason(tmp_path: Path, local_ray: Resources) -> None:
+    shards = write_shards(tmp_path / "in", [[b"a", b"raise", b"bc", b"refuse"], [b"first", b"d"]])
+    keep = StageSpec(name="keep", make=KeepStage, pool=Pool(actors=1, cpus=0.2, gpus=0))
+    length = StageSpec(name="length", make=LengthStage, pool=Pool(actors=1, cpus=0.2, gpus=0))
+    run(tmp_path, shards, [keep, length])
+    rows = {row["image_id"]: row for row in rows_of(tmp_path, shards)}
+    assert rows["0-1"] == {
+        "image_id": "0-1",
+        "error": "length: RuntimeError: this image cannot be worked on",
+        "length": None,
+    }
+    assert rows["0-3"]["error"] == "length: refused"
+    assert rows["1-0"]["error"] == "keep: RuntimeError: not past the first stage"
+    assert [rows[i]["length"] for i in ("0-0", "0-2", "1-1")] == [1, 2, 1]
+
+
+def test_a_poisoned_image_is_quarantined_and_nothing_else_is_lost(tmp_path: Path, local_ray: Resources) -> None:
+    units = [[b"a" * (u + 1), b"b"] for u in range(4)]
+    units[1] = [b"xyz", b"kill", b"x"]
+    shards = write_shards(tmp_path / "in", units)
+    log = tmp_path / "log"
+    run(tmp_path, shards, [spec(log=log)])
+    rows = {row["image_id"]: row for row in rows_of(tmp_path, shards)}
+    assert len(rows) == 9
+    assert rows["1-1"]["error"] == "length: killed its process twice while alone in it"
+    assert [row["image_id"] for row in rows.values() if row["error"]] == ["1-1"]
+    assert rows["1-0"]["length"] == 3
+    deaths = sum(line.endswith(" 1-1") for line in log.read_text().splitlines())
+    assert deaths == 4  # twice with its unit, twice alone
+
+
+def test_random_kills_quarantine_no_innocent_image(tmp_path: Path, local_ray: Resources) -> None:
+    units = [[b"a" * (u + 1), b"bb", b"ccc"] for u in range(12)]
+    units[5] = [b"a", b"kill", b"cc"]
+    shards = write_shards(tmp_path / "in", units)
+    log = tmp_path / "log"
+    log.touch()
+    stop = threading.Event()
+    killed: list[int] = []
+
+    def kill_now_and_then() -> None:
+        while not stop.wait(1.5):
+            pids = [int(line.split()[0]) for line in log.read_text().splitlines()]
+            if pids and pids[-1] not in killed:
+                killed.append(pids[-1])
+                try:
+                    os.kill(pids[-1], signal.SIGKILL)
+                except ProcessLookupError:
+                    killed.pop()
+
+    thread = threading.Thread(target=kill_now_and_then)
+    thread.start()
+    try:
+        run(tmp_path, shards, [spec(log=log, seconds=0.2)])
+    finally:
+        stop.set()
+        thread.join()
+    rows = rows_of(tmp_path, shards)
+    assert len(killed) >= 3, "the test must have killed something"
+    assert [row["image_id"] for row in rows] == [f"{u}-{i}" for u in range(12) for i in range(3)]
+    assert [row["image_id"] for row in rows if row["error"]] == ["5-1"]
+
+
+def test_finished_units_are_not_run_again(tmp_path: Path, local_ray: Resources) -> None:
+    shards = write_shards(tmp_path / "in", [[b"a"], [b"b"], [b"c"]])
+    run(tmp_path, shards, [spec()])
+    (tmp_path / "out" / shards.units[1].label_path).unlink()
+    log = tmp_path / "log"
+    outcome = run(tmp_path, shards, [spec(log=log)])
+    assert outcome.images == 1
+    assert [line.split()[1] for line in log.read_text().splitlines()] == ["1-0"]
+
+
+def test_a_unit_that_cannot_be_read_is_named_and_the_rest_is_done(tmp_path: Path, local_ray: Resources) -> None:
+    shards = write_shards(tmp_path / "in", [[b"a"], [b"b"]])
+    listed = ShardSet(
+        units=(
+            shards.units[0],
+            type(shards.units[1])(**{**vars(shards.units[1]), "digest": "0" * 64}),
+        ),
+        label_space="space",
+        classes="test",
+        has_truth=False,
+    )
+    outcome = run(tmp_path, listed, [spec()])
+    assert len(outcome.problems) == 1
+    assert "row group 1" in outcome.problems[0]
+    assert "replaced" in outcome.problems[0]
+    assert (tmp_path / "out" / shards.units[0].label_path).exists()
+    assert not (tmp_path / "out" / listed.units[1].label_path).exists()
+
+
+def test_a_stage_that_cannot_be_made_ends_the_run_with_its_reason(tmp_path: Path, local_ray: Resources) -> None:
+    shards = write_shards(tmp_path / "in", [[b"a"]])
+    broken = StageSpec(name="broken", make=stages.refuse_to_start, pool=POOL)
+    with pytest.raises(JobError, match="the weights are not there"):
+        run(tmp_path, shards, [broken])
+
+
+def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
+    output = Storage(str(tmp_path))
+    assert claim(output, {"a": {"b": 1, "c": 2}, "d": [1]})
+    assert not claim(output, {"a": {"b": 1, "c": 2}, "d": [1]})
+    with pytest.raises(ValueError, match=r"a\.c: 2 -> 3") as caught:
+        claim(output, {"a": {"b": 1, "c": 3}, "d": [1]})
+    assert "a.b" not in str(caught.value)
+
+
+def test_limit_is_rounded_up_to_whole_units(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "in", [[b"a", b"b"], [b"c", b"d"], [b"e"]])
+    output = Storage(str(tmp_path / "out"))
+    assert len(units_to_do(shards, output, limit=2)[1]) == 1
+    assert len(units_to_do(shards, output, limit=3)[1]) == 2
+    assert len(units_to_do(shards, output, limit=None)[1]) == 3
+    output.write(shards.units[0].label_path, b"")
+    finished, missing = units_to_do(shards, output, limit=3)
+    assert [unit.row_group for unit in finished] == [0]
+    assert [unit.row_group for unit in missing] == [1]
+
+
+def test_the_status_line_counts_and_estimates() -> None:
+    progress = Progress(total=10, done=2, every_seconds=60)
+    assert progress.line().startswith("2 / 10 images (20.0%)")
+    progress.add(Report(images=3, counts={"boxes": 6, "statuses": {"failed": 1}}, seconds={"work": 1.0}))
+    time.sleep(0.01)
+    line = progress.line()
+    assert line.startswith("5 / 10 images (50.0%)")
+    assert "2.0 boxes/image | 1 failed" in line

@@ -1,0 +1,176 @@
+"""Weights by path or URI: one copy on each node, checked, and a digest that says which weights they are."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsss_ray.config import StorageConfig
+from wsss_ray.data.storage import Storage, StorageError
+
+_CHUNK_BYTES = 2**22
+_MODEL_FILES = (".json", ".txt", ".safetensors", ".model")
+
+
+def cache_directory() -> Path:
+    """Where fetched weights and digests lie on this node: WSSS_RAY_CACHE, else below XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("WSSS_RAY_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "wsss_ray"
+
+
+def is_uri(path: str) -> bool:
+    """Whether the path names a store other than this machine's disk."""
+    return "://" in path and not path.startswith("file://")
+
+
+def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
+    """Local path of a file of weights; a remote one is copied to the node's cache once, whoever asks first.
+
+    Args:
+        uri: local path, `s3://` (any fsspec URI) or `https://`.
+        sha256: expected digest (hex), or None where the store is trusted.
+        config: how S3 is reached.
+
+    Raises:
+        ValueError: an `https://` URI without a digest, or a digest that does not match.
+        StorageError: the file cannot be read.
+    """
+    if not is_uri(uri):
+        path = Path(uri.removeprefix("file://")).expanduser()
+        if sha256 is not None and path.is_file():
+            _check(file_digest(path), sha256, str(path))
+        return path
+    if uri.startswith(("https://", "http://")) and sha256 is None:
+        raise ValueError(f"{uri}: weights from the web need --segmenter.sha256, their SHA-256 in hexadecimal digits.")
+    version = sha256 or remote_version(uri, config)
+    target = cache_directory() / "weights" / hashlib.sha256(f"{uri} {version}".encode()).hexdigest()[:16] / _name(uri)
+    with _alone(target):
+        if not target.exists():
+            digest = _download(uri, target, config, sha256)
+            assert sha256 is None or digest == sha256.lower()
+    return target
+
+
+def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
+    """Local directory of a checkpoint (JSON, tokenizer and safetensors files); a remote one is copied once a node."""
+    if not is_uri(uri):
+        return Path(uri.removeprefix("file://")).expanduser()
+    storage = Storage(uri, config)
+    files = {name: info for name, info in storage.list().items() if name.endswith(_MODEL_FILES)}
+    if not files:
+        raise StorageError(f"{uri} holds no checkpoint (config.json, model.safetensors, tokenizer files).")
+    key = json.dumps([uri, sorted((name, info.size, info.version) for name, info in files.items())])
+    target = cache_directory() / "weights" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    for name in files:
+        with _alone(target / name):
+            if not (target / name).exists():
+                _download(f"{uri.rstrip('/')}/{name}", target / name, config, None)
+    return target
+
+
+def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig) -> str:
+    """What identifies the weights at a path or URI, for a run's identity, without fetching remote ones.
+
+    SHA-256 of local files (kept by path, size and modification time, so that gigabytes are read once), the given
+    `sha256` for `https://`, size and ETag for object stores.
+    """
+    if sha256 is not None:
+        return sha256.lower()
+    if is_uri(uri):
+        return remote_version(uri, config)
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in _MODEL_FILES)
+        lines = "".join(f"{file.name} {file_digest(file)}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    return file_digest(path)
+
+
+def remote_version(uri: str, config: StorageConfig) -> str:
+    """Size and version of a remote file, or of all files of a remote checkpoint directory."""
+    if uri.startswith(("https://", "http://")):
+        raise ValueError(f"{uri}: weights from the web need their SHA-256.")
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    info = Storage(folder, config).info(name)
+    if info is not None:
+        return f"{info.size}-{info.version}"
+    files = {name: info for name, info in Storage(uri, config).list().items() if name.endswith(_MODEL_FILES)}
+    if not files:
+        raise StorageError(f"{uri}: there is no such file, nor a directory with a checkpoint.")
+    text = json.dumps(sorted((name, info.size, info.version) for name, info in files.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a local file, remembered in the cache by path, size and modification time."""
+    status = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    note = cache_directory() / "digests" / key
+    if note.exists():
+        return note.read_text()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_name(f".{key}.{os.getpid()}")
+    temporary.write_text(digest)
+    temporary.replace(note)
+    return digest
+
+
+def _name(uri: str) -> str:
+    return uri.rstrip("/").rsplit("/", 1)[-1].split("?", 1)[0] or "weights"
+
+
+def _check(digest: str, sha256: str, where: str) -> None:
+    if digest != sha256.lower():
+        raise ValueError(f"{where} has SHA-256 {digest}, not {sha256.lower()}: another file, or a damaged one.")
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """One process of this node at a time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _download(uri: str, target: Path, config: StorageConfig, sha256: str | None) -> str:
+    """Copy a remote file under a dot-name, check it, rename it; returns its SHA-256."""
+    temporary = target.with_name(f".{target.name}.part")
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("wb") as file:
+            for chunk in _chunks(uri, config):
+                digest.update(chunk)
+                file.write(chunk)
+        if sha256 is not None:
+            _check(digest.hexdigest(), sha256, uri)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest.hexdigest()
+
+
+def _chunks(uri: str, config: StorageConfig) -> Iterator[bytes]:
+    if uri.startswith(("https://", "http://")):
+        try:
+            with urllib.request.urlopen(uri, timeout=60) as response:  # noqa: S310 - the scheme is checked above
+                while chunk := response.read(_CHUNK_BYTES):
+                    yield chunk
+        except (urllib.error.URLError, TimeoutError) as error:
+            raise StorageError(f"{uri}: cannot be fetched: {error}") from error
+        return
+    folder, _, name = uri.rpartition("/")
+    with Storage(folder, config).open(name) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

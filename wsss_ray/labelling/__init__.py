@@ -1,0 +1,5 @@
+"""The labelling job."""
+
+from wsss_ray.labelling.job import run
+
+__all__ = ["run"]

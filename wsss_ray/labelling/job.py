@@ -1,0 +1,163 @@
+"""The labelling job: image-level tags in, pixel labels out, resumable and exact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import ray
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import Resources, connect
+from wsss_ray.config import LabelConfig
+from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels, read_shard_set
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Outcome, Progress, Task, claim, run_units, units_to_do
+from wsss_ray.errors import JobError
+from wsss_ray.labelling.plan import Plan, describe, identity, stage_specs
+from wsss_ray.labelling.sample import describe_sample
+from wsss_ray.labelling.sink import LabelSink, png_path
+from wsss_ray.labelling.summary import SUMMARY_FILE, format_summary, summarise, write_summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What all steps of one call need."""
+
+    config: LabelConfig
+    images: Storage
+    shards: ShardSet
+    sink: LabelSink
+
+    @property
+    def output(self) -> Storage:
+        return self.sink.output
+
+    @property
+    def classes(self) -> ClassSet:
+        return self.sink.classes
+
+
+def run(config: LabelConfig) -> None:
+    """Label all images of `config.input` that have no label in `config.output` yet.
+
+    Raises:
+        ValueError: input, output or configuration cannot be used together; nothing was changed.
+        JobError: the run broke off or units could not be read; what is finished stands.
+    """
+    images = Storage(config.input, config.storage)
+    classes = ClassSet.load(config.classes, assist_words=config.assist_words)
+    shards = read_shard_set(images)
+    _check_classes(classes, shards)
+    sink = LabelSink(
+        output=Storage(config.output, config.storage), classes=classes, png=config.png, grey=_grey(config, classes)
+    )
+    job = _Run(config=config, images=images, shards=shards, sink=sink)
+    with ExitStack() as stack:
+        joins = config.ray.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
+        resources = stack.enter_context(connect(config.ray)) if joins else None
+        finished, tasks = _find_work(job, has_gpus=resources.gpus > 0 if resources else _machine_has_gpus())
+        if not tasks and not config.dry_run:
+            print(f"nothing to do: all {sum(unit.rows for unit in finished):,} images are labelled", flush=True)
+            _finish(sink, finished, None)
+            return
+        _work(job, finished, tasks, resources or stack.enter_context(connect(config.ray)))
+
+
+def _find_work(job: _Run, *, has_gpus: bool) -> tuple[list[Unit], tuple[Task, ...]]:
+    """Claim the output and list what is finished and what is to be done; a dry run claims nothing."""
+    if not job.config.dry_run:
+        new = claim(job.output, identity(job.config, job.classes, job.shards, has_gpus=has_gpus))
+        print(f"{'started' if new else 'joined'} the run in {job.output.uri}", flush=True)
+    finished, missing = units_to_do(job.shards, job.output, limit=job.config.limit)
+    retried = _failed_tasks(job.output, finished) if job.config.retry_failed else ()
+    return finished, (*(Task(unit=unit) for unit in missing), *retried)
+
+
+def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resources: Resources) -> None:
+    config = job.config
+    done = sum(unit.rows for unit in finished)
+    stages = stage_specs(config, job.classes, job.shards, resources)
+    plan = Plan(config=config, classes=job.classes, shards=job.shards, done=done, tasks=tasks, stages=stages)
+    print(describe(plan, input_uri=job.images.uri, output_uri=job.output.uri), flush=True)
+    if config.dry_run:
+        print(describe_sample(plan, job.images), flush=True)
+        return
+    retried = sum(task.images for task in tasks if task.version is not None)
+    progress = Progress(
+        total=done + plan.images_to_do - retried, done=done - retried, every_seconds=config.status_seconds
+    )
+    outcome = run_units(tasks, images=job.images, stages=stages, sink=job.sink, progress=progress)
+    units = dict.fromkeys([*finished, *(task.unit for task in tasks)])
+    there = {f"labels/{name}" for name in job.output.list("labels")}
+    _finish(job.sink, [unit for unit in units if unit.label_path in there], outcome)
+    if outcome.problems:
+        raise JobError(
+            f"{len(outcome.problems)} units could not be read, the first: {outcome.problems[0]}\nAll other units are "
+            "labelled; mend these shards and run the same command again."
+        )
+
+
+def _finish(sink: LabelSink, units: Sequence[Unit], outcome: Outcome | None) -> None:
+    """Write what is still missing beside the label files, and the summary."""
+    if sink.png:
+        _write_missing_pngs(sink, units)
+    summary = summarise(sink.output, units, outcome)
+    write_summary(sink.output, summary)
+    print(format_summary(summary), flush=True)
+    failed = summary["statuses"].get("failed", 0)
+    if failed:
+        print(f"{failed:,} images failed; their rows say why, and --retry-failed runs just those again", flush=True)
+    print(f"labels in {sink.output.describe('labels')}, summary in {sink.output.describe(SUMMARY_FILE)}", flush=True)
+
+
+def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
+    """PNGs of units that an earlier session labelled without them."""
+    there = set(sink.output.list("png"))
+
+    def write(unit: Unit) -> None:
+        rows = read_labels(sink.output, unit.label_path)
+        wanted = [png_path(image_id).removeprefix("png/") not in there for image_id in rows["image_id"].to_pylist()]
+        sink.write_pngs(rows.filter(wanted))
+
+    # A full folder needs no look into the label files.
+    counts = sum(read_label_counts(sink.output, unit.label_path)["images"] for unit in units)
+    if len(there) < counts:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, units))
+
+
+def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]:
+    """Tasks for the failed images of finished units, each bound to the version of the label file it read."""
+    versions = output.list("labels")
+    tasks = []
+    for unit in finished:
+        if not read_label_counts(output, unit.label_path)["statuses"].get("failed"):
+            continue
+        rows = read_labels(output, unit.label_path)
+        failed = rows.filter([status == "failed" for status in rows["status"].to_pylist()])
+        version = versions[unit.label_path.removeprefix("labels/")].version
+        tasks.append(Task(unit=unit, only=tuple(failed["image_id"].to_pylist()), version=version))
+    return tuple(tasks)
+
+
+def _check_classes(classes: ClassSet, shards: ShardSet) -> None:
+    if classes.label_space_digest != shards.label_space:
+        raise ValueError(
+            f"the shards were made with class set '{shards.classes}', whose names and ids are not those of "
+            f"'{classes.name}'. Give --classes {shards.classes} (or one that shares its names and ids), or make the "
+            f"shards again with --classes {classes.name}."
+        )
+
+
+def _grey(config: LabelConfig, classes: ClassSet) -> bool:
+    return config.png_palette == "grey" or (config.png_palette == "auto" and classes.name == "coco")
+
+
+def _machine_has_gpus() -> bool:
+    import torch  # noqa: PLC0415 - seconds that a joined cluster does not need
+
+    return torch.cuda.is_available()

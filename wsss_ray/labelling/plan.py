@@ -1,0 +1,169 @@
+"""What a labelling run is going to do: its identity, its pools, and the text that says so before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import Pool, Resources, check_pools, model_pool
+from wsss_ray.config import LabelConfig
+from wsss_ray.data.shards import ShardSet
+from wsss_ray.data.weights import is_uri, weights_digest
+from wsss_ray.engine import Stage, StageSpec, Task
+
+ALGORITHM_VERSION = 1
+"""Counts changes of the code that change labels on purpose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A labelling run, resolved."""
+
+    config: LabelConfig
+    classes: ClassSet
+    shards: ShardSet
+    done: int
+    """Images whose units are finished."""
+    tasks: tuple[Task, ...]
+    """What is to be done."""
+    stages: tuple[StageSpec, ...]
+
+    @property
+    def images_to_do(self) -> int:
+        """Images that the tasks run."""
+        return sum(task.images for task in self.tasks)
+
+
+def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gpus: bool) -> dict[str, Any]:
+    """All that changes labels, as JSON values; what only changes speed or place is left out.
+
+    Two runs of equal identity may work on one output.
+    """
+    detector = dataclasses.asdict(config.detector)
+    segmenter = dataclasses.asdict(config.segmenter)
+    for section in (detector, segmenter):
+        section.pop("batch_size")
+        section["device"], section["precision"] = _resolve(section["device"], section["precision"], has_gpus=has_gpus)
+    segmenter.pop("boxes_per_chunk")
+    segmenter.pop("checkpoint")
+    detector.pop("model")
+    detector.pop("revision")
+    detector["weights"] = _detector_weights(config)
+    segmenter["weights"] = _segmenter_weights(config)
+    segmenter.pop("sha256")
+    return {
+        "algorithm": ALGORITHM_VERSION,
+        "classes": {
+            "name": classes.name,
+            "label_space": classes.label_space_digest,
+            "phrases": {name: list(classes.phrases_of(name)) for name in classes.names},
+        },
+        "detector": detector,
+        "segmenter": segmenter,
+        "fusion": dataclasses.asdict(config.fusion),
+        "shards": shards.digest,
+    }
+
+
+def _resolve(device: str, precision: str, *, has_gpus: bool) -> tuple[str, str]:
+    resolved = device if device != "auto" else "cuda" if has_gpus else "cpu"
+    if precision == "auto":
+        precision = "bfloat16" if resolved == "cuda" else "float32"
+    return resolved, precision
+
+
+def _detector_weights(config: LabelConfig) -> str:
+    from wsss_ray.models import detector_files  # noqa: PLC0415 - torch is not needed to resume a finished run
+
+    model = config.detector.model
+    if is_uri(model):
+        return weights_digest(model, config=config.storage)
+    if model == "demo" or Path(model).expanduser().is_dir():
+        return weights_digest(str(detector_files.model_directory(config.detector)), config=config.storage)
+    return f"{model}@{detector_files.hub_commit(config.detector)}"
+
+
+def _segmenter_weights(config: LabelConfig) -> str:
+    from wsss_ray.models import sam_weights  # noqa: PLC0415 - as above
+
+    settings = config.segmenter
+    if settings.checkpoint is not None and is_uri(settings.checkpoint):
+        return weights_digest(settings.checkpoint, sha256=settings.sha256, config=config.storage)
+    path = sam_weights.checkpoint_path(settings)
+    return weights_digest(str(path), config=config.storage)
+
+
+def stage_specs(
+    config: LabelConfig, classes: ClassSet, shards: ShardSet, resources: Resources
+) -> tuple[StageSpec, ...]:
+    """The stages and their pools, checked against the cluster.
+
+    Raises:
+        ValueError: the pools can never be placed.
+    """
+    exif = shards.units[0].exif
+    if config.placement == "fused":
+        pools = [model_pool(config.ray, resources)]
+        makers = [("label", _make_label)]
+    else:
+        segmenters, detectors = _split_pools(config, resources)
+        pools = [detectors, segmenters]
+        makers = [("detect", _make_detect), ("segment", _make_segment)]
+    check_pools(pools, resources, config.ray)
+    return tuple(
+        StageSpec(name=name, make=functools.partial(make, config, classes, exif), pool=pool)
+        for (name, make), pool in zip(makers, pools, strict=True)
+    )
+
+
+def _split_pools(config: LabelConfig, resources: Resources) -> tuple[Pool, Pool]:
+    """Segmenters and detectors: SAM takes nine tenths of the arithmetic, so detectors get a quarter of the places."""
+    total = model_pool(dataclasses.replace(config.ray, actors=None), resources).actors
+    detectors = config.ray.detector_actors or max(1, (config.ray.actors or total) // 4)
+    segmenters = config.ray.actors or max(1, total - detectors)
+    shared = model_pool(config.ray, resources, actors=detectors + segmenters)
+    return dataclasses.replace(shared, actors=segmenters), dataclasses.replace(shared, actors=detectors)
+
+
+Exif = Literal["apply", "ignore"]
+
+
+def _make_label(config: LabelConfig, classes: ClassSet, exif: Exif) -> Stage:
+    from wsss_ray.labelling.stages import LabelStage  # noqa: PLC0415 - the driver needs no models
+
+    return LabelStage(config, classes, exif)
+
+
+def _make_detect(config: LabelConfig, classes: ClassSet, exif: Exif) -> Stage:
+    from wsss_ray.labelling.stages import DetectStage  # noqa: PLC0415 - the driver needs no models
+
+    return DetectStage(config, classes, exif)
+
+
+def _make_segment(config: LabelConfig, classes: ClassSet, exif: Exif) -> Stage:
+    from wsss_ray.labelling.stages import SegmentStage  # noqa: PLC0415 - the driver needs no models
+
+    return SegmentStage(config, classes, exif)
+
+
+def describe(plan: Plan, *, input_uri: str, output_uri: str) -> str:
+    """The plan as lines of text."""
+    config, classes, shards = plan.config, plan.classes, plan.shards
+    assist = "on" if classes.assist_words else "off"
+    outputs = "labels/, run.json, summary.json" + (", png/" if config.png else "")
+    queued = sum(stage.pool.actors * (stage.calls_per_actor + 2) for stage in plan.stages)
+    lines = [
+        f"input     {input_uri}: {shards.rows:,} images in {len(shards.units):,} units, classes of '{shards.classes}'",
+        f"output    {output_uri}: {outputs}",
+        f"classes   {classes.name}: {len(classes.classes)} and background, assist words {assist}",
+        f"detector  {config.detector.model}, threshold {config.detector.box_threshold:g}",
+        f"segmenter SAM {config.segmenter.model}, paint by {config.fusion.paint}",
+        f"to do     {plan.images_to_do:,} images in {len(plan.tasks):,} units ({plan.done:,} images are done)",
+        *(f"pool      {stage.describe()}" for stage in plan.stages),
+        f"in flight at most {queued} units of encoded images; decoded, {config.decoded_mb} MB per unit in work",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,75 @@
+"""What a labelling run found, over all its sessions: summary.json and a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from wsss_ray.data.shards import Unit, read_label_counts
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Outcome
+from wsss_ray.labelling.sink import add_counts
+
+SUMMARY_FILE = "summary.json"
+
+
+def summarise(output: Storage, units: Sequence[Unit], outcome: Outcome | None) -> dict[str, Any]:
+    """Sum the counts in the label files' footers.
+
+    Args:
+        output: run directory.
+        units: finished units.
+        outcome: what this session did; None where there was nothing to do.
+
+    Returns:
+        JSON values: images, boxes, statuses, errors, classes (as `sink.count_rows`) and the session's throughput.
+    """
+    total: dict[str, Any] = {"images": 0, "boxes": 0, "statuses": {}, "errors": {}, "classes": {}}
+    with ThreadPoolExecutor(16) as pool:
+        for counts in pool.map(lambda unit: read_label_counts(output, unit.label_path), units):
+            add_counts(total, counts)
+    total["units"] = len(units)
+    if outcome is not None:
+        total["session"] = {
+            "images": outcome.images,
+            "seconds": round(outcome.seconds_elapsed, 3),
+            "images_per_second": round(outcome.rate, 3),
+            "stage_seconds": {part: round(seconds, 3) for part, seconds in sorted(outcome.seconds.items())},
+        }
+    return total
+
+
+def write_summary(output: Storage, summary: dict[str, Any]) -> None:
+    """Write summary.json."""
+    output.write(SUMMARY_FILE, json.dumps(summary, indent=2).encode())
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The table that ends a run."""
+    width = max([5, *(len(name) for name in summary["classes"])])
+    lines = [f"{'class':<{width}}  tagged  detected        pixels"]
+    lines += [
+        f"{name:<{width}}  {entry['tagged']:>6,}  {entry['detected']:>8,}  {entry['pixels']:>12,}"
+        for name, entry in summary["classes"].items()
+    ]
+    statuses = ", ".join(f"{count:,} {status}" for status, count in summary["statuses"].items())
+    lines.append(f"{summary['images']:,} images, {summary['boxes']:,} boxes: {statuses or 'none'}")
+    reasons = sorted(summary["errors"].items(), key=lambda item: -item[1])
+    lines += [f"  failed, {count:,} x {reason}" for reason, count in reasons[:5]]
+    if len(reasons) > 5:
+        lines.append(f"  and {len(reasons) - 5} more reasons in {SUMMARY_FILE}")
+    session = summary.get("session")
+    if session:
+        parts = session["stage_seconds"]
+        per_image = ", ".join(
+            f"{part} {1000 * parts[part] / max(session['images'], 1):.1f}"
+            for part in ("wait", "read", "decode", "detect", "segment", "encode", "write")
+            if part in parts
+        )
+        lines.append(
+            f"this session: {session['images']:,} images in {session['seconds']:.1f} s, "
+            f"{session['images_per_second']:.2f} images/s; actor ms per image: {per_image}"
+        )
+    return "\n".join(lines)

@@ -251,6 +251,45 @@ class LabelConfig:
         require(self, "status_seconds", self.status_seconds > 0, "more than 0")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Judge labels or predictions against a ground truth: mIoU as the field counts it."""
+
+    labels: str
+    """Run directory of `jobs/label.py` or `jobs/predict.py`, or any folder of label PNGs named by image id."""
+    images: str
+    """Directory or `s3://` prefix of image shards: ids, sizes, and the truth where they hold it."""
+    output: str
+    """Directory or `s3://` prefix for the tables."""
+    truth: str | None = None
+    """Folder of truth PNGs named by image id. Unset: the truth in the image shards."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    split: str | None = None
+    """Name of the split for the table's head, such as "train" or "val". Unset: not stated."""
+    subset: str | None = None
+    """Text file of image ids, one a line, to judge these alone."""
+    missing: Literal["count", "error"] = "count"
+    """Images without a label or with a failed one: counted, listed and judged as background, or an error."""
+    bootstrap: int = 1000
+    """Resamples of images for the 95 % interval of the mIoU; 0: none."""
+    boundary: bool = True
+    """Also compute the boundary IoU, which costs more time than all else."""
+    seed: int = 0
+    """Seed of the resampling."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "bootstrap", self.bootstrap >= 0, "0 or more")
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")
+
+
 class ConfigError(ValueError):
     """A configuration file or flag that cannot be used; the text says where and what is valid."""
 

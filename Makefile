@@ -1,0 +1,38 @@
+# Everything runs in .venv, which `env` makes and keeps: other targets call it.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help env demo test lint bench clean-demo
+
+help:
+	@echo "make env     make or update .venv"
+	@echo "make demo    label the embedded demo, end to end (CLEAN=1 starts anew)"
+	@echo "make test    lint, type check and tests (TESTS=path for some of them)"
+	@echo "make lint    ruff and mypy alone"
+	@echo "make bench   the short benchmarks"
+
+env: $(STAMP)
+
+# torch and torchvision first and alone: pip then takes the pinned builds rather than a newer one that something admits.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $(STAMP)
+
+demo: env
+	$(if $(CLEAN),rm -rf runs/demo)
+	$(BIN)/python jobs/demo.py --output runs/demo
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest $(or $(TESTS),tests)
+
+bench: env
+	for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done

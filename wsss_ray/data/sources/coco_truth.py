@@ -1,0 +1,105 @@
+"""Painting COCO annotations into a label map; sizes are checked before anything is decoded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+import pycocotools.mask
+
+from wsss_ray.data.rle import decode_counts
+
+_MAX_OUTLINE = 1_000_000
+"""Pixels of a polygon's outline beyond which it is refused: the memory of rasterising goes with this length."""
+_NOT_PAINTED = np.iinfo(np.int32).max
+
+
+def paint_instances(
+    annotations: bytes,
+    *,
+    height: int,
+    width: int,
+    order: Literal["area", "json"],
+    crowd: Literal["include", "exclude", "ignore"],
+    background_id: int,
+    ignore_id: int,
+    dtype: type[np.uint8] | type[np.uint16],
+) -> np.ndarray:
+    """Label map of an image's annotations.
+
+    Args:
+        annotations: JSON list of [class id, is crowd, segmentation], in the file's order.
+        height: height of the image in pixels, as stored.
+        width: width likewise.
+        order: which of two annotations lies on top. `area`: the one that covers fewer pixels (of equal ones the later);
+            `json`: the later in the file.
+        crowd: crowd regions are painted as their class, left out, or painted as ignore, then below all objects.
+        background_id: value where nothing is painted.
+        ignore_id: value of ignored crowd regions.
+        dtype: type of the label map.
+
+    Returns:
+        (height, width) array of class ids.
+
+    Raises:
+        ValueError: a segmentation is malformed or of another size; the text is a short reason.
+    """
+    label = np.full((height, width), background_id, dtype)
+    ranks = np.full((height, width), _NOT_PAINTED, np.int32)  # of what is on top of each pixel; lower ranks cover
+    for index, (class_id, is_crowd, segmentation) in enumerate(json.loads(annotations)):
+        if is_crowd and crowd == "exclude":
+            continue
+        try:
+            mask = decode_segmentation(segmentation, height, width)
+        except ValueError as error:
+            raise ValueError(f"bad segmentation: annotation {index + 1} of the image: {error}") from error
+        if is_crowd and crowd == "ignore":
+            rank, value = _NOT_PAINTED, ignore_id
+        else:
+            rank, value = (int(mask.sum()) if order == "area" else -index), class_id
+        on_top = mask & (ranks >= rank)
+        label[on_top] = value
+        ranks[on_top] = rank
+    return label
+
+
+def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """(height, width) bool mask of a COCO segmentation.
+
+    A list of polygons is their union, each a list of x and y in turn, in pixels; polygons of fewer than three points
+    cover nothing. A dict is RLE, with `counts` as numbers or as compressed text, whose size must be the image's.
+
+    Raises:
+        ValueError: it is malformed, of another size, or has coordinates far outside of the image.
+    """
+    if isinstance(segmentation, dict):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if size != [height, width]:
+            raise ValueError(f"its RLE is of size {str(size)[:40]} (height, width), the image of [{height}, {width}]")
+        if not isinstance(counts, list | str):
+            raise ValueError("its RLE has no counts")  # noqa: TRY004
+        return decode_counts(counts, height, width, max_pixels=height * width)
+    if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
+        raise ValueError("it is neither a list of polygons nor RLE")
+    polygons = [_check_polygon(polygon, height, width) for polygon in segmentation]
+    polygons = [polygon for polygon in polygons if len(polygon) >= 6]  # pycocotools would take 4 numbers for a box
+    if not polygons:
+        return np.zeros((height, width), dtype=bool)
+    parts = pycocotools.mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
+    return np.asarray(pycocotools.mask.decode(pycocotools.mask.merge(parts)), dtype=bool)
+
+
+def _check_polygon(polygon: list[Any], height: int, width: int) -> np.ndarray:
+    if not all(type(value) in (int, float) for value in polygon) or len(polygon) % 2:
+        raise ValueError("a polygon is not a list of x and y in turn")
+    try:
+        points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    except OverflowError as error:
+        raise ValueError("a polygon has a coordinate far outside of the image") from error
+    if not (np.abs(points / (width, height) - 0.5) <= 1.5).all():  # up to one image size beyond each edge; no NaN
+        raise ValueError(f"a polygon has a coordinate far outside of the image of {width} x {height}")
+    steps = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1, initial=0)
+    if steps.sum() > _MAX_OUTLINE:
+        raise ValueError(f"a polygon's outline is {steps.sum():.0f} pixels long")
+    return points.ravel()

@@ -1,0 +1,174 @@
+"""Image tags of VOC: XML annotations and `cls_labels.npy`, both read as hostile input."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import defusedxml.ElementTree
+import numpy as np
+from defusedxml.common import DefusedXmlException
+
+_NUMBER_TYPES = frozenset(["b1", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8"])
+_MAX_XML_BYTES = 10_000_000
+_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def read_xml_tags(data: bytes, where: str) -> tuple[str, ...]:
+    """Names of all objects in a VOC annotation, `difficult` ones included; names of parts (head, hand) are not tags.
+
+    Args:
+        data: the XML file.
+        where: its path, for messages.
+
+    Raises:
+        ValueError: it is no VOC annotation, or has a DTD, which could make a parser read other files or fill memory.
+    """
+    if len(data) > _MAX_XML_BYTES:
+        raise ValueError(f"{where}: {len(data)} bytes are too many for a VOC annotation.")
+    try:
+        root = defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise ValueError(f"{where}: refused: the XML has a DTD or entities ({type(error).__name__}).") from error
+    except (defusedxml.ElementTree.ParseError, ValueError, LookupError) as error:
+        raise ValueError(f"{where}: not valid XML: {error}.") from error
+    if root.tag != "annotation":
+        raise ValueError(f"{where}: not a VOC annotation: its root is <{root.tag}>, not <annotation>.")
+    names = [(element.findtext("name") or "").strip() for element in root.findall("object")]
+    if not all(names):
+        raise ValueError(f"{where}: an <object> has no <name>.")
+    return tuple(names)
+
+
+def read_cls_labels(data: bytes, where: str) -> dict[str, np.ndarray]:
+    """The vectors of a `cls_labels.npy`: image id to (classes,) float64 of 0 and 1.
+
+    The file is a pickled dict. No code of its choosing runs: of all globals only the three that numpy writes are known,
+    and they stand for plain records here, so numpy itself never sees the file's state.
+
+    Raises:
+        ValueError: it is no such file, or it asks for anything else.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = _HEADER_READERS[version](stream)
+        content = _Unpickler(stream, encoding="latin1").load() if dtype.hasobject and shape == () else None
+        if not isinstance(content, _Array):
+            raise TypeError(f"it holds an array {shape} of {dtype}")  # noqa: TRY301
+        return {_key(key): _vector(key, value) for key, value in content.objects().items()}
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{where}: refused: {error}.") from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, MemoryError) as error:
+        raise ValueError(
+            f"{where} is not a cls_labels.npy (a dict of image ids and vectors of 0 and 1): {error}."
+        ) from error
+
+
+def tags_of_vector(vector: np.ndarray, names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """Names of the classes that a vector holds 1 for; `names` are the class set's in the order of ids."""
+    if len(vector) != len(names):
+        raise ValueError(
+            f"{where}: {len(vector)} values, but the class set has {len(names)} classes: give the --classes that the "
+            "file was made for."
+        )
+    return tuple(name for name, value in zip(names, vector, strict=True) if value)
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"the key {key!r:.50} is not an image id")
+    return key
+
+
+def _vector(key: str, value: Any) -> np.ndarray:
+    if not isinstance(value, _Array):
+        raise TypeError(f"the value of {key!r:.50} is not an array")
+    vector = value.numbers()
+    if not np.isin(vector, (0, 1)).all():
+        raise ValueError(f"the vector of {key!r:.50} holds other values than 0 and 1")
+    return vector
+
+
+class _Dtype:
+    """What the file says an array's type is."""
+
+    def __init__(self, text: Any = None, *_: Any) -> None:
+        self.text = text
+        self.order = "|"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+    def resolve(self) -> np.dtype[Any]:
+        if self.text not in _NUMBER_TYPES or self.order not in {
+            "<",
+            ">",
+            "|",
+            "=",
+        }:
+            raise ValueError(f"arrays of type {self.order!r:.20}{self.text!r:.20} are not read")
+        return np.dtype(self.text).newbyteorder(self.order)
+
+
+class _Array:
+    """What the file says an array is."""
+
+    def __init__(self, *_: Any) -> None:
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = tuple(state)
+
+    def objects(self) -> Mapping[Any, Any]:
+        """The one object of an array without dimensions."""
+        _, shape, dtype, _, content = self.state
+        if shape != () or dtype.text not in {"O", "O8"} or len(content) != 1 or not isinstance(content[0], dict):
+            raise ValueError("it does not hold one dict")
+        return content[0]
+
+    def numbers(self) -> np.ndarray:
+        """The values of an array of one dimension."""
+        _, shape, dtype, _, content = self.state
+        if isinstance(content, str):  # as Python 2 wrote bytes
+            content = content.encode("latin1")
+        values = np.frombuffer(content, dtype=dtype.resolve())
+        if len(shape) != 1 or math.prod(shape) != len(values):
+            raise ValueError(f"an array says its shape is {shape!r:.50} and holds {len(values)} values")
+        return values.astype(np.float64)
+
+
+class _NumpyArrayType:
+    """Stands for `numpy.ndarray` where the file names it as an argument; it cannot be called."""
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """`_codecs.encode`, with which pickles of protocol 2 carry bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"the file asks for the codec {encoding!r:.50}")
+    return text.encode("latin1")
+
+
+_KNOWN_GLOBALS: Mapping[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _NumpyArrayType,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _latin1,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows numpy's own globals alone."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _KNOWN_GLOBALS[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which no cls_labels.npy needs") from None
+
+    def persistent_load(self, _: Any) -> NoReturn:
+        raise pickle.UnpicklingError("the file refers to objects outside itself")

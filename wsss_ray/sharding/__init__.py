@@ -1,0 +1,5 @@
+"""The shard job: a VOC tree, COCO or a folder of images with tags becomes Parquet image shards."""
+
+from wsss_ray.sharding.run import run
+
+__all__ = ["run"]

@@ -1,0 +1,113 @@
+"""What a shard job will write, fixed before the first byte: its shards, and the identity of the set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import ShardConfig
+from wsss_ray.data.shards import FORMAT_VERSION
+from wsss_ray.data.sources.items import Item, Listing, TruthFile, TruthInstances
+from wsss_ray.data.storage import Storage
+
+IDENTITY_FILE = "shards.json"
+_CHANGES = {
+    "images": "other images are listed (ids, paths or sizes)",
+    "tags": "the images have other tags",
+    "truth": "the images have another truth",
+}
+
+
+def group_items(items: Sequence[Item], *, target_bytes: int) -> list[tuple[Item, ...]]:
+    """Items, in their order, in groups of nearly equal bytes, none much above the target; no group is empty."""
+    total = sum(item.size or 0 for item in items)
+    count = max(1, math.ceil(total / target_bytes))
+    groups: dict[int, list[Item]] = {}
+    before = 0
+    for item in items:
+        groups.setdefault(before * count // max(total, 1), []).append(item)
+        before += item.size or 0
+    return [tuple(group) for _, group in sorted(groups.items())]
+
+
+def resolve_exif(config: ShardConfig, listing: Listing) -> str:
+    """The rule for EXIF orientation: the configuration's, else the source's own."""
+    return listing.exif if config.exif == "auto" else config.exif
+
+
+def identity_of(config: ShardConfig, class_set: ClassSet, listing: Listing) -> dict[str, Any]:
+    """Everything that decides the rows and their places; equal identities give equal shards. Holds no credentials."""
+    painted = any(isinstance(item.truth, TruthInstances) for item in listing.items)
+    return {
+        "format": FORMAT_VERSION,
+        "source": config.source,
+        "label_space": class_set.label_space_digest,
+        "exif": resolve_exif(config, listing),
+        "untagged": config.untagged,
+        "order": config.order if painted else None,
+        "crowd": config.crowd if painted else None,
+        "images_per_unit": config.images_per_unit,
+        "shard_mb": config.shard_mb,
+        "max_pixels": config.max_pixels,
+        "max_file_mb": config.max_file_mb,
+        "images": _digest(listing.items, lambda item: [item.image_id, item.path, item.size]),
+        "tags": _digest(listing.items, lambda item: item.tags),
+        "truth": _digest(listing.items, _describe_truth),
+    }
+
+
+def claim_output(output: Storage, identity: Mapping[str, Any], config: ShardConfig, class_set: ClassSet) -> None:
+    """Write the identity beside the shards, or compare it with the one that is there.
+
+    Raises:
+        ValueError: the output holds shards of another identity (the differing fields are named) or of unknown origin.
+    """
+    if not output.exists(IDENTITY_FILE) and any(name.startswith("shard-") for name in output.list()):
+        raise ValueError(f"{output.uri} holds shards, but no {IDENTITY_FILE}: give an empty --output.")
+    content = {"identity": identity, "classes": class_set.name, "input": _without_credentials(config.input)}
+    if output.create(IDENTITY_FILE, (json.dumps(content, indent=2) + "\n").encode()):
+        return
+    try:
+        there = json.loads(output.read(IDENTITY_FILE))["identity"]
+        differing = [key for key in {**there, **identity} if there.get(key) != identity.get(key)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{output.describe(IDENTITY_FILE)} is damaged ({error}): give an empty --output.") from error
+    if differing:
+        lines = "\n".join(f"  {_difference(key, there.get(key), identity.get(key))}" for key in differing)
+        raise ValueError(
+            f"{output.uri} holds shards made otherwise:\n{lines}\n"
+            "Give another --output, or the same input and options as then to go on."
+        )
+
+
+def _difference(key: str, there: Any, here: Any) -> str:
+    if key in _CHANGES:
+        return f"{key}: {_CHANGES[key]}"
+    if key == "label_space":
+        return "classes: their names or ids differ"
+    return f"{key}: {there} there, {here} asked for"
+
+
+def _digest(items: Iterable[Item], content: Callable[[Item], Any]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(content(item)).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _describe_truth(item: Item) -> Any:
+    match item.truth:
+        case TruthFile(path=path, size=size):
+            return [path, size]
+        case TruthInstances(annotations=annotations, height=height, width=width):
+            return [hashlib.sha256(annotations).hexdigest(), height, width]
+    return None
+
+
+def _without_credentials(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)

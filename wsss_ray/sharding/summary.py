@@ -1,0 +1,113 @@
+"""The end of a shard job: `rejected.parquet`, `summary.json`, and the table on the screen."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.data.shards import REJECTED_SCHEMA
+from wsss_ray.data.sources.items import Listing
+from wsss_ray.data.sources.rows import Rejected
+from wsss_ray.sharding.writing import ShardReport
+
+REJECTED_FILE = "rejected.parquet"
+SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a shard job made of its input. images = rows + rejected + skipped."""
+
+    images: int
+    """Listed images."""
+    rows: int
+    rejected: int
+    skipped: int
+    """Left out because they have no tag (`untagged: skip`)."""
+    reasons: Mapping[str, int]
+    """Rejected images by stage and kind of reason."""
+    untagged: int
+    """Rows without a tag."""
+    tags: Mapping[str, int]
+    """Rows of each class, in the class set's order, zeros included."""
+    dropped_tags: Mapping[str, int]
+    """Unknown tags that were dropped."""
+    unlisted: int
+    """Images on disk that the tag file does not name."""
+    truth: int
+    """Rows with a truth."""
+    shards: int
+    size: int
+    """Bytes of all shards."""
+    notes: tuple[str, ...]
+
+    def to_json(self) -> bytes:
+        """The summary as a JSON file."""
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> Summary:
+        """Inverse of `to_json`."""
+        content = json.loads(data)
+        return Summary(**{**content, "notes": tuple(content["notes"])})
+
+    def __str__(self) -> str:
+        """The table for the screen."""
+        lines = [
+            ("images", f"{self.images:,}"),
+            ("rows", f"{self.rows:,}" + (f" ({self.untagged:,} without a tag)" if self.untagged else "")),
+            ("skipped (no tag)", f"{self.skipped:,}" if self.skipped else ""),
+            ("rejected", f"{self.rejected:,}" + (f" (see {REJECTED_FILE})" if self.rejected else "")),
+            *((f"  {reason}", f"{count:,}") for reason, count in self.reasons.items()),
+            (
+                "not listed",
+                f"{self.unlisted:,} images on disk that the tag file does not name" if self.unlisted else "",
+            ),
+            ("truth", f"{self.truth:,} of {self.rows:,} rows"),
+            ("shards", f"{self.shards:,}, {self.size / 1e6:,.1f} MB"),
+            ("tags", f"{sum(self.tags.values()):,} in {sum(map(bool, self.tags.values()))} classes"),
+            *((f"  {name}", f"{count:,}") for name, count in self.tags.items() if count),
+            ("dropped tags", f"{sum(self.dropped_tags.values()):,}" if self.dropped_tags else ""),
+            *((f"  {tag}", f"{count:,}") for tag, count in self.dropped_tags.items()),
+        ]
+        lines = [(label, text) for label, text in lines if text]
+        width = max(len(label) for label, _ in lines)
+        return "\n".join([*(f"{label:<{width}}  {text}" for label, text in lines), *self.notes])
+
+
+def summarise(reports: Sequence[ShardReport], listing: Listing, class_set: ClassSet, *, skipped: int) -> Summary:
+    """Sum up the reports of all shards; `skipped` counts untagged images that came into none of them."""
+    rejected = [entry for report in reports for entry in report.rejected]
+    tags = sum((Counter(report.tags) for report in reports), Counter[str]())
+    reasons = Counter(f"{entry.stage}: {entry.reason.partition(':')[0]}" for entry in rejected)
+    summary = Summary(
+        images=len(listing.items),
+        rows=sum(report.rows for report in reports),
+        rejected=len(rejected),
+        skipped=skipped + sum(report.skipped for report in reports),
+        reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        untagged=sum(report.untagged for report in reports),
+        tags={name: tags[name] for name in class_set.names},
+        dropped_tags=listing.dropped_tags,
+        unlisted=listing.unlisted,
+        truth=sum(report.truth for report in reports),
+        shards=len(reports),
+        size=sum(report.size for report in reports),
+        notes=listing.notes,
+    )
+    assert summary.images == summary.rows + summary.rejected + summary.skipped, "every image is accounted for"
+    return summary
+
+
+def encode_rejected(rejected: Sequence[Rejected]) -> bytes:
+    """Parquet bytes of the rejected images."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in rejected], schema=REJECTED_SCHEMA), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,176 @@
+"""Writing one image shard and the report that stands beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from wsss_ray.data.shards import IMAGE_SCHEMA, encode_image_shard, shard_name
+from wsss_ray.data.sources.items import Item
+from wsss_ray.data.sources.rows import Fetched, Rejected, RowMaker, reject
+from wsss_ray.data.storage import Storage
+
+_READERS = 8
+_READ_AHEAD_BYTES = 64_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """One shard to write."""
+
+    index: int
+    total: int
+    items: tuple[Item, ...]
+    condemned: frozenset[str] = frozenset()
+    """Paths of images that killed the process that checked them: rejected without being read."""
+
+    @property
+    def name(self) -> str:
+        """File name of the shard."""
+        return shard_name(self.index, self.total)
+
+    @property
+    def report_path(self) -> str:
+        """Path of the shard's report below the output."""
+        return report_path(self.name)
+
+
+def report_path(name: str) -> str:
+    """Path of the report of the shard of that file name."""
+    return f"reports/{name.removesuffix('.parquet')}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What became of the items of one shard."""
+
+    images: int
+    """Items; they are rows, rejected or skipped."""
+    rows: int
+    skipped: int
+    """Left out because their mask gave them no tag."""
+    untagged: int
+    """Rows without a tag."""
+    truth: int
+    """Rows with a truth."""
+    size: int
+    """Bytes of the shard file."""
+    tags: Mapping[str, int]
+    """Rows of each class."""
+    rejected: tuple[Rejected, ...] = field(default=())
+
+    def to_json(self) -> bytes:
+        """The report as a JSON file."""
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> ShardReport:
+        """Inverse of `to_json`."""
+        content = json.loads(data)
+        rejected = tuple(Rejected(**entry) for entry in content.pop("rejected"))
+        return ShardReport(**content, rejected=rejected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardWriter:
+    """Writes shards of one set. Can be pickled."""
+
+    output: Storage
+    maker: RowMaker
+    images_per_unit: int
+    exif: Literal["apply", "ignore"]
+    label_space: str
+    classes: str
+    skip_untagged: bool
+
+    def write(self, task: ShardTask) -> ShardReport:
+        """Write the report, then the shard, each atomically; a shard that exists has a report.
+
+        At most the shard's bytes, one unit and the read-ahead are in memory.
+        """
+        outcome = _Outcome()
+        groups = self._groups(task, outcome)
+        data = encode_image_shard(groups, exif=self.exif, label_space=self.label_space, classes=self.classes)
+        report = outcome.report(images=len(task.items), size=len(data))
+        self.output.write(task.report_path, report.to_json())
+        self.output.write(task.name, data)
+        return report
+
+    def probe(self, item: Item) -> None:
+        """Read and check one image and forget it, to see whether the process survives."""
+        fetched = self.maker.fetch(item)
+        if isinstance(fetched, Fetched):
+            self.maker.make(item, fetched)
+
+    def _groups(self, task: ShardTask, outcome: _Outcome) -> Iterator[pa.Table]:
+        rows: list[dict[str, Any]] = []
+        for item, fetched in self._fetch_ahead(task):
+            row = fetched if isinstance(fetched, Rejected) else self.maker.make(item, fetched)
+            if isinstance(row, Rejected):
+                outcome.rejected.append(row)
+            elif self.skip_untagged and not row["tags"]:
+                outcome.skipped += 1
+            else:
+                outcome.add(row)
+                rows.append(row)
+            if len(rows) == self.images_per_unit:
+                yield pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
+                rows.clear()
+        if rows:
+            yield pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
+
+    def _fetch_ahead(self, task: ShardTask) -> Iterator[tuple[Item, Fetched | Rejected]]:
+        """Items in order with what was read, a few read at once; bounded by their bytes."""
+        window: deque[tuple[Item, Future[Fetched | Rejected]]] = deque()
+        waiting = deque(task.items)
+        ahead = 0
+        with ThreadPoolExecutor(_READERS) as pool:
+            while waiting or window:
+                while waiting and (not window or (len(window) < 2 * _READERS and ahead < _READ_AHEAD_BYTES)):
+                    item = waiting.popleft()
+                    condemned = item.path in task.condemned
+                    window.append((item, pool.submit(_condemn if condemned else self.maker.fetch, item)))
+                    ahead += item.size or 0
+                item, future = window.popleft()
+                ahead -= item.size or 0
+                yield item, future.result()
+
+
+def _condemn(item: Item) -> Rejected:
+    return reject(item, "crash", "killed its process: twice, alone")
+
+
+@dataclass(kw_only=True)
+class _Outcome:
+    """Counts while a shard is written."""
+
+    rows: int = 0
+    skipped: int = 0
+    untagged: int = 0
+    truth: int = 0
+    tags: Counter[str] = field(default_factory=Counter)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.rows += 1
+        self.untagged += not row["tags"]
+        self.truth += row["truth"] is not None
+        self.tags.update(row["tags"])
+
+    def report(self, *, images: int, size: int) -> ShardReport:
+        return ShardReport(
+            images=images,
+            rows=self.rows,
+            skipped=self.skipped,
+            untagged=self.untagged,
+            truth=self.truth,
+            size=size,
+            tags=dict(sorted(self.tags.items())),
+            rejected=tuple(self.rejected),
+        )

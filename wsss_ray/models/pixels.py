@@ -68,14 +68,14 @@ class PixelTransform:
         places than the network has queries is made less narrow, by the least that serves; the published code fails.
         """
         rule = published_size if self.resize == "published" else processor_size
-        height, width = rule(height, width, self.shortest_edge, self.longest_edge)
-        height, width = max(height, 1), max(width, 1)
-        while self.places(height, width) < self.num_queries:
-            if height < width:
-                height += 1
-            else:
-                width += 1
-        return height, width
+        size = rule(height, width, self.shortest_edge, self.longest_edge)
+        if self.places(*size) >= self.num_queries:
+            return size
+        longer = min(max(size) or self.longest_edge, self.longest_edge)  # the short side may have rounded to 0
+        sides = (min(size), longer) if height < width else (longer, min(size))
+        while self.places(*sides) < self.num_queries:
+            sides = (sides[0] + 1, sides[1]) if sides[0] < sides[1] else (sides[0], sides[1] + 1)
+        return sides
 
     def places(self, height: int, width: int) -> int:
         """Number of positions on all feature maps for a network input of this size."""

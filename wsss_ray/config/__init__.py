@@ -1,0 +1,37 @@
+"""Configuration: one frozen dataclass per job, read from a YAML file and then from flags.
+
+A job calls `parse(SomeConfig)`; everything else receives the dataclass.
+"""
+
+from wsss_ray.config.making import LabelConfig, ShardConfig
+from wsss_ray.config.parsing import ConfigError, parse
+from wsss_ray.config.parts import (
+    DetectorConfig,
+    Device,
+    FusionConfig,
+    Precision,
+    RayConfig,
+    SegmenterConfig,
+    StorageConfig,
+    require,
+)
+from wsss_ray.config.using import AuditConfig, EvaluateConfig, ExportConfig, ReportConfig
+
+__all__ = [
+    "AuditConfig",
+    "ConfigError",
+    "DetectorConfig",
+    "Device",
+    "EvaluateConfig",
+    "ExportConfig",
+    "FusionConfig",
+    "LabelConfig",
+    "Precision",
+    "RayConfig",
+    "ReportConfig",
+    "SegmenterConfig",
+    "ShardConfig",
+    "StorageConfig",
+    "parse",
+    "require",
+]

@@ -1,0 +1,122 @@
+"""Configurations of the jobs that make data: image shards and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wsss_ray.config.parts import (
+    DetectorConfig,
+    FusionConfig,
+    RayConfig,
+    SegmenterConfig,
+    StorageConfig,
+    require,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """Turn a VOC tree, COCO or a folder of images with tags into Parquet image shards."""
+
+    input: str
+    """Root of the images: a VOCdevkit (or VOC2012) tree, a COCO image directory, or any folder."""
+    output: str
+    """Directory or `s3://` prefix for the shards."""
+    source: Literal["voc", "coco", "folder"] = "folder"
+    """Form of the input."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    unknown_tags: Literal["error", "drop"] = "error"
+    """What to do with a tag that is no class or alias: stop and name near matches, or drop and count it."""
+    split: str | None = None
+    """VOC: name of a list in ImageSets/Segmentation, or path of a list file (bare ids, `/JPEGImages/x.jpg
+    /SegmentationClassAug/x.png` pairs, or `id class class`). Unset: train."""
+    voc_tags: Literal["auto", "xml", "cls_labels", "masks"] = "auto"
+    """VOC: where tags come from. auto: cls_labels where `tags` names a file, else XML where all images have one, else
+    the masks."""
+    voc_truth: str | None = None
+    """VOC: folder of the truth masks below the tree. Unset: SegmentationClassAug where it has the image, else
+    SegmentationClass. "none": no truth."""
+    annotations: str | None = None
+    """COCO: path of the instances JSON."""
+    truth: str | None = None
+    """Folder of truth PNGs (folder and COCO sources), named as the images. Unset: COCO rasterises its instances,
+    a folder has none."""
+    order: Literal["area", "json"] = "area"
+    """COCO truth: paint large annotations first (area) or in the file's order (json)."""
+    crowd: Literal["include", "exclude", "ignore"] = "ignore"
+    """COCO truth: crowd regions are painted as their class, left out, or painted as ignore."""
+    crowd_tags: bool = True
+    """COCO: whether a crowd annotation gives its image a tag (as published)."""
+    untagged: Literal["keep", "skip"] = "keep"
+    """Images without a tag: kept (their label will be background) or left out and counted."""
+    tags: str | None = None
+    """Folder: CSV or JSONL of tags. VOC: path of cls_labels.npy."""
+    tags_for_all: tuple[str, ...] = ()
+    """Folder: these tags for every image, separated by spaces or commas, instead of a file."""
+    exif: Literal["auto", "apply", "ignore"] = "auto"
+    """EXIF orientation. auto: applied for folders, ignored for VOC and COCO, whose truth is on stored pixels."""
+    images_per_unit: int = 32
+    """Images per row group: the grain of work, retry and resume."""
+    shard_mb: int = 256
+    """Target size of a shard in MB (10^6 bytes)."""
+    max_pixels: int = 100_000_000
+    """Larger images are rejected before they are decoded."""
+    max_file_mb: int = 200
+    """Larger files are rejected before they are read (10^6 bytes)."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("images_per_unit", "shard_mb", "max_pixels", "max_file_mb"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Label image shards: tags to boxes (Grounding DINO) to masks (SAM) to one label map per image."""
+
+    input: str
+    """Directory or `s3://` prefix of image shards, as `jobs/shard.py` writes them."""
+    output: str
+    """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file. It must share the shards' names and ids."""
+    assist_words: bool | None = None
+    """Whether boxes of assist words count as their class (paper, 5.3). Unset: as the class set says."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """Grounding DINO."""
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    """SAM."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    """Joining masks into labels."""
+    placement: Literal["fused", "split"] = "fused"
+    """fused: both models in one actor per GPU. split: a pool of detectors and a pool of segmenters."""
+    decoded_mb: int = 512
+    """Decoded pixels that one actor holds at once (MB of uint8 RGB); larger units are worked through in pieces."""
+    limit: int | None = None
+    """Label only the first N images, rounded up to whole units. Unset: all."""
+    png: bool = False
+    """Also write one PNG per image under png/, named by image id."""
+    png_palette: Literal["auto", "palette", "grey"] = "auto"
+    """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
+    retry_failed: bool = False
+    """Run the images whose rows failed again; the other rows stand."""
+    dry_run: bool = False
+    """Print the plan (units, pools, prompts of three images, paths, estimated hours from a timed sample) and stop."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster and pools."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "limit", self.limit is None or self.limit >= 1, "at least 1")
+        require(self, "decoded_mb", self.decoded_mb >= 1, "at least 1")
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

@@ -1,0 +1,111 @@
+"""From a YAML file and flags to a configuration: the only module that knows the command-line library (tyro)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typeguard
+import tyro
+import yaml
+
+ConfigT = TypeVar("ConfigT")
+
+
+class ConfigError(ValueError):
+    """A configuration file or flag that cannot be used; the text says where and what is valid."""
+
+
+def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
+    """Read `--config FILE.yaml`, if given, then the flags, which win.
+
+    Prints help or the error and exits, as a command line does (status 2 for bad input).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    description = (
+        f"{typing.cast(str, config_type.__doc__).strip()}\n\n--config FILE.yaml reads the same fields from YAML "
+        "(nested as the flags' dots show); flags given beside it win."
+    )
+    try:
+        path, arguments = _take_config_flag(arguments)
+        values = {} if path is None else _read_yaml(Path(path))
+        default = _build(config_type, values, where=str(path), prefix="")
+        return tyro.cli(config_type, args=arguments, default=default, description=description)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ValueError as error:  # a range check of a dataclass
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _take_config_flag(arguments: list[str]) -> tuple[str | None, list[str]]:
+    for index, argument in enumerate(arguments):
+        if argument == "--config":
+            if index + 1 == len(arguments):
+                raise ConfigError("--config needs the path of a YAML file after it.")
+            return arguments[index + 1], arguments[:index] + arguments[index + 2 :]
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config="), arguments[:index] + arguments[index + 1 :]
+    return None, arguments
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, not a {type(values).__name__}.")
+    return values
+
+
+def _build(config_type: type[ConfigT], values: Mapping[str, Any], *, where: str, prefix: str) -> ConfigT:
+    """Make the dataclass from YAML values; fields that neither YAML nor a default gives are left to the flags."""
+    hints = typing.get_type_hints(config_type)
+    fields = {item.name: item for item in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f" Did you mean `{prefix}{near[0]}`?" if near else ""
+            raise ConfigError(f"{where}: unknown key `{prefix}{key}`.{hint} Valid: {', '.join(fields)}.")
+        if name in arguments:
+            raise ConfigError(f"{where}: `{prefix}{name}` is given twice.")
+        arguments[name] = _convert(value, hints[name], where=where, key=prefix + name)
+    for item in fields.values():
+        if (
+            item.name not in arguments
+            and item.default is dataclasses.MISSING
+            and item.default_factory is dataclasses.MISSING
+        ):
+            arguments[item.name] = tyro.MISSING
+    try:
+        return config_type(**arguments)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}" if values else str(error)) from error
+
+
+def _convert(value: Any, hint: Any, *, where: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: `{key}` must hold `key: value` lines, not {value!r}.")
+        return _build(typing.cast(type, hint), value, where=where, prefix=f"{key}.")
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(value, int) and not isinstance(value, bool) and float in (hint, *typing.get_args(hint)):
+        value = float(value)
+    try:
+        return typeguard.check_type(value, hint)
+    except typeguard.TypeCheckError as error:
+        raise ConfigError(f"{where}: `{key}: {value}`: {error}.") from error

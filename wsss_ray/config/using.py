@@ -1,0 +1,144 @@
+"""Configurations of the jobs that use labels: evaluation, audit, gallery and export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wsss_ray.config.parts import RayConfig, StorageConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Judge labels or predictions against a ground truth: mIoU as the field counts it."""
+
+    labels: str
+    """Run directory of `jobs/label.py` or `jobs/predict.py`, or any folder of label PNGs named by image id."""
+    images: str
+    """Directory or `s3://` prefix of image shards: ids, sizes, and the truth where they hold it."""
+    output: str
+    """Directory or `s3://` prefix for the tables."""
+    truth: str | None = None
+    """Folder of truth PNGs named by image id. Unset: the truth in the image shards."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    split: str | None = None
+    """Name of the split for the table's head, such as "train" or "val". Unset: not stated."""
+    subset: str | None = None
+    """Text file of image ids, one a line, to judge these alone."""
+    missing: Literal["count", "error"] = "count"
+    """Images without a label or with a failed one: counted, listed and judged as background, or an error."""
+    bootstrap: int = 1000
+    """Resamples of images for the 95 % interval of the mIoU; 0: none."""
+    boundary: bool = True
+    """Also compute the boundary IoU, which costs more time than all else."""
+    seed: int = 0
+    """Seed of the resampling."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "bootstrap", self.bootstrap >= 0, "0 or more")
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write labels in the forms that other tools read."""
+
+    labels: str
+    """Run directory of `jobs/label.py` or `jobs/predict.py`."""
+    images: str
+    """Directory or `s3://` prefix of the image shards that were labelled."""
+    output: str
+    """Directory or `s3://` prefix; it must be empty or hold an earlier call of the same export."""
+    format: Literal["voc", "coco-instances", "coco-panoptic", "coco-semantic", "yolo-seg", "huggingface", "voc-test"]
+    """voc: tree of palette PNGs and ImageSets. coco-instances: JSON with RLE, boxes, scores and COCO category ids.
+    coco-panoptic, coco-semantic: PNGs and JSON. yolo-seg: polygons. huggingface: Parquet with image and label features.
+    voc-test: the archive that the VOC test server takes."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    split: str = "train"
+    """Name of the split in file and folder names."""
+    copy_images: bool = True
+    """Also write the images, where the format has a place for them."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """Rank the images of a labelling run that deserve a look, by what the labels themselves tell."""
+
+    labels: str
+    """Run directory of `jobs/label.py`."""
+    images: str
+    """Directory or `s3://` prefix of the image shards that were labelled."""
+    output: str
+    """Directory or `s3://` prefix for audit.parquet and audit.json."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    largest_share: float = 0.95
+    """A class that covers more of an image than this is suspicious (0 to 1)."""
+    smallest_share: float = 0.001
+    """A class that covers less of an image than this is suspicious (0 to 1)."""
+    same_object_iou: float = 0.8
+    """Boxes of different classes that overlap more than this IoU are taken for one object."""
+    low_mask_score: float = 0.7
+    """SAM's predicted IoU below which a mask is suspicious."""
+    near_threshold: float = 0.03
+    """Detector scores less than this above the threshold are suspicious."""
+    against_truth: bool = False
+    """Where the shards hold human labels: also rank where they and SAM's masks disagree most (paper, 5.2)."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("largest_share", "smallest_share", "same_object_iou", "low_mask_score", "near_threshold"):
+            require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Make one static HTML gallery of labels: a folder that opens from disk or a bucket."""
+
+    labels: str
+    """Run directory of `jobs/label.py` or `jobs/predict.py`."""
+    images: str
+    """Directory or `s3://` prefix of the image shards that were labelled."""
+    output: str
+    """Directory or `s3://` prefix for the gallery; open its index.html."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    audit: str | None = None
+    """Output of `jobs/audit.py`, to sort by its rank."""
+    sample: int | None = None
+    """Show this many images, drawn by `seed`. Unset: all."""
+    seed: int = 0
+    """Seed of the sample."""
+    images_per_page: int = 60
+    """Images on one page."""
+    thumbnail: int = 256
+    """Longest side of a thumbnail, in pixels."""
+    title: str = "wsss_ray labels"
+    """Title of the gallery."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "sample", self.sample is None or self.sample >= 1, "at least 1")
+        require(self, "images_per_page", self.images_per_page >= 1, "at least 1")
+        require(self, "thumbnail", self.thumbnail >= 32, "at least 32")

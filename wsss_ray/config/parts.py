@@ -37,7 +37,7 @@ class RayConfig:
     actors: int | None = None
     """Model actors (with `placement: split`: segmenters). Unset: one per GPU of the cluster, else one per core."""
     detector_actors: int | None = None
-    """Detector actors with `placement: split`. Unset: a third of `actors`, at least one."""
+    """Detector actors with `placement: split`. Unset: a quarter of `actors`, at least one."""
     gpus_per_actor: float | None = None
     """GPUs each model actor holds (0.5: two share one). Unset: 1 where the cluster has GPUs, else 0."""
     cpus_per_actor: float | None = None

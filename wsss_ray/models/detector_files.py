@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -128,21 +127,24 @@ def load_network(directory: Path) -> PreTrainedModel:
 
 def _hub_directory(repository: str, commit: str, weights: bool) -> Path:
     patterns = [*_TEXT_FILES, *(_WEIGHT_FILES if weights else ())]
-    try:
-        cached = Path(snapshot_download(repository, revision=commit, local_files_only=True))
-        if not _missing(cached, weights):
-            return cached
-    except FileNotFoundError:
-        pass  # not in the cache yet
-    try:
-        return _checked(Path(snapshot_download(repository, revision=commit, allow_patterns=patterns)), weights)
-    except (HfHubHTTPError, OSError) as error:
-        raise ValueError(
-            f"detector {repository} at commit {commit} is not in the local cache and cannot be downloaded "
-            f"({str(error).splitlines()[0]}). Where there is a network, run\n"
-            f"  hf download {repository} --revision {commit} --local-dir DIRECTORY\n"
-            f"(needed: {', '.join(_needed())}), bring DIRECTORY here and set detector.model to it."
-        ) from error
+    cause: OSError | None = None
+    for cache_alone in (True, False):
+        try:
+            found = snapshot_download(
+                repository, revision=commit, allow_patterns=patterns, local_files_only=cache_alone
+            )
+        except OSError as error:  # not in the cache; or no network, no such commit, no access
+            cause, reason = error, str(error).splitlines()[0]
+            continue
+        missing = _missing(Path(found), weights)
+        if not missing:
+            return Path(found)
+        reason = f"{found} lacks {' and '.join(missing)}"
+    raise ValueError(
+        f"detector {repository} at commit {commit} is not in the local cache and cannot be downloaded ({reason}). "
+        f"Where there is a network, run\n  hf download {repository} --revision {commit} --local-dir DIRECTORY\n"
+        f"(needed: {', '.join(_needed())}), bring DIRECTORY here and set detector.model to it."
+    ) from cause
 
 
 def _checked(directory: Path, weights: bool) -> Path:

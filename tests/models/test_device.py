@@ -1,0 +1,56 @@
+"""Device and precision: what auto means, what is refused, and that settings of the process come back."""
+
+import contextlib
+
+import pytest
+import torch
+
+from wsss_ray.models.device import resolve_compute
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+
+
+@NO_GPU
+def test_auto_without_a_gpu_is_float32_on_the_cpu() -> None:
+    compute = resolve_compute("auto", "auto")
+    assert (compute.device.type, compute.tier, compute.autocast_dtype) == ("cpu", "float32", None)
+
+
+@NO_GPU
+def test_an_absent_gpu_is_an_error_not_a_fallback() -> None:
+    with pytest.raises(ValueError, match="sees no CUDA GPU"):
+        resolve_compute("cuda", "auto")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float16"])
+def test_precisions_of_gpus_are_refused_on_the_cpu(precision: str) -> None:
+    with pytest.raises(ValueError, match=f"{precision} needs a CUDA GPU"):
+        resolve_compute("cpu", precision)
+
+
+def test_an_unknown_precision_names_the_valid_ones() -> None:
+    with pytest.raises(ValueError, match="float32, tf32, bfloat16, float16"):
+        resolve_compute("cpu", "bf16")
+
+
+def test_running_casts_and_needs_no_gradients() -> None:
+    weights = torch.nn.Linear(4, 4)
+    for precision, dtype in [("float32", torch.float32), ("bfloat16", torch.bfloat16)]:
+        with resolve_compute("cpu", precision).running():
+            result = weights(torch.ones(1, 4))
+        assert result.dtype == dtype
+        assert not result.requires_grad
+
+
+def test_strict_float32_turns_tf32_off_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        with contextlib.suppress(KeyError), resolve_compute("cpu", "float32").running():
+            during = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+            raise KeyError
+        assert during == ("highest", False)
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,15 +1,22 @@
 """Fixtures that every test may use."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
 
 from wsss_ray.cluster import Resources, connect
-from wsss_ray.config import RayConfig
+from wsss_ray.config import RayConfig, StorageConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Before a Ray starts, so that its workers have them too. The local S3 server takes any.
+os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +33,50 @@ def local_ray() -> Iterator[Resources]:
     """One Ray of this machine's own for the whole test session: starting one takes seconds."""
     with connect(RayConfig()) as resources:
         yield resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Server:
+    """A local S3 server with one bucket."""
+
+    endpoint_url: str
+    bucket: str
+
+    @property
+    def config(self) -> StorageConfig:
+        """How a job reaches it."""
+        return StorageConfig(endpoint_url=self.endpoint_url)
+
+    def uri(self, prefix: str) -> str:
+        """URI of a prefix in the bucket."""
+        return f"s3://{self.bucket}/{prefix}"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server (moto's) in a process of its own on a free port; it ends with the tests, even killed ones."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", _S3_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        endpoint_url = server.stdout.readline().strip()
+        assert endpoint_url.startswith("http://127.0.0.1:"), "the S3 server did not start"
+        boto3.client("s3", endpoint_url=endpoint_url).create_bucket(Bucket="tests")
+        yield S3Server(endpoint_url=endpoint_url, bucket="tests")
+    finally:
+        server.stdin.close()
+        server.wait(timeout=30)
+
+
+_S3_SERVER = """
+import logging, sys
+from moto.server import ThreadedMotoServer
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+host, port = server.get_host_and_port()
+print(f"http://{host}:{port}", flush=True)
+sys.stdin.read()
+"""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -222,11 +224,7 @@ class Storage:
         """
         with self._explain(path):
             if not self.is_local:
-                try:
-                    self._fs.pipe_file(self._full(path), data, mode="create", **self._single_put())
-                except FileExistsError:
-                    return False
-                return True
+                return self._put_if(path, data, mode="create")
             with self._unfinished(path, data) as temporary:
                 try:
                     os.link(temporary, self._full(path))  # with its content, unlike O_EXCL; fails if it exists
@@ -265,10 +263,28 @@ class Storage:
             self._fs.pipe_file(self._full(path), data)
             return True
         try:
-            self._fs.pipe_file(self._full(path), data, IfMatch=f'"{version}"', **self._single_put())
-        except (FileExistsError, FileNotFoundError):  # 412: another version; 404: gone
+            return self._put_if(path, data, IfMatch=f'"{version}"')
+        except FileNotFoundError:
             return False
-        return True
+
+    def _put_if(self, path: str, data: bytes, **condition: str) -> bool:
+        """PUT under a condition; whether it held. Two that came at once (409) are told to try again."""
+        for _ in range(_RETRIES):
+            try:
+                self._fs.pipe_file(self._full(path), data, **condition, **self._single_put())
+            except FileExistsError:
+                return False
+            except OSError as error:
+                # s3fs tells a failed condition from other errors only where the store names the condition.
+                code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+                if code in {"PreconditionFailed", "412"}:
+                    return False
+                if code not in {"ConditionalRequestConflict", "409"}:
+                    raise
+                time.sleep(random.uniform(0.05, 0.5))  # noqa: S311
+            else:
+                return True
+        raise StorageError(f"{self.describe(path)}: the store kept answering that another write is going on.")
 
     @contextmanager
     def _unfinished(self, path: str, data: bytes) -> Iterator[Path]:

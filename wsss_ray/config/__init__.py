@@ -15,11 +15,12 @@ from wsss_ray.config.parts import (
     StorageConfig,
     require,
 )
-from wsss_ray.config.using import AuditConfig, EvaluateConfig, ExportConfig, ReportConfig
+from wsss_ray.config.using import AuditConfig, DemoConfig, EvaluateConfig, ExportConfig, ReportConfig
 
 __all__ = [
     "AuditConfig",
     "ConfigError",
+    "DemoConfig",
     "DetectorConfig",
     "Device",
     "EvaluateConfig",

@@ -142,3 +142,19 @@ class ReportConfig:
         require(self, "sample", self.sample is None or self.sample >= 1, "at least 1")
         require(self, "images_per_page", self.images_per_page >= 1, "at least 1")
         require(self, "thumbnail", self.thumbnail >= 32, "at least 32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The embedded demo, end to end and offline: draw scenes, shard them, label them, judge the labels."""
+
+    output: str = "runs/demo"
+    """Local directory for scenes, shards, labels and tables. A rerun does only what is missing."""
+    scenes: int = 96
+    """Scenes to draw."""
+    split: Literal["validation", "test"] = "validation"
+    """Which reserved seeds to draw: those that everything was tuned on, or those kept for the final table."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "scenes", self.scenes >= 1, "at least 1")

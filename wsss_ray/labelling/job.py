@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -41,8 +42,11 @@ class _Run:
         return self.sink.classes
 
 
-def run(config: LabelConfig) -> None:
+def run(config: LabelConfig) -> dict[str, Any]:
     """Label all images of `config.input` that have no label in `config.output` yet.
+
+    Returns:
+        The summary over all sessions, as `summary.json` holds it; empty for a dry run.
 
     Raises:
         ValueError: input, output or configuration cannot be used together; nothing was changed.
@@ -62,9 +66,8 @@ def run(config: LabelConfig) -> None:
         finished, tasks = _find_work(job, has_gpus=resources.gpus > 0 if resources else _machine_has_gpus())
         if not tasks and not config.dry_run:
             print(f"nothing to do: all {sum(unit.rows for unit in finished):,} images are labelled", flush=True)
-            _finish(sink, finished, None)
-            return
-        _work(job, finished, tasks, resources or stack.enter_context(connect(config.ray)))
+            return _finish(sink, finished, None)
+        return _work(job, finished, tasks, resources or stack.enter_context(connect(config.ray)))
 
 
 def _find_work(job: _Run, *, has_gpus: bool) -> tuple[list[Unit], tuple[Task, ...]]:
@@ -77,7 +80,7 @@ def _find_work(job: _Run, *, has_gpus: bool) -> tuple[list[Unit], tuple[Task, ..
     return finished, (*(Task(unit=unit) for unit in missing), *retried)
 
 
-def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resources: Resources) -> None:
+def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resources: Resources) -> dict[str, Any]:
     config = job.config
     done = sum(unit.rows for unit in finished)
     stages = stage_specs(config, job.classes, job.shards, resources)
@@ -85,7 +88,7 @@ def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resource
     print(describe(plan, input_uri=job.images.uri, output_uri=job.output.uri), flush=True)
     if config.dry_run:
         print(describe_sample(plan, job.images), flush=True)
-        return
+        return {}
     retried = sum(task.images for task in tasks if task.version is not None)
     progress = Progress(
         total=done + plan.images_to_do - retried, done=done - retried, every_seconds=config.status_seconds
@@ -93,16 +96,17 @@ def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resource
     outcome = run_units(tasks, images=job.images, stages=stages, sink=job.sink, progress=progress)
     units = dict.fromkeys([*finished, *(task.unit for task in tasks)])
     there = {f"labels/{name}" for name in job.output.list("labels")}
-    _finish(job.sink, [unit for unit in units if unit.label_path in there], outcome)
+    summary = _finish(job.sink, [unit for unit in units if unit.label_path in there], outcome)
     if outcome.problems:
         raise JobError(
             f"{len(outcome.problems)} units could not be read, the first: {outcome.problems[0]}\nAll other units are "
             "labelled; mend these shards and run the same command again."
         )
+    return summary
 
 
-def _finish(sink: LabelSink, units: Sequence[Unit], outcome: Outcome | None) -> None:
-    """Write what is still missing beside the label files, and the summary."""
+def _finish(sink: LabelSink, units: Sequence[Unit], outcome: Outcome | None) -> dict[str, Any]:
+    """Write what is still missing beside the label files, and the summary, which is returned."""
     if sink.png:
         _write_missing_pngs(sink, units)
     summary = summarise(sink.output, units, outcome)
@@ -112,6 +116,7 @@ def _finish(sink: LabelSink, units: Sequence[Unit], outcome: Outcome | None) -> 
     if failed:
         print(f"{failed:,} images failed; their rows say why, and --retry-failed runs just those again", flush=True)
     print(f"labels in {sink.output.describe('labels')}, summary in {sink.output.describe(SUMMARY_FILE)}", flush=True)
+    return summary
 
 
 def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:

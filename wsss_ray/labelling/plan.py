@@ -14,6 +14,7 @@ from wsss_ray.config import LabelConfig
 from wsss_ray.data.shards import ShardSet
 from wsss_ray.data.weights import is_uri, weights_digest
 from wsss_ray.engine import Stage, StageSpec, Task
+from wsss_ray.models.sam_weights import checkpoint_path, files_of
 
 ALGORITHM_VERSION = 1
 """Counts changes of the code that change labels on purpose."""
@@ -87,14 +88,12 @@ def _detector_weights(config: LabelConfig) -> str:
     return f"{model}@{detector_files.hub_commit(config.detector)}"
 
 
-def _segmenter_weights(config: LabelConfig) -> str:
-    from wsss_ray.models import sam_weights  # noqa: PLC0415 - as above
-
+def _segmenter_weights(config: LabelConfig) -> list[str]:
     settings = config.segmenter
     if settings.checkpoint is not None and is_uri(settings.checkpoint):
-        return weights_digest(settings.checkpoint, sha256=settings.sha256, config=config.storage)
-    path = sam_weights.checkpoint_path(settings)
-    return weights_digest(str(path), config=config.storage)
+        return [weights_digest(settings.checkpoint, sha256=settings.sha256, config=config.storage)]
+    files = files_of(settings.model, checkpoint_path(settings))
+    return [weights_digest(str(path), config=config.storage) for path in files]
 
 
 def stage_specs(

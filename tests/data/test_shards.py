@@ -1,0 +1,241 @@
+"""Image and label shards: what goes in comes out, units have digests, and damage is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from wsss_ray.data.shards import (
+    IMAGE_SCHEMA,
+    LABEL_SCHEMA,
+    ShardError,
+    Unit,
+    check_image_id,
+    digest_rows,
+    encode_image_shard,
+    encode_labels,
+    read_label_counts,
+    read_labels,
+    read_shard_set,
+    read_unit,
+    shard_name,
+)
+from wsss_ray.data.storage import Storage
+
+
+def image_rows(*ids: str, tags: tuple[str, ...] = ("dog",), truth: bytes | None = None) -> pa.Table:
+    rows = [
+        {
+            "image_id": image_id,
+            "source": f"{image_id}.png",
+            "image": image_id.encode() + b"\0\0",
+            "height": 2,
+            "width": 3,
+            "tags": list(tags),
+            "truth": truth,
+        }
+        for image_id in ids
+    ]
+    return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
+
+
+def write_shards(root: Path, *shards: list[pa.Table], label_space: str = "space", **footer: Any) -> Storage:
+    storage = Storage(str(root))
+    for index, groups in enumerate(shards):
+        options = {"exif": "ignore", "label_space": label_space, "classes": "voc", **footer}
+        storage.write(shard_name(index, len(shards)), encode_image_shard(groups, **options))
+    return storage
+
+
+def test_rows_come_back_by_unit(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [image_rows("a", "b"), image_rows("c", tags=())], [image_rows("d", truth=b"\1\0")])
+    shard_set = read_shard_set(storage)
+    assert [(unit.shard, unit.row_group, unit.rows) for unit in shard_set.units] == [
+        ("shard-00000-of-00002.parquet", 0, 2),
+        ("shard-00000-of-00002.parquet", 1, 1),
+        ("shard-00001-of-00002.parquet", 0, 1),
+    ]
+    assert shard_set.rows == 4
+    assert shard_set.has_truth
+    assert (shard_set.classes, shard_set.label_space) == ("voc", "space")
+    rows = read_unit(storage, shard_set.units[0])
+    assert rows.schema.equals(IMAGE_SCHEMA)
+    assert rows["image"].to_pylist() == [b"a\0\0", b"b\0\0"], "bytes end in NULs and keep them"
+    assert read_unit(storage, shard_set.units[1])["tags"].to_pylist() == [[]]
+    assert read_unit(storage, shard_set.units[2], columns=["truth"]).to_pydict() == {"truth": [b"\1\0"]}
+
+
+def test_the_same_rows_give_the_same_bytes_and_names() -> None:
+    options = {"exif": "apply", "label_space": "space", "classes": "voc"}
+    first = encode_image_shard([image_rows("a"), image_rows("b")], **options)
+    chunked = pa.concat_tables([image_rows("a")])
+    assert encode_image_shard([chunked, image_rows("b")], **options) == first
+    assert encode_image_shard([image_rows("a"), image_rows("c")], **options) != first
+
+
+@pytest.mark.parametrize(
+    "other",
+    [image_rows("b", "a"), image_rows("a", "c"), image_rows("a", "b", tags=("cat",)), image_rows("a", "b", tags=())],
+    ids=["order", "id and bytes", "tags", "no tags"],
+)
+def test_the_digest_covers_ids_bytes_and_tags(other: pa.Table) -> None:
+    assert digest_rows(image_rows("a", "b")) == digest_rows(image_rows("a", "b", truth=b"truth is not labelled from"))
+    assert digest_rows(other) != digest_rows(image_rows("a", "b"))
+
+
+def test_the_digest_keeps_fields_apart() -> None:
+    table = image_rows("a")
+    moved = table.set_column(0, "image_id", pa.array(["aa"])).set_column(
+        2, "image", pa.array([b"\0\0"], pa.large_binary())
+    )
+    assert digest_rows(moved) != digest_rows(table)
+
+
+def test_a_unit_is_named_by_place_and_content() -> None:
+    unit = Unit(shard="shard-00003-of-00012.parquet", row_group=7, rows=2, digest="0123456789abcdef", exif="ignore")
+    assert unit.name == "shard-00003-of-00012-0007-01234567"
+    assert unit.label_path == "labels/shard-00003-of-00012-0007-01234567.parquet"
+    assert Unit.from_json(unit.to_json()) == unit
+
+
+def test_a_shard_without_rows_is_a_shard(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [], [image_rows("a")])
+    shard_set = read_shard_set(storage)
+    assert [unit.shard for unit in shard_set.units] == ["shard-00001-of-00002.parquet"]
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [image_rows("a")], [image_rows("b")])
+    (tmp_path / shard_name(0, 2)).unlink()
+    with pytest.raises(ShardError, match="1 of 2 shards are missing, the first is shard-00000-of-00002"):
+        read_shard_set(storage)
+
+
+def test_shards_of_two_runs_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path, [image_rows("a")])
+    storage = write_shards(tmp_path, [image_rows("a")], [image_rows("b")])
+    with pytest.raises(ShardError, match="of-00001, of-00002"):
+        read_shard_set(storage)
+
+
+def test_shards_of_two_class_sets_are_refused(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [image_rows("a")], [image_rows("b")])
+    other = encode_image_shard([image_rows("b")], exif="ignore", label_space="other", classes="coco")
+    storage.write(shard_name(1, 2), other)
+    with pytest.raises(ShardError, match="different class sets"):
+        read_shard_set(storage)
+
+
+def test_a_folder_of_images_is_answered_with_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="holds no image shards"):
+        read_shard_set(Storage(str(tmp_path)))
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ShardError, match=r"python jobs/shard.py --source folder --input "):
+        read_shard_set(Storage(str(tmp_path)))
+
+
+def test_a_truncated_or_foreign_shard_is_named(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [image_rows("a")])
+    path = tmp_path / shard_name(0, 1)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ShardError, match=r"shard-00000-of-00001.parquet is truncated or no Parquet file"):
+        read_shard_set(storage)
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(ShardError, match="was not made by wsss_ray"):
+        read_shard_set(storage)
+
+
+def test_a_replaced_or_damaged_unit_is_refused(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [image_rows("a"), image_rows("b")])
+    units = read_shard_set(storage).units
+    write_shards(tmp_path, [image_rows("a"), image_rows("c")])
+    assert read_unit(storage, units[0]).num_rows == 1
+    with pytest.raises(ShardError, match="row group 1: its content is not what its footer says"):
+        read_unit(storage, units[1])
+    write_shards(tmp_path, [image_rows("a")])
+    with pytest.raises(ShardError, match="row group 1: damaged"):
+        read_unit(storage, units[1])
+    (tmp_path / shard_name(0, 1)).unlink()
+    with pytest.raises(ShardError, match="has gone"):
+        read_unit(storage, units[0])
+
+
+def test_one_changed_byte_of_an_image_is_found(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [image_rows("needle")])
+    (unit,) = read_shard_set(storage).units
+    path = tmp_path / shard_name(0, 1)
+    data = path.read_bytes()
+    assert data.count(b"needle\0\0") == 1
+    path.write_bytes(data.replace(b"needle\0\0", b"needle\0\1"))
+    with pytest.raises(ShardError, match="its content is not what its footer says"):
+        read_unit(storage, unit)
+
+
+def test_a_unit_is_read_from_s3(s3: Any) -> None:
+    storage = Storage(s3.uri("shards-unit"), s3.config)
+    groups = [image_rows("a", "b"), image_rows("c")]
+    data = encode_image_shard(groups, exif="ignore", label_space="s", classes="voc")
+    storage.write(shard_name(0, 1), data)
+    units = read_shard_set(storage).units
+    assert read_unit(storage, units[1], columns=["image_id"])["image_id"].to_pylist() == ["c"]
+
+
+def test_labels_and_their_counts_come_back(tmp_path: Path) -> None:
+    row = {
+        "image_id": "a",
+        "height": 2,
+        "width": 3,
+        "label": b"png\0",
+        "instances": [
+            {
+                "class_id": 12,
+                "phrase": "dog",
+                "score": 0.5,
+                "box": [0.0, 1.0, 2.0, 3.0],
+                "mask_score": 0.25,
+                "mask": {"height": 2, "width": 3, "counts": b"06"},
+            }
+        ],
+        "tags": ["dog"],
+        "undetected_tags": [],
+        "status": "ok",
+        "error": None,
+    }
+    failed = {
+        **row,
+        "image_id": "b",
+        "label": None,
+        "instances": None,
+        "status": "failed",
+        "error": "decode: truncated",
+    }
+    rows = pa.Table.from_pylist([row, failed], schema=LABEL_SCHEMA)
+    unit = Unit(shard=shard_name(0, 1), row_group=0, rows=2, digest="ab" * 32, exif="ignore")
+    storage = Storage(str(tmp_path))
+    storage.write(unit.label_path, encode_labels(rows, unit, {"ok": 1, "failed": 1}))
+    assert read_labels(storage, unit.label_path).to_pylist() == [row, failed]
+    assert read_label_counts(storage, unit.label_path) == {"ok": 1, "failed": 1}
+    footer = pq.read_metadata(tmp_path / unit.label_path).metadata[b"wsss_ray"]
+    assert json.loads(footer)["digest"] == unit.digest
+    with pytest.raises(FileNotFoundError):
+        read_labels(storage, "labels/other.parquet")
+
+
+def test_an_image_shard_is_not_a_label_file(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [image_rows("a")])
+    with pytest.raises(ShardError, match="holds images in format 1, not labels"):
+        read_label_counts(storage, shard_name(0, 1))
+
+
+@pytest.mark.parametrize("image_id", ["2007_000032", "COCO_train2014_000000000009", "a.2Fb-c", "x" * 200, "_"])
+def test_image_ids(image_id: str) -> None:
+    assert check_image_id(image_id) == image_id
+
+
+@pytest.mark.parametrize("image_id", ["", ".a", "..", "a/b", "a b", "ä", "a\n", "x" * 201, "a\0"])
+def test_what_is_no_image_id(image_id: str) -> None:
+    with pytest.raises(ValueError, match="is no image id"):
+        check_image_id(image_id)

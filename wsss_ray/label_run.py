@@ -1,0 +1,125 @@
+"""A run of labels beside the image shards it was made from: what audit, gallery and export read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import StorageConfig
+from wsss_ray.data.shards import ShardError, ShardSet, Unit, check_label_space, read_labels, read_shard_set, read_unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import units_to_do
+from wsss_ray.engine.run import RUN_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRun:
+    """A run directory of labels or predictions, and its image shards."""
+
+    classes: ClassSet
+    images: Storage
+    """Folder of the image shards."""
+    labels: Storage
+    """Run directory."""
+    shards: ShardSet
+    units: tuple[Unit, ...]
+    """Units that have a label file, in order."""
+    missing: tuple[Unit, ...]
+    """Units that have none yet."""
+    identity: Mapping[str, Any] = field(repr=False)
+    """What run.json holds."""
+
+    @classmethod
+    def open(cls, *, labels: str, images: str, classes: str, storage: StorageConfig) -> LabelRun:
+        """Find the label files of a run.
+
+        Args:
+            labels: run directory.
+            images: folder of the image shards.
+            classes: built-in class set or YAML file.
+            storage: how S3 is reached.
+
+        Raises:
+            ValueError: one of them cannot be read, they do not belong together, or nothing is labelled yet.
+        """
+        image_storage, label_storage = Storage(images, storage), Storage(labels, storage)
+        class_set = ClassSet.load(classes)
+        shards = read_shard_set(image_storage)
+        check_label_space(shards, class_set)
+        identity = _read_identity(label_storage)
+        if identity.get("shards", shards.digest) != shards.digest:
+            raise ValueError(
+                f"the run in {label_storage.uri} was made from other image shards than {image_storage.uri} holds. "
+                "Give the --images that it was made from, or label these shards with jobs/label.py."
+            )
+        done, missing = units_to_do(shards, label_storage, limit=None)
+        if not done:
+            raise ValueError(
+                f"{label_storage.describe('labels')} holds no label file yet: run jobs/label.py (or jobs/predict.py) "
+                "first."
+            )
+        return cls(
+            classes=class_set,
+            images=image_storage,
+            labels=label_storage,
+            shards=shards,
+            units=tuple(done),
+            missing=tuple(missing),
+            identity=identity,
+        )
+
+    @property
+    def box_threshold(self) -> float | None:
+        """Score above which the run kept boxes; None for a run without a detector."""
+        threshold = self.identity.get("detector", {}).get("box_threshold")
+        return None if threshold is None else float(threshold)
+
+
+def read_joined(
+    images: Storage, labels: Storage, unit: Unit, *, columns: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows of a unit, image and label side by side, in order.
+
+    Args:
+        images: folder of the image shards.
+        labels: run directory.
+        unit: one that has a label file.
+        columns: columns of IMAGE_SCHEMA wanted of the image rows.
+
+    Yields:
+        An image row and a row of LABEL_SCHEMA, as Python values.
+
+    Raises:
+        ShardError: a shard or label file is damaged, or they do not hold the same images.
+    """
+    rows = read_unit(
+        images,
+        unit,
+        columns=list(dict.fromkeys(["image_id", *columns])),
+        check="content" if "image" in columns else "footer",
+    )
+    labelled = read_labels(labels, unit.label_path)
+    if rows["image_id"].to_pylist() != labelled["image_id"].to_pylist():
+        raise ShardError(
+            f"{labels.describe(unit.label_path)} does not hold the images of its unit. Remove it and label again."
+        )
+    for index in range(rows.num_rows):  # one at a time: the unit's encoded images once more as bytes would double them
+        yield rows.slice(index, 1).to_pylist()[0], labelled.slice(index, 1).to_pylist()[0]
+
+
+def _read_identity(labels: Storage) -> dict[str, Any]:
+    try:
+        identity = json.loads(labels.read(RUN_FILE))
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of jobs/label.py or "
+            "jobs/predict.py."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{labels.describe(RUN_FILE)} is not JSON ({error}): it is no run of wsss_ray.") from error
+    if not isinstance(identity, dict):
+        raise ValueError(f"{labels.describe(RUN_FILE)} holds no settings: it is no run of wsss_ray.")  # noqa: TRY004
+    return identity

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from wsss_ray.data.rle import decode_counts, decode_mask, encode_mask, parse_counts
+from wsss_ray.data.rle import decode_counts, decode_mask, encode_mask, mask_overlaps, parse_counts
 
 # Columns: [0, 1, 1], [1, 0, 0]; so runs of 1 zero, 3 ones, 2 zeros.
 MASK = np.array([[0, 1], [1, 0], [1, 0]], dtype=bool)
@@ -114,3 +114,14 @@ def reference_decode(counts: bytes, height: int, width: int) -> np.ndarray:
 def test_only_bool_masks_are_encoded(mask: np.ndarray) -> None:
     with pytest.raises(ValueError, match="bool"):
         encode_mask(mask)
+
+
+def test_overlaps_are_those_of_the_decoded_masks() -> None:
+    generator = np.random.default_rng(5)
+    masks = [generator.random((7, 9)) < share for share in (0.1, 0.5, 0.9)]
+    masks += [np.zeros((7, 9), bool), np.ones((7, 9), bool)]
+    expected = [[(a & b).sum() / max((a | b).sum(), 1) for b in masks] for a in masks]
+    np.testing.assert_allclose(mask_overlaps([encode_mask(mask) for mask in masks], 7, 9), expected)
+    assert mask_overlaps([], 7, 9).shape == (0, 0)
+    with pytest.raises(ValueError, match="add up to"):
+        mask_overlaps([encode_mask(masks[0]), encode_mask(masks[0][:, 1:])], 7, 9)

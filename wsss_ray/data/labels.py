@@ -2,7 +2,7 @@
 
 A label map is (H, W) uint8 or uint16, one class id per pixel. Only PNG whose samples are the ids is read: palette
 (whatever its colours) and grey, any bit depth. Colours, alpha and lossy files are refused, except where a caller hands
-`decode_truth` the palette to translate plain RGB. EXIF in a label PNG has no meaning and is not read.
+`decode_ids` the palette to translate plain RGB. EXIF in a label PNG has no meaning and is not read.
 """
 
 import io
@@ -58,6 +58,17 @@ def decode_label(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.nda
     return label
 
 
+def decode_ids(data: bytes, *, palette: bytes | None, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+    """(H, W) ids of a label PNG, as `decode_label`; with a palette (768 bytes) also of one of plain 8-bit RGB.
+
+    Plain RGB is translated by `colors_to_ids`: VOC masks are often saved that way. Raises `ImageError`.
+    """
+    header = read_header(data, max_pixels=max_pixels)
+    if palette is not None and header.format == "PNG" and (data[24], data[25]) == (8, _RGB):
+        return colors_to_ids(np.array(load_with_pillow(data, header)), palette)
+    return decode_label(data, max_pixels=max_pixels)
+
+
 def decode_truth(
     data: bytes,
     *,
@@ -67,16 +78,11 @@ def decode_truth(
     palette: bytes | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> np.ndarray:
-    """(H, W) ids of a file of truth, checked by `check_truth`; `size` is the (height, width) it must have.
+    """(H, W) ids of a file of truth, read by `decode_ids` and checked by `check_truth`.
 
-    Ids are read by `decode_label`. With a palette (768 bytes), a PNG of plain 8-bit RGB is translated as well, by
-    `colors_to_ids`: VOC masks are often saved that way. Raises `ImageError`.
+    `size` is the (height, width) it must have. Raises `ImageError`.
     """
-    header = read_header(data, max_pixels=max_pixels)
-    if palette is not None and header.format == "PNG" and (data[24], data[25]) == (8, _RGB):
-        label = colors_to_ids(np.array(load_with_pillow(data, header)), palette)
-    else:
-        label = decode_label(data, max_pixels=max_pixels)
+    label = decode_ids(data, palette=palette, max_pixels=max_pixels)
     check_truth(label, size, allowed_ids, ignore_id)
     return label
 

@@ -20,7 +20,7 @@ class Progress:
         self.done_before = done
         self.images = 0
         self.failed = 0
-        self.boxes = 0
+        self.boxes: int | None = None
         self.seconds: Counter[str] = Counter()
         self._every = every_seconds
         self._start = time.monotonic()
@@ -33,7 +33,8 @@ class Progress:
         with self._lock:
             self.images += report.images
             self.failed += counts.get("statuses", {}).get("failed", 0)
-            self.boxes += counts.get("boxes", 0)
+            if "boxes" in counts:
+                self.boxes = (self.boxes or 0) + counts["boxes"]
             self.seconds.update(report.seconds or {})
             if self._first is None:
                 self._first = (time.monotonic(), self.images)
@@ -62,10 +63,8 @@ class Progress:
             if self.images == 0:
                 return f"{head} | starting: {self.elapsed:.0f} s"
             left = (self.total - done) / self.rate if self.rate else 0.0
-            return (
-                f"{head} | {self.rate:.1f} images/s | {self.boxes / self.images:.1f} boxes/image | "
-                f"{self.failed} failed | {format_seconds(left)} left"
-            )
+            boxes = "" if self.boxes is None else f"{self.boxes / self.images:.1f} boxes/image | "
+            return f"{head} | {self.rate:.1f} images/s | {boxes}{self.failed} failed | {format_seconds(left)} left"
 
     @contextmanager
     def printing(self) -> Iterator[None]:

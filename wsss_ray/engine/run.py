@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +11,14 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 
 from wsss_ray.cluster import READ_CPUS
 from wsss_ray.data.shards import ShardSet, Unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.ledger import Ledger
 from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.engine.stage import Sink, StageSpec
 from wsss_ray.engine.worker import TASK_SCHEMA, Report, UnitWorker, read_task
 from wsss_ray.errors import JobError
@@ -137,7 +137,7 @@ def run_units(
     Raises:
         JobError: the run broke off; what was committed stands.
     """
-    _set_data_context()
+    set_data_context()
     ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     dataset = ray.data.from_arrow([_task_row(task) for task in tasks]).map_batches(
         functools.partial(read_task, images=images), batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS
@@ -169,7 +169,7 @@ def run_units(
                     progress.add(report)
         except Exception as error:
             raise JobError(
-                f"the run broke off: {_explain(error)}\nFinished units stand; when the cause is mended, "
+                f"the run broke off: {explain(error)}\nFinished units stand; when the cause is mended, "
                 "the same command goes on from there."
             ) from error
     outcome.images = progress.images
@@ -188,26 +188,3 @@ def _task_row(task: Task) -> pa.Table:
         "report": "{}",
     }
     return pa.Table.from_pylist([row], schema=TASK_SCHEMA)
-
-
-def _set_data_context() -> None:
-    """Ray Data's own progress and limits off: the status line is ours, and one unit may take an hour on a CPU."""
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_options.verbose_progress = False
-    context.execution_options.preserve_order = False
-    context.execution_no_progress_timeout_s = -1
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-
-
-def _explain(error: BaseException) -> str:
-    """One line for an error that Ray wrapped, once or more: the type and text of what was raised in the worker."""
-    chain = [error]
-    while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None and inner not in chain:
-        chain.append(inner)
-    told = [link for link in chain if str(link).strip()]
-    deepest = told[-1] if told else error
-    if isinstance(deepest, ray.exceptions.RayError):  # its text ends with the worker's traceback
-        return str(deepest).strip().splitlines()[-1]
-    return f"{type(deepest).__name__}: {deepest}"

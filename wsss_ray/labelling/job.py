@@ -14,7 +14,7 @@ import ray
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources, connect
 from wsss_ray.config import LabelConfig
-from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels, read_shard_set
+from wsss_ray.data.shards import ShardSet, Unit, check_label_space, read_label_counts, read_labels, read_shard_set
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Outcome, Progress, Task, claim, run_units, units_to_do
 from wsss_ray.errors import JobError
@@ -55,7 +55,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
     images = Storage(config.input, config.storage)
     classes = ClassSet.load(config.classes, assist_words=config.assist_words)
     shards = read_shard_set(images)
-    _check_classes(classes, shards)
+    check_label_space(shards, classes)
     sink = LabelSink(
         output=Storage(config.output, config.storage), classes=classes, png=config.png, grey=_grey(config, classes)
     )
@@ -147,15 +147,6 @@ def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]
         version = versions[unit.label_path.removeprefix("labels/")].version
         tasks.append(Task(unit=unit, only=tuple(failed["image_id"].to_pylist()), version=version))
     return tuple(tasks)
-
-
-def _check_classes(classes: ClassSet, shards: ShardSet) -> None:
-    if classes.label_space_digest != shards.label_space:
-        raise ValueError(
-            f"the shards were made with class set '{shards.classes}', whose names and ids are not those of "
-            f"'{classes.name}'. Give --classes {shards.classes} (or one that shares its names and ids), or make the "
-            f"shards again with --classes {classes.name}."
-        )
 
 
 def _grey(config: LabelConfig, classes: ClassSet) -> bool:

@@ -1,0 +1,34 @@
+"""What every use of Ray Data here has in common: its settings, and the plain text of its errors."""
+
+from __future__ import annotations
+
+import logging
+
+import ray
+from ray.data import DataContext
+
+
+def set_data_context() -> None:
+    """Ray Data's own progress and limits off: the status line is ours, and one unit may take an hour on a CPU.
+
+    To be called before a data set is made: it keeps the settings of that moment.
+    """
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.verbose_progress = False
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = -1
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error that Ray wrapped, once or more: the type and text of what was raised in the worker."""
+    chain = [error]
+    while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None and inner not in chain:
+        chain.append(inner)
+    told = [link for link in chain if str(link).strip()]
+    deepest = told[-1] if told else error
+    if isinstance(deepest, ray.exceptions.RayError):  # its text ends with the worker's traceback
+        return str(deepest).strip().splitlines()[-1]
+    return f"{type(deepest).__name__}: {deepest}"

@@ -1,0 +1,143 @@
+"""SAM's image encoder: pictures to features, with attention that never holds a whole score matrix."""
+
+# ruff: noqa: N803, N815  shape suffixes: B images or windows, H W positions, C channels, K keys along one axis
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from segment_anything.modeling import Sam
+from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsss_ray.models.device import Compute
+
+logger = logging.getLogger(__name__)
+
+BIAS_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}
+"""Size of the position bias made at once. CPU: small enough for the cache, and for the allocator to keep and reuse."""
+
+
+def resized_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of an image whose longer side becomes `side`, by segment-anything's rule.
+
+    The shorter side has at least one pixel: where the package's rule gives none, it cannot segment the image.
+    """
+    scale = side * 1.0 / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def resize_longest_side(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB to the network's size, bit by bit as `ResizeLongestSide.apply_image` does."""
+    height, width = resized_size(image.shape[0], image.shape[1], side)
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+class ImageEncoder:
+    """The image encoder of a SAM on its device, in its precision."""
+
+    def __init__(self, sam: Sam, compute: Compute) -> None:
+        """Take over `sam.image_encoder` (weights final, on the device) and replace its attention in place."""
+        self._compute = compute
+        self._sam = sam
+        self.side: int = sam.image_encoder.img_size
+        """Side of the network's square input, in pixels."""
+        self.float32_fallbacks = 0
+        """Batches that overflowed in float16 and were encoded again in float32."""
+        for block in sam.image_encoder.blocks:
+            block.attn = PiecewiseAttention(block.attn, BIAS_BYTES[compute.device.type])
+
+    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Pictures from `resize_longest_side` -> (B, C, g, g) float32 features.
+
+        The CPU takes them one by one: a batch gains nothing there, and so the features of a picture do not depend on
+        its company by a single bit.
+        """
+        if self._compute.device.type == "cpu":
+            return torch.cat([self._encode([picture], self._compute) for picture in pictures])
+        features = self._encode(pictures, self._compute)
+        if self._compute.tier == "float16" and not bool(features.isfinite().all()):
+            logger.warning("float16 overflowed in SAM's image encoder: %d images run in float32", len(pictures))
+            self.float32_fallbacks += 1
+            features = self._encode(pictures, Compute(device=self._compute.device, tier="float32"))
+        return features
+
+    def _encode(self, pictures: Sequence[NDArray[np.uint8]], compute: Compute) -> Tensor:
+        device = compute.device
+        with compute.running():
+            inputs = torch.zeros(len(pictures), 3, self.side, self.side, device=device)
+            for slot, picture in enumerate(pictures):
+                pixels = torch.from_numpy(picture)
+                if device.type == "cuda":
+                    pixels = pixels.pin_memory()
+                pixels = pixels.to(device, non_blocking=True).permute(2, 0, 1)
+                height, width = pixels.shape[1:]
+                inputs[slot, :, :height, :width] = (pixels - self._sam.pixel_mean) / self._sam.pixel_std
+            features: Tensor = self._sam.image_encoder(inputs)
+            return features.float()
+
+
+class PiecewiseAttention(nn.Module):
+    """segment-anything's `Attention` with decomposed relative positions, by fused attention and piece by piece.
+
+    The relative positions become an additive bias for `scaled_dot_product_attention`, made for as many images, heads
+    and rows of queries at once as `bias_bytes` holds. Equal to the package's but for rounding.
+    """
+
+    rows_HKC: Tensor
+    columns_WKC: Tensor
+
+    def __init__(self, attention: Attention, bias_bytes: int) -> None:
+        """Share the parameters of `attention`, whose weights must be final."""
+        super().__init__()
+        assert attention.use_rel_pos
+        self.num_heads: int = attention.num_heads
+        self.qkv: nn.Linear = attention.qkv
+        self.proj: nn.Linear = attention.proj
+        self._bias_bytes = bias_bytes
+        for name, table in (("rows_HKC", attention.rel_pos_h), ("columns_WKC", attention.rel_pos_w)):
+            side = (len(table) + 1) // 2
+            relative = get_rel_pos(side, side, table.detach())
+            self.register_buffer(name, relative, persistent=False)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        batch, height, width, _ = x_BHWC.shape
+        qkv = self.qkv(x_BHWC).view(batch, height * width, 3, self.num_heads, -1)
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, H W, C / heads) each
+        queries = queries.unflatten(2, (height, width))
+        mixed = torch.empty_like(values.transpose(1, 2)).unflatten(1, (height, width))
+        row_bytes = width * height * width * queries.element_size()
+        for images, heads, rows in _pieces(batch, self.num_heads, height, self._bias_bytes // row_bytes):
+            piece = queries[images, heads, rows]
+            by_row = torch.einsum("bnhwc,hkc->bnhwk", piece, self.rows_HKC[rows])
+            by_column = torch.einsum("bnhwc,wkc->bnhwk", piece, self.columns_WKC)
+            bias = by_row[..., :, None] + by_column[..., None, :]
+            attended = functional.scaled_dot_product_attention(
+                piece.flatten(2, 3), keys[images, heads], values[images, heads],
+                attn_mask=bias.flatten(4).flatten(2, 3),
+            )  # fmt: skip
+            mixed[images, rows, :, heads] = attended.unflatten(2, (-1, width)).permute(0, 2, 3, 1, 4)
+        output: Tensor = self.proj(mixed.flatten(3))
+        return output
+
+
+def _pieces(batch: int, heads: int, rows: int, rows_at_once: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Slices of images, heads and rows that hold at most `rows_at_once` rows of one head (or a single one)."""
+    row_step = min(rows, max(1, rows_at_once))
+    head_step = min(heads, max(1, rows_at_once // rows))
+    batch_step = min(batch, max(1, rows_at_once // (rows * heads)))
+    for image in range(0, batch, batch_step):
+        for head in range(0, heads, head_step):
+            for row in range(0, rows, row_step):
+                yield (
+                    slice(image, image + batch_step),
+                    slice(head, head + head_step),
+                    slice(row, row + row_step),
+                )

@@ -1,0 +1,171 @@
+"""Low-resolution mask logits to masks of the original size, by segment-anything's rule.
+
+The rule (`Sam.postprocess_masks`) is: bilinear to the network's square input, cut off the padding, bilinear to the
+original size, positive is inside. That is linear, separable and has no negative weights. So rows and columns have one
+matrix of weights each, and a pixel can be positive only where a positive low-resolution pixel has a share in it: on
+the CPU nothing else is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from wsss_ray.models.device import Compute
+
+TILE_ROWS, TILE_COLUMNS = 128, 256
+"""Pixels made at once on the CPU: few enough for the cache, and for a tile to need few low-resolution pixels."""
+DEVICE_PIXELS = 2**24
+"""Pixels made at once on a GPU (float32), or one mask where that is more."""
+LONGEST_SIDE = 2**16
+"""Longest side of an image, in pixels; the matrices take a kilobyte per pixel of a side."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """A mask cut to its smallest rectangle in the original image; 0 x 0 at (0, 0) when it is empty."""
+
+    top: int
+    left: int
+    mask: NDArray[np.bool_]
+    """(h, w)"""
+    probability: NDArray[np.float32] | None
+    """(h, w) sigmoid of the logits, when asked for."""
+
+
+class OriginalSize:
+    """The way back to the original size of one image."""
+
+    def __init__(
+        self,
+        *,
+        low_side: int,
+        network_side: int,
+        resized: tuple[int, int],
+        original: tuple[int, int],
+        compute: Compute,
+    ) -> None:
+        """Take sizes in pixels.
+
+        `low_side`: of the decoder's masks. `network_side`: of the network's square input. `resized`: height and
+        width of the image within that square. `original`: height and width of the image. `compute`: where the
+        logits lie, and float32. Raises ValueError for an image with a side longer than `LONGEST_SIDE`.
+        """
+        assert compute.tier == "float32", compute
+        if max(original) > LONGEST_SIDE:
+            raise ValueError(
+                f"the image is {original[1]} x {original[0]} pixels: the segmenter takes sides up to {LONGEST_SIDE}"
+            )
+        self._low_side, self._network_side, self._resized, self._original = low_side, network_side, resized, original
+        self._compute = compute
+        self._axes: tuple[_Axis, _Axis] | None = None
+
+    def place(self, logits: Tensor, *, probabilities: bool) -> Iterator[Placed]:
+        """Masks of (n, low_side, low_side) float32 logits, in order, made as they are taken."""
+        if self._compute.device.type == "cpu":
+            positive = logits > 0
+            in_rows, in_columns = positive.any(2).numpy(), positive.any(1).numpy()
+            for index, low in enumerate(logits):
+                yield self._by_tiles(low, in_rows[index], in_columns[index], probabilities=probabilities)
+        else:
+            at_once = max(1, DEVICE_PIXELS // max(self._original[0] * self._original[1], self._network_side**2))
+            for part in logits.split(at_once):
+                yield from self._whole(part, probabilities=probabilities)
+
+    def _whole(self, logits: Tensor, *, probabilities: bool) -> list[Placed]:
+        """The rule as it stands."""
+        square, (height, width) = (self._network_side, self._network_side), self._resized
+        with self._compute.running():
+            large = functional.interpolate(logits[:, None], square, mode="bilinear", align_corners=False)
+            large = large[..., :height, :width]
+            large = functional.interpolate(large, self._original, mode="bilinear", align_corners=False)[:, 0]
+            masks = (large > 0).cpu().numpy()
+            chances = large.sigmoid().cpu().numpy() if probabilities else [None] * len(masks)
+        return [_cut(mask, chance, top=0, left=0) for mask, chance in zip(masks, chances, strict=True)]
+
+    def _by_tiles(
+        self,
+        low: Tensor,
+        in_rows: NDArray[np.bool_],
+        in_columns: NDArray[np.bool_],
+        *,
+        probabilities: bool,
+    ) -> Placed:
+        """Only what can be positive of one mask, given which of its rows and columns are."""
+        with self._compute.running():
+            if self._axes is None:
+                self._axes = (self._axis(0), self._axis(1))
+            rows, columns = self._axes
+            top, bottom = rows.reached(in_rows)
+            left, right = columns.reached(in_columns)
+            mask = np.zeros((bottom - top, right - left), np.bool_)
+            chances = np.zeros(mask.shape, np.float32) if probabilities else None
+            for column in _slices(left, right, TILE_COLUMNS):
+                low_columns, column_weights = columns.weights_of(column)
+                strip = low[:, low_columns] @ column_weights.t()
+                for row in _slices(top, bottom, TILE_ROWS):
+                    low_rows, row_weights = rows.weights_of(row)
+                    tile = row_weights @ strip[low_rows]
+                    place = np.s_[row.start - top : row.stop - top, column.start - left : column.stop - left]
+                    mask[place] = (tile > 0).numpy()
+                    if chances is not None:
+                        chances[place] = tile.sigmoid().numpy()
+        return _cut(mask, chances, top=top, left=left)
+
+    def _axis(self, axis: int) -> _Axis:
+        """Interpolating the identity along one axis gives its weights, as the rule's own arithmetic rounds them."""
+        weights = torch.eye(self._low_side)[None]
+        weights = functional.interpolate(weights, self._network_side, mode="linear", align_corners=False)
+        weights = weights[..., : self._resized[axis]]
+        weights = functional.interpolate(weights, self._original[axis], mode="linear", align_corners=False)
+        return _Axis(weights[0].t().contiguous())
+
+
+class _Axis:
+    """Weights (pixels of a side, low_side) of the low-resolution pixels in the original ones."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self._weights = weights
+        has_share = (weights > 0).numpy()
+        # both rise along the side
+        self._first = has_share.argmax(1)
+        self._last = has_share.shape[1] - 1 - has_share[:, ::-1].argmax(1)
+
+    def reached(self, positive: NDArray[np.bool_]) -> tuple[int, int]:
+        """Start and stop of the pixels in which the first to the last positive low-resolution pixel have a share."""
+        indices = np.flatnonzero(positive)
+        if not len(indices):
+            return 0, 0
+        start = int(np.searchsorted(self._last, indices[0], side="left"))
+        stop = int(np.searchsorted(self._first, indices[-1], side="right"))
+        return start, max(start, stop)
+
+    def weights_of(self, pixels: slice) -> tuple[slice, Tensor]:
+        """The low-resolution pixels with a share in a range of pixels, and their weights in it."""
+        low = slice(int(self._first[pixels.start]), int(self._last[pixels.stop - 1]) + 1)
+        return low, self._weights[pixels, low]
+
+
+def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
+    for first in range(start, stop, step):
+        yield slice(first, min(first + step, stop))
+
+
+def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> Placed:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        empty = None if probability is None else np.zeros((0, 0), np.float32)
+        return Placed(top=0, left=0, mask=np.zeros((0, 0), np.bool_), probability=empty)
+    inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Placed(
+        top=top + int(rows[0]),
+        left=left + int(columns[0]),
+        mask=mask[inside].copy(),  # a view would keep the whole batch in memory
+        probability=None if probability is None else probability[inside].copy(),
+    )

@@ -1,0 +1,114 @@
+"""Joining the instance masks of an image into one label map (paper, 3.3).
+
+Every mask offers each of its pixels a key, and the largest key wins. A key is 64 bits: the painting rule's priority
+above, the mask's order below, which settles ties for the later query. A maximum depends neither on the order in which
+masks come nor on how they are grouped, so masks can be joined as they leave the segmenter and need not be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss_ray.models.results import Detections, MaskCrop
+
+Paint = Literal["detection", "score", "area", "prob"]
+LabelDtype = type[np.uint8] | type[np.uint16]
+LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
+LARGEST = 2**32 - 1
+
+
+class Canvas:
+    """The label map of one image while its masks come in.
+
+    paint: `detection`, the later query wins (published); `score`, the higher detector score; `area`, the smaller mask;
+    `prob`, per pixel the higher detector score times mask probability. Ties go to the later query.
+    """
+
+    def __init__(self, height: int, width: int, *, background_id: int, dtype: LabelDtype, paint: Paint) -> None:
+        """Start with background alone; `dtype` is that of the label map, which must hold every class id."""
+        self._paint = paint
+        self._dtype = dtype
+        self._keys = np.zeros((height, width), np.uint64)
+        self._class_ids = {-1: self._checked(background_id)}  # by order; -1 where no mask has been
+
+    def add(self, crop: MaskCrop, *, class_id: int, score: float, order: int) -> None:
+        """Join one mask.
+
+        `class_id`: what its pixels become. `score`: the detector's, 0 or more. `order`: its place in the detector's
+        query order, counted from 0. Raises ValueError for a crop that reaches outside or lacks the probability that
+        `prob` needs, an order that is negative or was there before, a class id that the dtype cannot hold, and a score
+        that is negative or not finite.
+        """
+        height, width = crop.mask.shape
+        window = self._keys[crop.top : crop.top + height, crop.left : crop.left + width]
+        if window.shape != crop.mask.shape:
+            raise ValueError(
+                f"a mask of {height} x {width} pixels at row {crop.top}, column {crop.left} reaches outside the image "
+                f"of {self._keys.shape[0]} x {self._keys.shape[1]}."
+            )
+        if order in self._class_ids or not 0 <= order < LARGEST:
+            raise ValueError(f"order {order} of a mask is negative, or another mask of the image has it.")
+        if not 0 <= score < np.inf:
+            raise ValueError(f"score {score} of mask {order} is negative or not finite.")
+        self._class_ids[order] = self._checked(class_id)
+        key = (self._priority(crop, score) << np.uint64(32)) | np.uint64(order + 1)
+        wins = crop.mask & (key > window)
+        np.copyto(window, key, where=wins)
+
+    @property
+    def label(self) -> LabelMap:
+        """(H, W) class ids of the masks so far, background where there is none."""
+        class_ids = np.full(max(self._class_ids) + 2, self._class_ids[-1], self._dtype)
+        for order, class_id in self._class_ids.items():
+            class_ids[order + 1] = class_id
+        label: LabelMap = np.empty(self._keys.shape, dtype=self._dtype)  # type: ignore[assignment]
+        flat_label, flat_keys = label.reshape(-1), self._keys.reshape(-1)
+        for start in range(0, len(flat_keys), 2**20):  # indices take eight bytes a pixel
+            piece = slice(start, start + 2**20)
+            flat_label[piece] = class_ids[flat_keys[piece] & np.uint64(LARGEST)]
+        return label
+
+    def _priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
+        """What comes before the order: one number for the mask, or one per pixel. Below 2^32."""
+        if self._paint == "detection":
+            return np.uint64(0)
+        if self._paint == "area":
+            return np.uint64(LARGEST - np.count_nonzero(crop.mask))
+        if self._paint == "score":
+            return _sortable(np.float32(score))
+        if crop.probability is None:
+            raise ValueError('paint "prob" needs the probabilities of masks: segment with probabilities=True.')
+        return _sortable(np.float32(score) * crop.probability)
+
+    def _checked(self, class_id: int) -> int:
+        if not 0 <= class_id <= np.iinfo(self._dtype).max:
+            raise ValueError(f"class id {class_id} does not fit a label map of {np.dtype(self._dtype).name}.")
+        return class_id
+
+
+def fuse(
+    detections: Detections,
+    crops: Iterable[MaskCrop],
+    height: int,
+    width: int,
+    *,
+    paint: Paint,
+    background_id: int,
+    dtype: LabelDtype,
+) -> LabelMap:
+    """Join masks of `detections` (each names its box by `box_index`) to a label map (height, width); see `Canvas`."""
+    canvas = Canvas(height, width, background_id=background_id, dtype=dtype, paint=paint)
+    for crop in crops:
+        box = crop.box_index
+        canvas.add(crop, class_id=int(detections.class_ids[box]), score=float(detections.scores[box]), order=box)
+    return canvas.label
+
+
+def _sortable(values: NDArray[np.float32] | np.float32) -> NDArray[np.uint64] | np.uint64:
+    """Bits of float32 values of 0 or more, which rise as the values do."""
+    bits: NDArray[np.uint64] | np.uint64 = (values + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 becomes 0
+    return bits

@@ -104,9 +104,10 @@ class SegmenterConfig:
     sha256: str | None = None
     """Expected SHA-256 of the checkpoint (64 hex digits). Required for `https://`."""
     batch_size: int = 4
-    """Images the encoder takes at once."""
+    """Images taken at once. On the CPU the encoder works through them one by one."""
     boxes_per_chunk: int | None = None
-    """Boxes decoded at once, over all images of a batch: bounds the decoder's memory. Unset: 64 on CUDA, 8 on CPU."""
+    """Boxes decoded at once, over all images of a batch: bounds the decoder's memory. Unset: 64 on CUDA; 1 on the CPU,
+    where more gain nothing and change the last bits."""
     device: Device = "auto"
     """auto: CUDA where the actor has a GPU, else CPU."""
     precision: Precision = "auto"

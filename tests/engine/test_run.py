@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import ray.cloudpickle
-import stages
-from stages import JsonSink, KeepStage, LengthStage
+from engine import stages
+from engine.stages import JsonSink, KeepStage, LengthStage
 
 from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardSet, encode_image_shard, read_shard_set, shard_name

@@ -1,0 +1,276 @@
+"""The labelling job as a user runs it, on real photos and a real Ray."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from conftest import REPOSITORY, S3Server
+from label_runs import image_rows, label_rows, write_shards
+from PIL import Image
+
+from wsss_ray import labelling
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import Resources
+from wsss_ray.config import LabelConfig, RayConfig, SegmenterConfig
+from wsss_ray.data.labels import decode_label
+from wsss_ray.data.shards import encode_labels, read_labels, read_shard_set
+from wsss_ray.data.storage import Storage
+
+Configure = Callable[..., LabelConfig]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    photos: Path, configure: Configure, local_ray: Resources, tmp_path_factory: pytest.TempPathFactory
+) -> LabelConfig:
+    """An undisturbed run with PNGs."""
+    config = configure(photos, tmp_path_factory.mktemp("finished"), png=True)
+    labelling.run(config)
+    return config
+
+
+def labels_by_id(config: LabelConfig) -> dict[str, bytes]:
+    rows = label_rows(config)
+    assert len({row["image_id"] for row in rows}) == len(rows)
+    return {str(row["image_id"]): row["label"] for row in rows}  # type: ignore[misc]
+
+
+def test_every_photo_has_its_row_its_label_and_its_png(finished: LabelConfig, photo_rows: pa.Table) -> None:
+    rows = label_rows(finished)
+    assert [row["image_id"] for row in rows] == photo_rows["image_id"].to_pylist()
+    palette = ClassSet.load("voc").palette()
+    painted = 0
+    for row, tags in zip(rows, photo_rows["tags"].to_pylist(), strict=True):
+        label = decode_label(row["label"])
+        assert label.shape == (row["height"], row["width"])
+        assert row["tags"] == tags
+        ids = {ClassSet.load("voc").by_name[tag].id for tag in tags}
+        assert set(np.unique(label)) <= {0, *ids}
+        assert {instance["class_id"] for instance in row["instances"]} <= ids
+        painted += label.any()
+        with Image.open(Path(finished.output) / "png" / f"{row['image_id']}.png") as png:
+            assert png.mode == "P"
+            assert bytes(png.getpalette()) == palette
+            assert np.array_equal(np.array(png), label)
+    assert painted >= 6, "random models that paint nothing test nothing"
+
+
+def test_the_summary_counts_what_the_rows_say(finished: LabelConfig) -> None:
+    summary = json.loads((Path(finished.output) / "summary.json").read_text())
+    rows = label_rows(finished)
+    assert summary["images"] == 9
+    assert summary["boxes"] == sum(len(row["instances"]) for row in rows)
+    dogs = [row for row in rows if "dog" in row["tags"]]
+    dog = ClassSet.load("voc").by_name["dog"].id
+    assert summary["classes"]["dog"] == {
+        "tagged": len(dogs),
+        "detected": sum("dog" not in row["undetected_tags"] for row in dogs),
+        "pixels": sum(int((decode_label(row["label"]) == dog).sum()) for row in rows),
+    }
+
+
+def test_a_rerun_does_no_work(finished: LabelConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(finished.output, "labels").iterdir()}
+    labelling.run(finished)
+    assert "nothing to do: all 9 images are labelled" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in Path(finished.output, "labels").iterdir()} == before
+
+
+def test_a_configuration_that_would_change_labels_is_refused_by_name(finished: LabelConfig) -> None:
+    changed = replace(finished, detector=replace(finished.detector, box_threshold=0.35, batch_size=3))
+    with pytest.raises(ValueError, match=r"detector\.box_threshold: 0\.3 -> 0\.35") as caught:
+        labelling.run(changed)
+    assert "batch_size" not in str(caught.value)
+
+
+def test_split_pools_and_other_batches_give_the_same_labels(
+    finished: LabelConfig, configure: Configure, local_ray: Resources, tmp_path: Path
+) -> None:
+    config = configure(finished.input, tmp_path, placement="split", decoded_mb=1)
+    config = replace(
+        config,
+        detector=replace(config.detector, batch_size=1),
+        segmenter=replace(config.segmenter, batch_size=2, boxes_per_chunk=3),
+        ray=RayConfig(actors=1, detector_actors=1),
+    )
+    labelling.run(config)
+    before, after = labels_by_id(finished), labels_by_id(config)
+    assert before.keys() == after.keys()
+    same = [(decode_label(before[key]) == decode_label(after[key])).mean() for key in before]
+    assert min(same) >= 0.999
+
+
+def test_awkward_images_keep_their_rows(
+    photo_rows: pa.Table, configure: Configure, local_ray: Resources, tmp_path: Path
+) -> None:
+    rows = photo_rows.slice(0, 3).to_pylist()
+    rows[0]["image"] = rows[0]["image"][: len(rows[0]["image"]) // 2]
+    rows[1]["tags"] = []
+    rows[2]["height"] += 1
+    write_shards(Storage(str(tmp_path / "in")), pa.Table.from_pylist(rows, schema=photo_rows.schema), images_per_unit=3)
+    config = configure(tmp_path / "in", tmp_path / "out")
+    summary = labelling.run(config)
+    truncated, untagged, resized = label_rows(config)
+    assert truncated["status"] == "failed"
+    assert truncated["error"].startswith("decode: truncated")
+    assert truncated["label"] is None
+    assert untagged["status"] == "no_tags"
+    assert not decode_label(untagged["label"]).any()
+    assert resized["status"] == "failed"
+    assert resized["error"].startswith("decode: the image is")
+    assert summary["statuses"] == {"no_tags": 1, "failed": 2}
+
+
+def test_extreme_sizes_and_thresholds(
+    photo_rows: pa.Table, configure: Configure, local_ray: Resources, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    with Image.open(io.BytesIO(photo_rows["image"][0].as_py())) as photo:
+        wide = photo.resize((8000, 200))
+    encoded = {}
+    for name, picture in (("dot", wide.crop((0, 0, 1, 1))), ("wide", wide)):
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        encoded[name] = (stream.getvalue(), ["dog"])
+    write_shards(Storage(str(folder)), image_rows(encoded), images_per_unit=2)
+    config = configure(folder, tmp_path / "out")
+    labelling.run(config)
+    dot, wide_row = label_rows(config)
+    assert decode_label(dot["label"]).shape == (1, 1)
+    assert decode_label(wide_row["label"]).shape == (200, 8000)
+    assert {dot["status"], wide_row["status"]} <= {"ok", "no_detections"}
+
+    strict = configure(folder, tmp_path / "strict")
+    strict = replace(strict, detector=replace(strict.detector, box_threshold=0.999))
+    labelling.run(strict)
+    for row in label_rows(strict):
+        assert row["status"] == "no_detections"
+        assert row["undetected_tags"] == ["dog"]
+        assert not decode_label(row["label"]).any()
+
+
+def test_retry_failed_replaces_just_those_rows(finished: LabelConfig, local_ray: Resources, tmp_path: Path) -> None:
+    config = replace(finished, output=str(tmp_path), png=False, retry_failed=True)
+    source, target = Storage(finished.output), Storage(str(tmp_path))
+    target.write("run.json", source.read("run.json"))
+    units = read_shard_set(Storage(finished.input)).units
+    for index, unit in enumerate(units):
+        rows = read_labels(source, unit.label_path)
+        if index == 1:
+            broken = rows.to_pylist()
+            broken[2].update(label=None, instances=None, undetected_tags=None, status="failed", error="segment: lost")
+            rows = pa.Table.from_pylist(broken, schema=rows.schema)
+        statuses = {"ok": 2, "failed": 1} if index == 1 else {"ok": 3}
+        counts = {"images": 3, "boxes": 0, "statuses": statuses, "errors": {}, "classes": {}}
+        target.write(unit.label_path, encode_labels(rows, unit, counts))
+    untouched = (tmp_path / units[0].label_path).stat().st_mtime_ns
+    summary = labelling.run(config)
+    assert "failed" not in summary["statuses"]
+    assert labels_by_id(config) == labels_by_id(finished)
+    assert (tmp_path / units[0].label_path).stat().st_mtime_ns == untouched
+
+
+def test_pngs_can_be_had_later(finished: LabelConfig, tmp_path: Path, local_ray: Resources) -> None:
+    source, target = Storage(finished.output), Storage(str(tmp_path))
+    target.write("run.json", source.read("run.json"))
+    for name in source.list("labels"):
+        target.write(f"labels/{name}", source.read(f"labels/{name}"))
+    labelling.run(replace(finished, output=str(tmp_path)))
+    assert sorted(path.name for path in (tmp_path / "png").iterdir()) == sorted(
+        path.name for path in Path(finished.output, "png").iterdir()
+    )
+
+
+def test_from_and_to_s3(finished: LabelConfig, configure: Configure, local_ray: Resources, s3: S3Server) -> None:
+    bucket = Storage(s3.uri("label/in"), s3.config)
+    for name in Storage(finished.input).list():
+        bucket.write(name, Storage(finished.input).read(name))
+    config = configure(s3.uri("label/in"), s3.uri("label/out"), storage=s3.config, png=True)
+    labelling.run(config)
+    assert labels_by_id(config) == labels_by_id(finished)
+    assert len(Storage(config.output, s3.config).list("png")) == 9
+
+
+def test_a_dry_run_plans_and_writes_nothing(
+    photos: Path, configure: Configure, local_ray: Resources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelling.run(configure(photos, tmp_path / "out", dry_run=True, limit=4))
+    text = capsys.readouterr().out
+    assert "6 images in 2 units" in text
+    assert "dog ." in text
+    assert "s per image and actor" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pool_that_can_never_be_placed_is_refused_at_once(
+    photos: Path, configure: Configure, local_ray: Resources, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="the pools need 4 GPUs, but the cluster has 0"):
+        labelling.run(configure(photos, tmp_path, ray=RayConfig(actors=4, gpus_per_actor=1, cpus_per_actor=0.01)))
+
+
+def test_plain_images_are_answered_with_the_command_to_run(shared: Path, configure: Configure, tmp_path: Path) -> None:
+    folder = shared / "data" / "coco" / "images" / "val2017"
+    with pytest.raises(ValueError, match=r"python jobs/shard\.py --source folder --input .*val2017"):
+        labelling.run(configure(folder, tmp_path))
+
+
+def test_a_missing_checkpoint_names_the_official_file(photos: Path, configure: Configure, tmp_path: Path) -> None:
+    config = configure(photos, tmp_path, segmenter=SegmenterConfig(model="vit_h"))
+    with pytest.raises(ValueError, match=r"sam_vit_h_4b8939\.pth"):
+        labelling.run(config)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_shards_of_other_classes_are_refused(photos: Path, configure: Configure, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Give --classes voc"):
+        labelling.run(configure(photos, tmp_path, classes="coco"))
+
+
+def test_killed_drivers_lose_nothing(finished: LabelConfig, photos: Path, tmp_path: Path) -> None:
+    """kill -9 of the driver after its first finished unit, then the same command again."""
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "detector": {"model": finished.detector.model},
+                "segmenter": {"model": "tiny", "checkpoint": finished.segmenter.checkpoint},
+                "ray": {"actors": 1},
+            }
+        )
+    )
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        str(REPOSITORY / "jobs" / "label.py"),
+        *("--config", str(tmp_path / "config.yaml"), "--input", str(photos), "--output", str(out)),
+    ]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    driver = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    labels = out / "labels"
+    deadline = time.monotonic() + 200
+    while not (labels.is_dir() and any(path.suffix == ".parquet" for path in labels.iterdir())):
+        assert driver.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    done = {path.name: path.stat().st_mtime_ns for path in labels.glob("*.parquet")}
+    rerun = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    assert rerun.returncode == 0, rerun.stderr[-2000:]
+    config = replace(finished, output=str(out))
+    assert labels_by_id(config) == labels_by_id(finished)
+    for name, modified in done.items():
+        assert (labels / name).stat().st_mtime_ns == modified, "a finished unit was computed again"

@@ -74,12 +74,13 @@ def test_links_are_listed_and_linked_folders_are_not_entered(tmp_path: Path) -> 
     (tmp_path / "root/link.bin").symlink_to("real/a.bin")
     (tmp_path / "root/broken.bin").symlink_to("nowhere")
     (tmp_path / "root/circle").symlink_to(".")
+    (tmp_path / "root/loop.bin").symlink_to("loop.bin")
     storage = Storage(str(tmp_path / "root"))
     skipped: dict[str, str] = {}
     assert list(storage.list()) == ["link.bin"]
     assert storage.list()["link.bin"].size == 3
     assert list(storage.walk(on_skipped=skipped.__setitem__)) == ["link.bin", "real/a.bin"]
-    assert skipped == {"broken.bin": "broken link", "circle": "linked folder"}
+    assert skipped == {"broken.bin": "broken link", "circle": "linked folder", "loop.bin": "broken link"}
     assert storage.folders() == ("circle", "real")
 
 

@@ -7,6 +7,7 @@ renamed; on S3 each is one PUT, conditional where it must be.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -192,7 +193,9 @@ class Storage:
                 if not name.startswith("."):
                     try:
                         yield prefix + name, self._file_info({"name": f"{folder}/{name}"})
-                    except FileNotFoundError:
+                    except OSError as error:
+                        if error.errno not in (errno.ENOENT, errno.ELOOP):
+                            raise
                         if on_skipped:
                             on_skipped(prefix + name, "broken link")
 

@@ -30,7 +30,7 @@ def group_items(items: Sequence[Item], *, target_bytes: int) -> list[tuple[Item,
     groups: dict[int, list[Item]] = {}
     before = 0
     for item in items:
-        groups.setdefault(before * count // max(total, 1), []).append(item)
+        groups.setdefault(min(before * count // max(total, 1), count - 1), []).append(item)
         before += item.size or 0
     return [tuple(group) for _, group in sorted(groups.items())]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pycocotools.mask
 
-from wsss_ray.data.rle import decode_counts
+from wsss_ray.data.rle import decode_counts, decode_mask
 
 _MAX_OUTLINE = 1_000_000
 """Pixels of a polygon's outline beyond which it is refused: the memory of rasterising goes with this length."""
@@ -87,7 +87,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
     if not polygons:
         return np.zeros((height, width), dtype=bool)
     parts = pycocotools.mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
-    return np.asarray(pycocotools.mask.decode(pycocotools.mask.merge(parts)), dtype=bool)
+    return decode_mask(pycocotools.mask.merge(parts)["counts"], height, width, max_pixels=height * width)
 
 
 def _check_polygon(polygon: list[Any], height: int, width: int) -> np.ndarray:

@@ -86,9 +86,9 @@ def read_inside(storage: Storage, path: str, *, size: int | None, max_bytes: int
     if size > max_bytes:
         raise UnreadableError(f"too large: {size} bytes, the limit is {max_bytes}")
     try:
-        if storage.is_local and not stat.S_ISREG(os.stat(storage.describe(path)).st_mode):  # noqa: PTH116
-            raise UnreadableError("not a file: it is a folder, pipe or device")
-        data = storage.read(path)
+        # Looked at before it is opened: reading a pipe would wait for ever.
+        is_file = not storage.is_local or stat.S_ISREG(os.stat(storage.describe(path)).st_mode)  # noqa: PTH116
+        data = storage.read(path) if is_file else None
     except FileNotFoundError as error:
         raise StorageError(
             f"{storage.describe(path)} was listed when the job began, and is not there now. On a cluster the input "
@@ -101,6 +101,8 @@ def read_inside(storage: Storage, path: str, *, size: int | None, max_bytes: int
         raise UnreadableError(f"unreadable: {cause.strerror or cause}") from error
     except ValueError as error:  # an object's key that is no plain path
         raise UnreadableError("bad name: not a plain path") from error
+    if data is None:
+        raise UnreadableError("not a file: it is a folder, pipe or device")
     if len(data) != size:
         raise StorageError(
             f"{storage.describe(path)} has {len(data)} bytes, and had {size} when the job began: it is being written. "

@@ -29,7 +29,7 @@ from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
 _STATUS_SECONDS = 5.0
 _PROBES = 2
 _ROUNDS = 3
-"""Times that a shard is tried again after its process died, beyond Ray's own retries."""
+"""Times that a shard is tried again after its process died, and Ray's own retry too."""
 _DEATHS = (WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 _LOG = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _check_cluster(config: ShardConfig, listing: Listing, output: Storage, resou
         _LOG.warning("%d nodes: local paths must be on storage that all of them share.", resources.nodes)
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=1, max_retries=1)
 def _write_shard(writer: ShardWriter, task: ShardTask) -> ShardReport:
     return writer.write(task)
 

@@ -192,6 +192,13 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: 
     assert "a.b" not in str(caught.value)
 
 
+def test_labels_of_unknown_origin_are_not_joined(tmp_path: Path) -> None:
+    output = Storage(str(tmp_path))
+    output.write("labels/shard-00000-of-00001-0000-01234567.parquet", b"")
+    with pytest.raises(ValueError, match=r"no run\.json"):
+        claim(output, {"a": 1})
+
+
 def test_limit_is_rounded_up_to_whole_units(tmp_path: Path) -> None:
     shards = write_shards(tmp_path / "in", [[b"a", b"b"], [b"c", b"d"], [b"e"]])
     output = Storage(str(tmp_path / "out"))

@@ -67,9 +67,13 @@ def claim(output: Storage, identity: Mapping[str, Any]) -> bool:
         Whether the directory is new; False where it holds a run of the same identity.
 
     Raises:
-        ValueError: it holds a run of another identity; names the fields that differ.
+        ValueError: it holds a run of another identity, whose differing fields are named, or labels of unknown origin.
     """
     text = json.dumps(identity, indent=2, sort_keys=True)
+    if not output.exists(RUN_FILE) and output.list("labels"):
+        raise ValueError(
+            f"{output.uri} holds labels, but no {RUN_FILE} that says how they were made: use another --output."
+        )
     if output.create(RUN_FILE, text.encode()):
         return True
     try:

@@ -33,8 +33,8 @@ class ShardConfig:
     """VOC: name of a list in ImageSets/Segmentation, or path of a list file (bare ids, `/JPEGImages/x.jpg
     /SegmentationClassAug/x.png` pairs, or `id class class`). Unset: train."""
     voc_tags: Literal["auto", "xml", "cls_labels", "masks"] = "auto"
-    """VOC: where tags come from. auto: cls_labels where `tags` names a file, else XML where all images have one, else
-    the masks."""
+    """VOC: where tags come from. auto: cls_labels where `tags` names a file, else the list's class numbers where it has
+    them, else XML where all images have one, else the masks. Objects marked difficult count."""
     voc_truth: str | None = None
     """VOC: folder of the truth masks below the tree. Unset: SegmentationClassAug where it has the image, else
     SegmentationClass. "none": no truth."""

@@ -92,7 +92,7 @@ class ShardWriter:
     def write(self, task: ShardTask) -> ShardReport:
         """Write the report, then the shard, each atomically; a shard that exists has a report.
 
-        At most the shard's bytes, one unit and the read-ahead are in memory.
+        In memory are the shard's bytes, the read-ahead (64 MB), and a few copies of one unit.
         """
         outcome = _Outcome()
         groups = self._groups(task, outcome)

@@ -35,13 +35,15 @@ class RayConfig:
     """Address of an existing cluster ("auto", "ray://host:10001"). Unset: RAY_ADDRESS when a cluster set it (as
     `ray job submit` does), else a Ray of its own on this machine, bound to 127.0.0.1."""
     actors: int | None = None
-    """Model actors (with `placement: split`: segmenters). Unset: one per GPU of the cluster, else one per core."""
+    """Model actors (with `placement: split`: segmenters). Unset: one per GPU of the cluster, else one per core. Of jobs
+    without models: tasks at once; unset: as many as the cores allow."""
     detector_actors: int | None = None
     """Detector actors with `placement: split`. Unset: a quarter of `actors`, at least one."""
     gpus_per_actor: float | None = None
     """GPUs each model actor holds (0.5: two share one). Unset: 1 where the cluster has GPUs, else 0."""
     cpus_per_actor: float | None = None
-    """Cores each model actor holds. Unset: 1 with GPUs; without, the machine's cores divided among the actors."""
+    """Cores each model actor holds. Unset: 1 with GPUs; without, the machine's cores divided among the actors. Of jobs
+    without models: cores each task holds; unset: 1."""
     wait_for_nodes: bool = False
     """Accept a request that the cluster cannot meet yet, because an autoscaler will add the nodes."""
 

@@ -23,6 +23,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.data.storage import Storage
 
 FORMAT_VERSION = 1
+REJECTED_FILE = "rejected.parquet"
 MAX_ID_BYTES = 200
 _ID = re.compile(r"(?!\.)[A-Za-z0-9._-]+")
 _SHARD_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
@@ -285,6 +286,17 @@ def check_label_space(shards: ShardSet, classes: ClassSet) -> None:
         )
 
 
+def count_rejected(storage: Storage) -> int:
+    """Number of images that were listed when the shards were made and became no row; 0 where nothing was written."""
+    try:
+        with storage.open(REJECTED_FILE) as file:
+            return int(pq.read_metadata(file).num_rows)
+    except FileNotFoundError:
+        return 0
+    except pa.ArrowException as error:
+        raise ShardError(f"{storage.describe(REJECTED_FILE)} is damaged: {error}. Run jobs/shard.py again.") from error
+
+
 def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> bytes:
     """Parquet bytes of a label file: rows in LABEL_SCHEMA, in the unit's order, with the counts in the footer."""
     footer = {
@@ -301,8 +313,8 @@ def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> byte
     return buffer.getvalue()
 
 
-def read_labels(storage: Storage, path: str) -> pa.Table:
-    """All rows of a label file.
+def read_labels(storage: Storage, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a label file, with these columns of LABEL_SCHEMA, or all.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -310,7 +322,12 @@ def read_labels(storage: Storage, path: str) -> pa.Table:
     """
     data = storage.read(path)
     try:
-        return pq.read_table(pa.BufferReader(data), schema=LABEL_SCHEMA, use_threads=False)
+        return pq.read_table(
+            pa.BufferReader(data),
+            columns=None if columns is None else list(columns),
+            schema=LABEL_SCHEMA,
+            use_threads=False,
+        )
     except pa.ArrowException as error:
         raise ShardError(f"{storage.describe(path)} is not a label file: {error}. Remove it and run again.") from error
 

@@ -16,6 +16,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources, connect
 from wsss_ray.config import ShardConfig
 from wsss_ray.data.images import ExifRule
+from wsss_ray.data.shards import REJECTED_FILE
 from wsss_ray.data.sources import list_source
 from wsss_ray.data.sources.items import Item, Listing
 from wsss_ray.data.sources.rows import RowMaker, RowRules
@@ -23,7 +24,7 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.errors import JobError
 from wsss_ray.sharding.plan import claim_output, group_items, identity_of, resolve_exif
 from wsss_ray.sharding.progress import Progress
-from wsss_ray.sharding.summary import REJECTED_FILE, SUMMARY_FILE, Summary, encode_rejected, summarise
+from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarise
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
 
 _STATUS_SECONDS = 5.0

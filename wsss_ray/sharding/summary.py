@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.shards import REJECTED_SCHEMA
+from wsss_ray.data.shards import REJECTED_FILE, REJECTED_SCHEMA
 from wsss_ray.data.sources.items import Listing
 from wsss_ray.data.sources.rows import Rejected
 from wsss_ray.sharding.writing import ShardReport
 
-REJECTED_FILE = "rejected.parquet"
 SUMMARY_FILE = "summary.json"
 
 

@@ -1,0 +1,126 @@
+"""Where label maps come from: the label files of a run, or a folder of PNGs named by image id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from wsss_ray.data.shards import ShardError, ShardSet, Unit, read_labels
+from wsss_ray.data.storage import Storage, StorageError
+
+_READERS = 8
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFile:
+    """What a source has for one image: a PNG, or the reason why it cannot be used, or neither."""
+
+    png: bytes | None = None
+    problem: str | None = None
+
+
+class LabelSource(Protocol):
+    """Label PNGs by unit. It is pickled to the tasks."""
+
+    def read(self, unit: Unit, image_ids: Sequence[str]) -> list[LabelFile]:
+        """What there is for the images of a unit (all of its ids, in order)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLabels:
+    """The label files of a run directory, one per unit."""
+
+    storage: Storage
+    """Run directory."""
+    files: frozenset[str]
+    """Paths of the units' label files that are there."""
+
+    def read(self, unit: Unit, image_ids: Sequence[str]) -> list[LabelFile]:
+        """Rows of the unit's label file; a damaged file fails all its images."""
+        if unit.label_path not in self.files:
+            return [LabelFile()] * len(image_ids)
+        try:
+            rows = read_labels(self.storage, unit.label_path, columns=["image_id", "label", "status", "error"])
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"{self.storage.describe(unit.label_path)} was listed when the job began, and is not there now. On a "
+                "cluster the labels must be on storage that every node sees under the same path (or s3://)."
+            ) from error
+        except ShardError as error:
+            return [LabelFile(problem=f"label file: {error}")] * len(image_ids)
+        if rows["image_id"].to_pylist() != list(image_ids):
+            return [LabelFile(problem="label file: it does not hold the unit's images")] * len(image_ids)
+        return [
+            LabelFile(problem=f"labelling: {error or 'failed'}") if status == "failed" else LabelFile(png=label)
+            for label, status, error in zip(
+                *(rows[name].to_pylist() for name in ("label", "status", "error")), strict=True
+            )
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PngFolder:
+    """A folder of `<image id>.png`."""
+
+    storage: Storage
+
+    def read(self, unit: Unit, image_ids: Sequence[str]) -> list[LabelFile]:
+        """The images' PNGs, whatever their unit."""
+        del unit
+        with ThreadPoolExecutor(min(_READERS, len(image_ids))) as pool:
+            return list(pool.map(self._read, image_ids))
+
+    def _read(self, image_id: str) -> LabelFile:
+        try:
+            return LabelFile(png=self.storage.read(f"{image_id}.png"))
+        except FileNotFoundError:
+            return LabelFile()
+
+
+def find_labels(storage: Storage, shards: ShardSet) -> LabelSource:
+    """What kind of labels a folder holds.
+
+    Raises:
+        ValueError: none, or those of other shards; says what is there and what to give.
+    """
+    files = frozenset(f"labels/{name}" for name in storage.list("labels") if name.endswith(".parquet"))
+    if files:
+        there = files & {unit.label_path for unit in shards.units}
+        if not there:
+            raise ValueError(
+                f"none of the {len(files)} label files in {storage.describe('labels')} belongs to these image shards: "
+                "they are labels of other images, or the shards were made again with other content. Give the shards "
+                "that were labelled as --images, or label these."
+            )
+        return RunLabels(storage=storage, files=there)
+    return find_pngs(storage, what="labels")
+
+
+def find_pngs(storage: Storage, *, what: str) -> PngFolder:
+    """A folder of PNGs; ValueError, which says what is there, if it holds none. `what` they are, for the message."""
+    names = list(storage.list())
+    if any(name.endswith(".png") for name in names):
+        return PngFolder(storage=storage)
+    if not names:
+        found = "it is empty or does not exist"
+    elif any(name.startswith("shard-") and name.endswith(".parquet") for name in names):
+        found = "it holds Parquet files: of a run give the directory above `labels`, not that folder"
+    else:
+        found = f"it holds {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    if what == "labels":
+        what = "labels: neither label files of a run nor PNGs named by image id"
+    raise ValueError(f"{storage.uri} has no {what}; {found}.")
+
+
+def nothing_matches(folder: PngFolder, image_id: str, *, what: str) -> str:
+    """Message for a folder whose names match no image."""
+    names = [name for name in folder.storage.list() if name.endswith(".png")]
+    example = PurePosixPath(names[0]).stem if names else "none"
+    return (
+        f"no file of {folder.storage.uri} is named by an image id: an id is {image_id!r}, a file {example!r} "
+        f"({len(names):,} PNGs). Name the {what} <image id>.png."
+    )

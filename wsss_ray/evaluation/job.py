@@ -1,0 +1,145 @@
+"""The evaluation job: labels against truth, one exact confusion matrix summed over all units."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import connect
+from wsss_ray.config import EvaluateConfig
+from wsss_ray.data.shards import ShardSet, check_label_space, count_rejected, read_shard_set
+from wsss_ray.data.sources.manifest import read_text
+from wsss_ray.data.sources.voc_list import parse_split_list
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Progress, Report, map_units
+from wsss_ray.errors import JobError
+from wsss_ray.evaluation.confusion import draw_confusion
+from wsss_ray.evaluation.inputs import PngFolder, find_labels, find_pngs, nothing_matches
+from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Judge, Tally
+from wsss_ray.evaluation.metrics import ClassIndex
+from wsss_ray.evaluation.result import Evaluation, conclude
+from wsss_ray.evaluation.tables import format_tables
+
+RESULT_FILE = "evaluation.json"
+TABLE_FILE = "evaluation.txt"
+CONFUSION_FILE = "confusion.png"
+IMAGES_FILE = "images.parquet"
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: EvaluateConfig) -> Evaluation:
+    """Judge labels, write the tables to `config.output`, and return them.
+
+    What is held for the whole set is the sums and a row of about 150 bytes per image (see IMAGES_SCHEMA).
+
+    Raises:
+        ValueError: labels, images or truth cannot be used together.
+        JobError: the run broke off, or labels are missing and this was to be an error.
+    """
+    classes = ClassSet.load(config.classes)
+    images = Storage(config.images, config.storage)
+    shards = read_shard_set(images)
+    check_label_space(shards, classes)
+    judge = _make_judge(config, classes, images, shards)
+    output = Storage(config.output, config.storage)
+    tally = Tally.zero(judge.index.count)
+    tables: dict[int, pa.Table] = {}
+    progress = Progress(total=shards.rows, done=0, every_seconds=config.status_seconds)
+    with connect(config.ray) as resources, progress.printing():
+        if resources.nodes > 1 and any(
+            place.is_local for place in (images, Storage(config.labels, config.storage), output)
+        ):
+            logger.warning("%d nodes: local paths must be on storage that all of them share.", resources.nodes)
+        for place, result in map_units(shards.units, judge, config=config.ray, resources=resources):
+            tally.add(result.tally)
+            tables[place] = result.images
+            failed = sum(state in {"missing", "failed"} for state in result.images["state"].to_pylist())
+            progress.add(Report(images=shards.units[place].rows, counts={"statuses": {"failed": failed}}))
+    rows = pa.concat_tables([IMAGES_SCHEMA.empty_table(), *(tables[place] for place in sorted(tables))])
+    evaluation = conclude(
+        tally,
+        rows,
+        judge.index,
+        split=config.split,
+        class_set=classes.name,
+        boundary=config.boundary,
+        resamples=config.bootstrap,
+        seed=config.seed,
+        subset=judge.subset,
+        rejected=count_rejected(images),
+    )
+    _check_matches(evaluation, judge, rows)
+    _write(evaluation, rows, config, output)
+    print(format_tables(evaluation), flush=True)
+    print(f"{progress.rate:.0f} images/s; tables in {output.describe(RESULT_FILE)}", flush=True)
+    unlabelled = len(evaluation.missing) + len(evaluation.failed) + len(evaluation.not_in_shards)
+    if config.missing == "error" and unlabelled:
+        raise JobError(
+            f"{unlabelled:,} images have no usable label or are not in the image shards, and --missing is error. "
+            f"{output.describe(RESULT_FILE)} lists them."
+        )
+    return evaluation
+
+
+def _make_judge(config: EvaluateConfig, classes: ClassSet, images: Storage, shards: ShardSet) -> Judge:
+    truths = None
+    if config.truth is not None:
+        truths = find_pngs(Storage(config.truth, config.storage), what="truth PNGs named by image id")
+    elif not shards.has_truth:
+        raise ValueError(
+            f"the image shards in {images.uri} hold no truth: give --truth FOLDER of PNGs named by image id, or make "
+            "the shards again with a truth (jobs/shard.py --help)."
+        )
+    subset = None
+    if config.subset is not None:
+        text = read_text(config.subset, config.storage, what="a list of image ids")
+        subset = frozenset(entry.voc_id for entry in parse_split_list(text, config.subset))
+    return Judge(
+        images=images,
+        labels=find_labels(Storage(config.labels, config.storage), shards),
+        truths=truths,
+        index=ClassIndex.of(classes),
+        ignore_id=classes.ignore_id,
+        palette=classes.palette() if classes.label_dtype is np.uint8 else None,
+        boundary_ratio=config.boundary_ratio if config.boundary else None,
+        subset=subset,
+    )
+
+
+def _check_matches(evaluation: Evaluation, judge: Judge, rows: pa.Table) -> None:
+    """Refuse folders whose names match nothing: a score of them would only look like one."""
+    if rows.num_rows == 0:
+        assert judge.subset is not None, "shards hold images"
+        raise ValueError(
+            f"none of the {len(judge.subset)} ids of --subset is in the image shards; the first is "
+            f"{min(judge.subset)!r}."
+        )
+    first = rows["image_id"][0].as_py()
+    if judge.truths is not None and len(evaluation.no_truth) == rows.num_rows:
+        raise ValueError(nothing_matches(judge.truths, first, what="truth"))
+    if evaluation.images == 0:
+        reason = next(iter(evaluation.bad_truth.items()), None)
+        bad = f"; the first that cannot be used is {reason[0]}: {reason[1]}" if reason else ""
+        raise ValueError(f"none of the {rows.num_rows:,} images has a usable truth{bad}.")
+    if isinstance(judge.labels, PngFolder) and len(evaluation.missing) == evaluation.images:
+        raise ValueError(nothing_matches(judge.labels, first, what="labels"))
+
+
+def _write(evaluation: Evaluation, rows: pa.Table, config: EvaluateConfig, output: Storage) -> None:
+    """Write the files; the JSON, which tells that all are there, last."""
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    output.write(IMAGES_FILE, buffer.getvalue())
+    output.write(CONFUSION_FILE, draw_confusion(evaluation))
+    output.write(TABLE_FILE, (format_tables(evaluation) + "\n").encode())
+    told = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
+    content = {**evaluation.to_json(), "config": told}
+    output.write(RESULT_FILE, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -1,0 +1,203 @@
+"""Judging one unit: every image's label against its truth, summed into counts that no number of images enlarges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from wsss_ray.data.image_header import ImageError
+from wsss_ray.data.images import exif_orientation, orient_label
+from wsss_ray.data.labels import decode_ids
+from wsss_ray.data.shards import Unit, read_unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.evaluation.boundary import boundary_width, count_boundaries
+from wsss_ray.evaluation.inputs import LabelFile, LabelSource, PngFolder
+from wsss_ray.evaluation.metrics import ClassIndex, count_pixels, headline, score
+
+FOUND_IOU = 0.5
+"""IoU of a class in an image from which its tagged objects count as found."""
+
+STATES = ("judged", "missing", "failed", "no_truth", "bad_truth")
+"""judged: by its label. missing, failed: no label or an unusable one, judged as no class throughout. no_truth,
+bad_truth: without a truth or a usable one, not judged."""
+
+IMAGES_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("miou", pa.float64()),
+        pa.field("class_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("truth", pa.list_(pa.int32()), nullable=False),
+        pa.field("predicted", pa.list_(pa.int32()), nullable=False),
+        pa.field("both", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+"""One image: its state, why it is failed or bad_truth, its own mIoU (over the classes in its truth), and for the
+classes in its truth or label, as the headline counts them, the pixels in the truth, in the prediction, and in both."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Tally:
+    """Sums over images, int64, exact."""
+
+    matrix: np.ndarray
+    """(C + 1, C + 1) pixels: truth down, prediction across, the last of both for what is no class."""
+    boundary: np.ndarray
+    """(3, C) pixels in the boundary regions: of the truth, of the prediction, in both."""
+    tagged: np.ndarray
+    """(3, C) images tagged with the class: with pixels of it in the truth, of these found, without such pixels."""
+    unknown_truth: int = 0
+    """Pixels whose truth is neither a class nor ignore."""
+
+    @classmethod
+    def zero(cls, count: int) -> Tally:
+        """Of no image, for `count` classes."""
+        return cls(
+            matrix=np.zeros((count + 1, count + 1), np.int64),
+            boundary=np.zeros((3, count), np.int64),
+            tagged=np.zeros((3, count), np.int64),
+        )
+
+    def add(self, other: Tally) -> None:
+        """Add the sums of other images."""
+        self.matrix += other.matrix
+        self.boundary += other.boundary
+        self.tagged += other.tagged
+        self.unknown_truth += other.unknown_truth
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnitResult:
+    """What is known of a unit's images."""
+
+    tally: Tally
+    images: pa.Table
+    """In IMAGES_SCHEMA, in the unit's order."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judge:
+    """Judges units. It is pickled to the tasks."""
+
+    images: Storage
+    """Folder of the image shards."""
+    labels: LabelSource
+    truths: PngFolder | None
+    """Where the truth is; None: in the image shards."""
+    index: ClassIndex
+    ignore_id: int
+    palette: bytes | None
+    """Colours by which label PNGs in plain RGB are read (768 bytes)."""
+    boundary_ratio: float | None
+    """Width of the boundary regions as a share of the diagonal; None: not computed."""
+    subset: frozenset[str] | None
+    """Ids of the images to judge; None: all."""
+
+    def __call__(self, unit: Unit) -> UnitResult:
+        """Read and judge a unit.
+
+        Raises:
+            ShardError: the image shard cannot be read.
+            StorageError: a store fails.
+        """
+        columns = ["image_id", "height", "width", "tags"]
+        turns = self.truths is not None and unit.exif == "apply"
+        columns += ["truth"] if self.truths is None else ["image"] if turns else []
+        rows = read_unit(self.images, unit, columns=columns, check="footer").to_pylist()
+        ids = [row["image_id"] for row in rows]
+        labels = self.labels.read(unit, ids)
+        truths = self.truths.read(unit, ids) if self.truths else [LabelFile(png=row["truth"]) for row in rows]
+        tally = Tally.zero(self.index.count)
+        images = [
+            self._image(row, label, truth, tally)
+            for row, label, truth in zip(rows, labels, truths, strict=True)
+            if self.subset is None or row["image_id"] in self.subset
+        ]
+        return UnitResult(tally=tally, images=pa.Table.from_pylist(images, schema=IMAGES_SCHEMA))
+
+    def _image(self, row: dict[str, Any], label_file: LabelFile, truth_file: LabelFile, tally: Tally) -> dict[str, Any]:
+        """Judge one image: add to the tally, return its row."""
+        size = (row["height"], row["width"])
+        if truth_file.png is None:
+            return _row(row["image_id"], "no_truth")
+        try:
+            label = decode_ids(truth_file.png, palette=self.palette)
+            if row.get("image") is not None:
+                label = orient_label(label, exif_orientation(row["image"]))
+            _check_size(label, size)
+        except ImageError as error:
+            return _row(row["image_id"], "bad_truth", str(error))
+        truth = self.index(label)
+        unknown = np.count_nonzero((truth == self.index.count) & (label != self.ignore_id))
+        state, reason, prediction = self._prediction(label_file, size)
+        matrix = count_pixels(truth, prediction, self.index.count)
+        tally.unknown_truth += int(unknown)
+        tally.matrix += matrix
+        if self.boundary_ratio is not None:
+            width = boundary_width(*size, self.boundary_ratio)
+            tally.boundary += count_boundaries(truth, prediction, self.index.count, width)
+        scores = score(headline(matrix))
+        self._count_tags(row["tags"], scores.truth, scores.iou, tally)
+        shown = np.flatnonzero(scores.truth + scores.predicted)
+        return _row(
+            row["image_id"],
+            state,
+            reason,
+            miou=None if np.isnan(scores.miou) else scores.miou,
+            class_ids=[self.index.ids[place] for place in shown],
+            truth=scores.truth[shown].tolist(),
+            predicted=scores.predicted[shown].tolist(),
+            both=scores.intersection[shown].tolist(),
+        )
+
+    def _prediction(self, file: LabelFile, size: tuple[int, int]) -> tuple[str, str | None, np.ndarray]:
+        """State, reason and indices of an image's label; no class throughout where it cannot be used."""
+        nothing = np.full(size, self.index.count, self.index.lookup.dtype)
+        if file.problem is not None:
+            return "failed", file.problem, nothing
+        if file.png is None:
+            return "missing", None, nothing
+        try:
+            label = decode_ids(file.png, palette=self.palette)
+            _check_size(label, size)
+            prediction = self.index(label)
+            self._check_ids(label, prediction)
+        except ImageError as error:
+            return "failed", str(error), nothing
+        return "judged", None, prediction
+
+    def _check_ids(self, label: np.ndarray, prediction: np.ndarray) -> None:
+        unknown = (prediction == self.index.count) & (label != self.ignore_id)
+        if unknown.any():
+            row, column = np.argwhere(unknown)[0]
+            raise ImageError(
+                f"unknown ids: {label[row, column]} at row {row}, column {column} is no class, and ignore is "
+                f"{self.ignore_id}"
+            )
+
+    def _count_tags(self, tags: Sequence[str], truth: np.ndarray, iou: np.ndarray, tally: Tally) -> None:
+        for name in tags:
+            place = self.index.names.index(name, 1)
+            if truth[place] == 0:
+                tally.tagged[2, place] += 1
+            else:
+                tally.tagged[0, place] += 1
+                tally.tagged[1, place] += bool(iou[place] >= FOUND_IOU)
+
+
+def _check_size(label: np.ndarray, size: tuple[int, int]) -> None:
+    if label.shape != size:
+        raise ImageError(
+            f"wrong size: {label.shape[1]} x {label.shape[0]}, its image is {size[1]} x {size[0]} (width x height)"
+        )
+
+
+def _row(image_id: str, state: str, reason: str | None = None, **counts: Any) -> dict[str, Any]:
+    assert state in STATES
+    empty: dict[str, Any] = {"miou": None, "class_ids": [], "truth": [], "predicted": [], "both": []}
+    return {"image_id": image_id, "state": state, "reason": reason, **empty, **counts}

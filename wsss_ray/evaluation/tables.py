@@ -1,0 +1,87 @@
+"""The tables of an evaluation as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from wsss_ray.evaluation.result import ClassResult, Evaluation
+
+_SHOWN = 5
+_COLUMNS = ("IoU", "precision", "recall", "boundary", "found", "pixels", "images")
+
+
+def format_tables(evaluation: Evaluation) -> str:
+    """A table per class, then the summary, the headline last."""
+    width = max(5, *(len(entry.name) for entry in evaluation.classes))
+    lines = [f"{'class':<{width}}  " + "  ".join(f"{name:>{_width(name)}}" for name in _COLUMNS)]
+    lines += [f"{entry.name:<{width}}  " + "  ".join(_cells(entry)) for entry in evaluation.classes]
+    present = sum(entry.pixels > 0 for entry in evaluation.classes)
+    lines += [
+        "",
+        f"means over the {present} of {len(evaluation.classes)} classes present in the truth, background included; "
+        "in %",
+        f"pixel accuracy {_percent(evaluation.pixel_accuracy)}, mean accuracy {_percent(evaluation.mean_accuracy)}, "
+        f"frequency-weighted IoU {_percent(evaluation.frequency_weighted_iou)}, "
+        f"boundary IoU {_percent(evaluation.boundary_iou)}",
+        _format_objects(evaluation),
+        f"dropped: mIoU {_percent(evaluation.dropped_miou)} without the pixels that have no predicted class, "
+        f"coverage {_percent(evaluation.coverage, places=2)}",
+        *_format_problems(evaluation),
+        "",
+        evaluation.headline,
+    ]
+    return "\n".join(lines)
+
+
+def _width(column: str) -> int:
+    return 14 if column == "pixels" else max(7, len(column))
+
+
+def _cells(entry: ClassResult) -> Iterable[str]:
+    found = f"{entry.found}/{entry.tagged}" if entry.tagged else "-"
+    shares = (entry.iou, entry.precision, entry.recall, entry.boundary_iou)
+    texts = (*(_percent(share) for share in shares), found, f"{entry.pixels:,}", f"{entry.images:,}")
+    return (f"{text:>{_width(name)}}" for name, text in zip(_COLUMNS, texts, strict=True))
+
+
+def _percent(share: float, *, places: int = 1) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.{places}f}"
+
+
+def _format_objects(evaluation: Evaluation) -> str:
+    tagged = sum(entry.tagged for entry in evaluation.classes)
+    absent = sum(entry.tagged_without_truth for entry in evaluation.classes)
+    beside = f"; {absent:,} more tags have no pixel in the truth" if absent else ""
+    return (
+        f"tagged classes found in their image (IoU >= 50): {_percent(evaluation.object_recall)} of {tagged:,}{beside}"
+    )
+
+
+def _format_problems(evaluation: Evaluation) -> Iterable[str]:
+    """A line for each kind of image that was not judged by a label of its own."""
+    if evaluation.missing:
+        yield _list_ids(evaluation.missing, "without a label, judged as no class")
+    if evaluation.failed:
+        yield _list_reasons(evaluation.failed, "with a failed label, judged as no class")
+    if evaluation.no_truth:
+        yield _list_ids(evaluation.no_truth, "without a truth, not judged")
+    if evaluation.bad_truth:
+        yield _list_reasons(evaluation.bad_truth, "with a bad truth, not judged")
+    if evaluation.not_in_shards:
+        yield _list_ids(evaluation.not_in_shards, "of the subset are not in the image shards, not judged")
+    if evaluation.rejected:
+        yield f"{evaluation.rejected:,} images were rejected when the shards were made, not judged (rejected.parquet)"
+    if evaluation.unknown_truth_pixels:
+        yield f"{evaluation.unknown_truth_pixels:,} pixels of the truth are neither a class nor ignore: left out"
+
+
+def _list_ids(ids: tuple[str, ...], what: str) -> str:
+    more = ", ..." if len(ids) > _SHOWN else ""
+    return f"{len(ids):,} images {what}: {', '.join(ids[:_SHOWN])}{more}"
+
+
+def _list_reasons(reasons: Mapping[str, str], what: str) -> str:
+    shown = [f"  {image_id}: {reason}" for image_id, reason in list(reasons.items())[:_SHOWN]]
+    more = ["  ..."] if len(reasons) > _SHOWN else []
+    return "\n".join([f"{len(reasons):,} images {what}:", *shown, *more])

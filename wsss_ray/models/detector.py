@@ -24,7 +24,7 @@ class Detector:
     """A loaded detector of the Grounding DINO family.
 
     >>> detector = Detector(DetectorConfig(model="demo"), ClassSet.load("demo"))
-    >>> detections = detector.detect([image], [["dog", "potted plant"]])
+    >>> detections = detector.detect([image], [["cat", "potted plant"]])
 
     One object serves one thread. Images of equal network size run together, never padded: padding changes the
     network's normalisation statistics and moves boxes.

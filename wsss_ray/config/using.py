@@ -11,28 +11,38 @@ from wsss_ray.config.parts import RayConfig, StorageConfig, require
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Judge labels or predictions against a ground truth: mIoU as the field counts it."""
+    """Judge labels or predictions against a ground truth: mIoU as the field counts it.
+
+    One confusion matrix over all pixels; the background is a class; pixels whose truth is no class (ignore) are left
+    out; the mean is over the classes present in the truth. A prediction of ignore counts as background, and so does an
+    image without a usable label; "dropped" gives the mIoU without those pixels, with its coverage. Truth of COCO comes
+    from the image shards: `jobs/shard.py --source coco` paints the instances, by its options --order and --crowd.
+    """
 
     labels: str
-    """Run directory of `jobs/label.py` or `jobs/predict.py`, or any folder of label PNGs named by image id."""
+    """Run directory of `jobs/label.py` or `jobs/predict.py`, or any folder of label PNGs (class ids, as displayed)
+    named by image id, of any method."""
     images: str
-    """Directory or `s3://` prefix of image shards: ids, sizes, and the truth where they hold it."""
+    """Directory or `s3://` prefix of image shards: ids, sizes, tags, and the truth where they hold it."""
     output: str
-    """Directory or `s3://` prefix for the tables."""
+    """Directory or `s3://` prefix for evaluation.json, evaluation.txt, confusion.png and images.parquet."""
     truth: str | None = None
-    """Folder of truth PNGs named by image id. Unset: the truth in the image shards."""
+    """Folder of truth PNGs named by image id, on the images' stored pixels. Unset: the truth in the image shards."""
     classes: str = "voc"
     """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
     split: str | None = None
     """Name of the split for the table's head, such as "train" or "val". Unset: not stated."""
     subset: str | None = None
-    """Text file of image ids, one a line, to judge these alone."""
+    """Text file of image ids, one a line (or a VOC list), to judge these alone."""
     missing: Literal["count", "error"] = "count"
-    """Images without a label or with a failed one: counted, listed and judged as background, or an error."""
+    """Images without a label or with a failed one: counted, listed and judged as background; or also an error, once the
+    tables are written."""
     bootstrap: int = 1000
     """Resamples of images for the 95 % interval of the mIoU; 0: none."""
     boundary: bool = True
-    """Also compute the boundary IoU, which costs more time than all else."""
+    """Also compute the boundary IoU (Cheng et al. 2021, summed over classes), about a third of the time."""
+    boundary_ratio: float = 0.02
+    """Width of the boundary as a share of the image diagonal."""
     seed: int = 0
     """Seed of the resampling."""
     status_seconds: float = 5.0
@@ -45,6 +55,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(self, "bootstrap", self.bootstrap >= 0, "0 or more")
+        require(self, "boundary_ratio", 0 < self.boundary_ratio < 1, "above 0 and below 1")
         require(self, "status_seconds", self.status_seconds > 0, "more than 0")
 
 
@@ -111,9 +122,20 @@ class AuditConfig:
     low_mask_score: float = 0.7
     """SAM's predicted IoU below which a mask is suspicious."""
     near_threshold: float = 0.03
-    """Detector scores less than this above the threshold are suspicious."""
+    """Detector scores less than this above the threshold of the run are suspicious."""
+    drift: float = 4.0
+    """A class is said to drift in a shard whose mean share of it is more than this many standard errors off."""
+    most: int = 100_000
+    """Images, and places, in the ranked lists at most; the counts are of all."""
     against_truth: bool = False
-    """Where the shards hold human labels: also rank where they and SAM's masks disagree most (paper, 5.2)."""
+    """Where the shards hold human labels: also rank the places where they and SAM's masks disagree most, as candidates
+    for correcting the human label (paper, 5.2)."""
+    place_width: int = 5
+    """Against the truth: disagreement narrower than this many pixels is a matter of outlines, and no place."""
+    smallest_place: float = 0.001
+    """Against the truth: places that cover less of their image than this are left out (0 to 1)."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
     storage: StorageConfig = field(default_factory=StorageConfig)
     """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
@@ -121,8 +143,13 @@ class AuditConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("largest_share", "smallest_share", "same_object_iou", "low_mask_score", "near_threshold"):
+        shares = ("largest_share", "smallest_share", "same_object_iou", "low_mask_score", "near_threshold")
+        for name in (*shares, "smallest_place"):
             require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        for name in ("most", "place_width"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("drift", "status_seconds"):
+            require(self, name, getattr(self, name) > 0, "more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)

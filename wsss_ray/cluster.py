@@ -13,8 +13,13 @@ from ray._private import ray_constants
 
 from wsss_ray.config import RayConfig
 
-CPU_WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
-"""glibc settings that keep large tensors' pages: a third of SAM's time on a CPU is page faults without them."""
+WORKER_ENVIRONMENT = {
+    # glibc keeps large tensors' pages: without this, a third of SAM's time on a CPU is page faults.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # one bar per actor and checkpoint would bury the status line
+}
+"""Environment of every worker process."""
 
 READ_CPUS = 0.1
 """Cores that a read task reserves: it waits for storage rather than computes."""
@@ -55,7 +60,7 @@ def connect(config: RayConfig) -> Iterator[Resources]:
     address = config.address or os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()
     if started:
-        environment = {"env_vars": CPU_WORKER_ENVIRONMENT}
+        environment = {"env_vars": WORKER_ENVIRONMENT}
         if address:
             ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING)
         else:

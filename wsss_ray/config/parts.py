@@ -84,7 +84,8 @@ class DetectorConfig:
     device: Device = "auto"
     """auto: CUDA where the actor has a GPU, else CPU."""
     precision: Precision = "auto"
-    """auto: bfloat16 autocast on CUDA, float32 on CPU. Boxes and scores are always computed in float32."""
+    """auto: bfloat16 autocast on CUDA (float32 where the GPU has no native bfloat16), float32 on CPU. Boxes and scores
+    are always returned in float32."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig
+from wsss_ray.data.images import ImageError, decode_label, decode_truth
 from wsss_ray.data.shards import ShardError, ShardSet, Unit, check_label_space, read_labels, read_shard_set, read_unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import units_to_do
@@ -108,6 +111,40 @@ def read_joined(
         )
     for index in range(rows.num_rows):  # one at a time: the unit's encoded images once more as bytes would double them
         yield rows.slice(index, 1).to_pylist()[0], labelled.slice(index, 1).to_pylist()[0]
+
+
+def label_of(row: Mapping[str, Any]) -> np.ndarray:
+    """(H, W) class ids of a label row that has not failed.
+
+    Raises:
+        ShardError: its PNG cannot be read, or has not the row's size; names the image.
+    """
+    size = row["height"], row["width"]
+    try:
+        label = decode_label(row["label"], max_pixels=size[0] * size[1])
+    except ImageError as error:
+        raise ShardError(f"the label of image {row['image_id']} cannot be read: {error}. Label it again.") from error
+    if label.shape != size:
+        raise ShardError(f"the label of image {row['image_id']} has not the image's size. Label it again.")
+    return label
+
+
+def truth_of(row: Mapping[str, Any], classes: ClassSet) -> np.ndarray | None:
+    """(H, W) class ids of an image row's truth, None where it has none.
+
+    Raises:
+        ShardError: it cannot be read, or does not fit the image or the classes; names the image.
+    """
+    if row["truth"] is None:
+        return None
+    ids = [classes.background_id, *classes.by_id]
+    size = row["height"], row["width"]
+    try:
+        return decode_truth(row["truth"], size=size, allowed_ids=ids, ignore_id=classes.ignore_id)
+    except ImageError as error:
+        raise ShardError(
+            f"the truth of image {row['image_id']} cannot be used: {error}. Make the shards again."
+        ) from error
 
 
 def _read_identity(labels: Storage) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""The audit job on real photos with real masks, and on rows that say what they must give."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import S3Server
+from made_runs import Made, instance, instances_of, write_run
+
+from wsss_ray.audit import run
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import Resources
+from wsss_ray.config import AuditConfig
+from wsss_ray.data.labels import decode_label
+from wsss_ray.data.shards import read_shard_set
+from wsss_ray.data.storage import Storage
+
+CLASSES = ClassSet.load("voc")
+CAT, DOG = CLASSES.by_name["cat"].id, CLASSES.by_name["dog"].id
+
+
+def cat(image_id: str, *, score: float = 0.8, mask_score: float = 0.9, truth: np.ndarray | None = None) -> Made:
+    label = np.zeros((40, 60), np.uint8)
+    label[10:30, 10:30] = CAT
+    instances = [instance(CAT, label == CAT, score=score, mask_score=mask_score)]
+    return Made(image_id=image_id, label=label, tags=["cat"], instances=instances, truth=truth)
+
+
+def shards() -> list[list[Made]]:
+    truth = np.zeros((40, 60), np.uint8)
+    truth[10:30, 10:50] = CAT
+    return [
+        [
+            cat("sound"),
+            cat("unsure", mask_score=0.35),
+            dataclasses.replace(cat("lost"), tags=["cat", "dog"]),
+            cat("near", score=0.315),
+        ],
+        [
+            Made(image_id="broken", label=None, size=(40, 60), tags=["cat"], error="decode: truncated"),
+            cat("left_out", truth=truth),
+            cat("agreed", truth=cat("x").label),
+        ],
+    ]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AuditConfig:
+    write_run(Storage(str(tmp_path / "images")), Storage(str(tmp_path / "labels")), shards(), classes=CLASSES)
+    return AuditConfig(
+        labels=str(tmp_path / "labels"), images=str(tmp_path / "images"), output=str(tmp_path / "audit"), classes="voc"
+    )
+
+
+def test_the_ranked_list_and_the_summary(
+    config: AuditConfig, local_ray: Resources, capsys: pytest.CaptureFixture
+) -> None:
+    summary = run(config)
+    rows = pq.read_table(Path(config.output) / "audit.parquet").to_pylist()
+    assert [(row["rank"], row["image_id"]) for row in rows] == [(1, "broken"), (2, "lost"), (3, "unsure"), (4, "near")]
+    assert [row["score"] for row in rows] == [1, pytest.approx(0.8), pytest.approx(0.25), pytest.approx(0.15, abs=1e-6)]
+    assert [[reason["kind"] for reason in row["reasons"]] for row in rows] == [
+        ["failed"],
+        ["tag_without_pixels"],
+        ["low_mask_score"],
+        ["near_threshold"],
+    ]
+    assert rows[1]["reasons"][0]["class"] == "dog"
+    assert json.loads((Path(config.output) / "audit.json").read_text()) == summary
+    assert (summary["images"], summary["suspicious"], summary["unlabelled"]) == (7, 4, 0)
+    assert summary["statuses"] == {"ok": 6, "failed": 1}
+    assert summary["reasons"]["tag_without_pixels"] == 1
+    assert summary["reasons"]["same_object"] == 0
+    assert summary["classes"] == {"cat": {"low_mask_score": 1, "near_threshold": 1}, "dog": {"tag_without_pixels": 1}}
+    assert summary["not_judged"] == []
+    assert not (Path(config.output) / "places.parquet").exists()
+    printed = capsys.readouterr().out
+    assert "   2  0.800  lost: dog is tagged, and no box was found for it" in printed
+    assert "4 of 7 images have a reason" in printed
+
+
+def test_places_against_the_truth_and_equal_files_from_a_second_run(config: AuditConfig, local_ray: Resources) -> None:
+    config = dataclasses.replace(config, against_truth=True)
+    summary = run(config)
+    (place,) = pq.read_table(Path(config.output) / "places.parquet").to_pylist()
+    assert (place["image_id"], place["class"], place["kind"]) == ("left_out", "cat", "truth_only")
+    assert (place["box"], place["pixels"]) == ([30, 10, 50, 30], 400)
+    assert summary["against_truth"]["compared"] == 2
+    assert summary["against_truth"]["places"] == 1
+    files = {path.name: path.read_bytes() for path in Path(config.output).iterdir()}
+    run(config)
+    assert {path.name: path.read_bytes() for path in Path(config.output).iterdir()} == files
+
+
+def test_predictions_have_no_boxes_to_judge(tmp_path: Path, local_ray: Resources) -> None:
+    made = [[dataclasses.replace(image, instances=None) for image in shard] for shard in shards()]
+    images, labels = Storage(str(tmp_path / "images")), Storage(str(tmp_path / "predictions"))
+    write_run(images, labels, made, classes=CLASSES)
+    labels.write("run.json", json.dumps({"shards": read_shard_set(images).digest}).encode())
+    summary = run(AuditConfig(labels=labels.uri, images=images.uri, output=str(tmp_path / "audit"), against_truth=True))
+    assert summary["not_judged"] == ["same_object", "low_mask_score", "near_threshold"]
+    assert summary["reasons"] == {"failed": 1, "tag_without_pixels": 1, "covers_most": 0, "covers_little": 0}
+    assert summary["against_truth"]["compared"] == 0
+
+
+def test_what_cannot_be_audited_is_said(config: AuditConfig, tmp_path: Path) -> None:
+    truthless = Storage(str(tmp_path / "truthless"))
+    write_run(truthless, Storage(str(tmp_path / "their_labels")), [[cat("a")]], classes=CLASSES)
+    with pytest.raises(ValueError, match="made from other image shards"):
+        run(dataclasses.replace(config, images=truthless.uri))
+    with pytest.raises(ValueError, match="hold no human labels"):
+        run(
+            dataclasses.replace(config, labels=str(tmp_path / "their_labels"), images=truthless.uri, against_truth=True)
+        )
+    with pytest.raises(ValueError, match=r"run\.json"):
+        run(dataclasses.replace(config, labels=str(tmp_path / "nowhere")))
+    with pytest.raises(ValueError, match="largest_share"):
+        dataclasses.replace(config, largest_share=95)
+
+
+def test_from_and_to_s3(s3: S3Server, local_ray: Resources) -> None:
+    images, labels = Storage(s3.uri("audit/images"), s3.config), Storage(s3.uri("audit/labels"), s3.config)
+    write_run(images, labels, shards()[:1], classes=CLASSES)
+    output = Storage(s3.uri("audit/out"), s3.config)
+    run(AuditConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config))
+    assert list(output.list()) == ["audit.json", "audit.parquet"]
+
+
+def test_truth_as_label_has_no_place_and_a_shifted_one_has(shared: Path, tmp_path: Path, local_ray: Resources) -> None:
+    """Real masks: against themselves nothing is to be corrected; against themselves moved, the moved edges are."""
+    root = shared / "data/voc/VOCdevkit/VOC2012"
+    ids = (root / "ImageSets/Segmentation/val.txt").read_text().split()[:6]
+    for shift in (0, 12):
+        images, labels = Storage(str(tmp_path / f"images{shift}")), Storage(str(tmp_path / f"labels{shift}"))
+        made = [real_image(root, image_id, shift) for image_id in ids]
+        write_run(images, labels, [made], classes=CLASSES)
+        output = str(tmp_path / f"audit{shift}")
+        summary = run(AuditConfig(labels=labels.uri, images=images.uri, output=output, against_truth=True))
+        assert summary["against_truth"]["compared"] == len(ids)
+        assert (summary["against_truth"]["places"] > 0) == (shift > 0)
+
+
+def real_image(root: Path, image_id: str, shift: int) -> Made:
+    truth = decode_label((root / f"SegmentationClass/{image_id}.png").read_bytes())
+    label = np.roll(np.where(truth == CLASSES.ignore_id, 0, truth), shift, axis=1).astype(np.uint8)
+    tags = [CLASSES.by_id[i].name for i in np.unique(truth).tolist() if i in CLASSES.by_id]
+    instances = instances_of(label, CLASSES, np.random.default_rng(0))
+    data = (root / f"JPEGImages/{image_id}.jpg").read_bytes()
+    return Made(image_id=image_id, label=label, tags=tags, instances=instances, truth=truth, image=data)

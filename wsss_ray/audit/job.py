@@ -1,0 +1,169 @@
+"""The audit job: which images of a run deserve a look, told by the labels themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter, defaultdict
+from typing import Any
+
+from wsss_ray.audit.drift import Shares, find_drift
+from wsss_ray.audit.findings import NEED_BOXES, WEIGHTS
+from wsss_ray.audit.ranking import Ranking
+from wsss_ray.audit.unit import AUDIT_SCHEMA, PLACES_SCHEMA, Auditor, UnitAudit
+from wsss_ray.cluster import connect
+from wsss_ray.config import AuditConfig
+from wsss_ray.data.shards import STATUSES
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Progress, Report, map_units
+from wsss_ray.label_run import LabelRun
+
+AUDIT_FILE = "audit.parquet"
+PLACES_FILE = "places.parquet"
+SUMMARY_FILE = "audit.json"
+TOP = 10
+SHOWN = 100
+"""Images that could not be compared, by name in the summary."""
+
+
+class _Total:
+    """Sums over the units as they come."""
+
+    def __init__(self, config: AuditConfig) -> None:
+        self.statuses: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.classes: Counter[tuple[str, str]] = Counter()
+        self.with_boxes = 0
+        self.shards: defaultdict[str, Shares] = defaultdict(Shares)
+        self.images = Ranking(AUDIT_SCHEMA, most=config.most)
+        self.places = Ranking(PLACES_SCHEMA, most=config.most)
+        self.compared = 0
+        self.not_compared = 0
+        self.why: dict[str, str] = {}
+
+    def add(self, shard: str, audit: UnitAudit) -> None:
+        self.statuses.update(audit.statuses)
+        self.reasons.update(audit.reasons)
+        self.classes.update(audit.classes)
+        self.with_boxes += audit.with_boxes
+        self.shards[shard].add(audit.shares)
+        self.images.add(audit.rows)
+        self.places.add(audit.places)
+        self.compared += audit.compared
+        self.not_compared += len(audit.not_compared)
+        self.why = dict(sorted({**self.why, **audit.not_compared}.items())[:SHOWN])
+
+
+def run(config: AuditConfig) -> dict[str, Any]:
+    """Audit a run and write audit.parquet, audit.json and, against the truth, places.parquet.
+
+    Returns:
+        The summary, as in audit.json.
+
+    Raises:
+        ValueError: labels, images or classes cannot be used together.
+        JobError: a unit could not be read.
+    """
+    run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
+    if config.against_truth and not run.shards.has_truth:
+        raise ValueError(
+            f"--against-truth: the shards in {run.images.uri} hold no human labels. Make them with a source that has "
+            "masks (see jobs/shard.py --help), or leave the flag out."
+        )
+    output = Storage(config.output, config.storage)
+    auditor = Auditor(
+        images=run.images, labels=run.labels, classes=run.classes, config=config, threshold=run.box_threshold
+    )
+    total = _Total(config)
+    images = sum(unit.rows for unit in run.units)
+    progress = Progress(total=images, done=0, every_seconds=config.status_seconds)
+    with connect(config.ray) as resources, progress.printing():
+        for index, audit in map_units(run.units, auditor, config=config.ray, resources=resources):
+            unit = run.units[index]
+            total.add(unit.shard, audit)
+            progress.add(Report(images=unit.rows, counts={"statuses": dict(audit.statuses)}))
+    summary = _summary(config, run, total)
+    output.write(AUDIT_FILE, total.images.to_parquet())
+    if config.against_truth:
+        output.write(PLACES_FILE, total.places.to_parquet())
+    output.write(SUMMARY_FILE, json.dumps(summary, indent=2).encode())
+    print(format_summary(summary), flush=True)
+    print(f"ranked list in {output.describe(AUDIT_FILE)}, summary in {output.describe(SUMMARY_FILE)}", flush=True)
+    return summary
+
+
+def _summary(config: AuditConfig, run: LabelRun, total: _Total) -> dict[str, Any]:
+    """The counts of all images, what was not looked at, and the top of the lists, as JSON values."""
+    images = total.statuses.total()
+    skipped = [kind for kind in NEED_BOXES if total.with_boxes == 0]
+    if run.box_threshold is None and "near_threshold" not in skipped:
+        skipped.append("near_threshold")
+    settings = ("largest_share", "smallest_share", "same_object_iou", "low_mask_score", "near_threshold", "drift")
+    summary: dict[str, Any] = {
+        "labels": run.labels.uri,
+        "images": images,
+        "unlabelled": sum(unit.rows for unit in run.missing),
+        "statuses": {status: total.statuses[status] for status in STATUSES if total.statuses[status]},
+        "suspicious": total.images.seen,
+        "reasons": {kind: total.reasons[kind] for kind in WEIGHTS if kind not in skipped},
+        "not_judged": skipped,
+        "classes": _by_class(total.classes),
+        "drift": [dataclasses.asdict(drift) for drift in find_drift(total.shards, limit=config.drift)],
+        "box_threshold": run.box_threshold,
+        "settings": {name: getattr(config, name) for name in settings},
+        "weights": dict(WEIGHTS),
+        "top": total.images.rows()[:TOP],
+    }
+    if config.against_truth:
+        summary["against_truth"] = {
+            "compared": total.compared,
+            "not_compared": total.not_compared,
+            "why_not": total.why,
+            "places": total.places.seen,
+            "place_width": config.place_width,
+            "smallest_place": config.smallest_place,
+            "top": total.places.rows()[:TOP],
+        }
+    return summary
+
+
+def _by_class(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    classes: dict[str, dict[str, int]] = {}
+    for (kind, name), count in sorted(counts.items()):
+        classes.setdefault(name, {})[kind] = count
+    return classes
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The tables that end an audit: images per reason, drift, and the top of the lists."""
+    lines = [f"{'reason':<20}  images"]
+    lines += [f"{kind:<20}  {count:>6,}" for kind, count in summary["reasons"].items()]
+    lines.append(f"{summary['suspicious']:,} of {summary['images']:,} images have a reason to look at them")
+    if summary["not_judged"]:
+        why = "the run holds no boxes" if "same_object" in summary["not_judged"] else "its threshold is not known"
+        lines.append(f"not judged, as {why}: {', '.join(summary['not_judged'])}")
+    if summary["unlabelled"]:
+        lines.append(f"{summary['unlabelled']:,} images have no label yet")
+    for drift in summary["drift"][:TOP]:
+        lines.append(
+            f"drift  {drift['shard']}: {drift['class_name']} covers {drift['share']:.2%} of an image on average, "
+            f"{drift['mean']:.2%} over all shards (z {drift['z']:+.1f})"
+        )
+    if summary["top"]:
+        lines.append("rank  score  image")
+    for row in summary["top"]:
+        lines.append(f"{row['rank']:>4}  {row['score']:.3f}  {row['image_id']}: {row['reasons'][0]['text']}")
+    places = summary.get("against_truth")
+    if places:
+        lines.append(
+            f"{places['places']:,} places in {places['compared']:,} images where SAM and the human label disagree"
+        )
+        for row in places["top"]:
+            says = {"sam_only": f"SAM says {row['class']}", "truth_only": f"the truth says {row['class']}"}[row["kind"]]
+            lines.append(
+                f"{row['rank']:>4}  {row['score']:.3f}  {row['image_id']}: {says}, the other {row['other']}; "
+                f"{row['pixels']:,} pixels in {tuple(row['box'])}"
+            )
+        if places["not_compared"]:
+            lines.append(f"{places['not_compared']:,} images could not be compared; {SUMMARY_FILE} says why")
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""Where a human label and SAM's masks of the same class disagree, as candidates for correcting the human label.
+
+The paper (5.2) saw SAM follow outlines and fine parts that annotators had drawn as rough polygons, or left out. A place
+is a connected part of an image where one of the two says a class and the other does not, once what is narrower than a
+few pixels is gone. Its score is its share of the image times the quality that SAM itself predicts for the mask that
+speaks there: large and sure comes first. Where SAM has no mask of the class in reach it has not looked, so its silence
+says nothing about the annotator, and there is no place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import ndimage
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.data.rle import decode_mask
+
+Kind = Literal["sam_only", "truth_only"]
+
+SQUARE = np.ones((3, 3), bool)
+"""Pixels that touch, also at a corner, belong together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A part of an image where SAM and the annotator disagree about a class."""
+
+    class_name: str
+    kind: Kind
+    """sam_only: SAM says the class and the annotator does not. truth_only: the other way round, beside SAM's mask."""
+    other: str
+    """What the other side says at most of its pixels: a class or "background"."""
+    box: tuple[int, int, int, int]
+    """XYXY pixels: left, top, right, bottom, the last two exclusive."""
+    pixels: int
+    share: float
+    """Of the image, 0 to 1."""
+    mask_score: float
+    """IoU that SAM predicts for the mask with most pixels in the place (truth_only: beside it), cut to 0 to 1."""
+    score: float
+    """share x mask_score."""
+
+
+def find_places(
+    label: np.ndarray,
+    truth: np.ndarray,
+    instances: Sequence[Mapping[str, Any]],
+    classes: ClassSet,
+    *,
+    width: int,
+    smallest_share: float,
+) -> list[Place]:
+    """Places of one image, the highest score first.
+
+    Args:
+        label: (H, W) class ids of the label made with SAM.
+        truth: (H, W) class ids of the human label; pixels of ignore disagree with nothing.
+        instances: of the label row.
+        classes: names of the ids.
+        width: narrower disagreement than this many pixels is dropped, by an opening with a square.
+        smallest_share: smaller places than this share of the image are dropped.
+    """
+    judged = (truth != classes.ignore_id) & (label != classes.ignore_id)
+    places: list[Place] = []
+    for class_id in sorted({entry["class_id"] for entry in instances}):
+        masks = [entry for entry in instances if entry["class_id"] == class_id]
+        said, drawn = label == class_id, truth == class_id
+        unsaid = label == classes.background_id  # what SAM gives to another class is that class's place
+        sides: tuple[tuple[Kind, np.ndarray, np.ndarray], ...] = (
+            ("sam_only", said & ~drawn & judged, truth),
+            ("truth_only", drawn & unsaid & judged, label),
+        )
+        for kind, differs, other in sides:
+            parts, count = ndimage.label(ndimage.binary_opening(differs, np.ones((width, width), bool)), SQUARE)
+            if count == 0:
+                continue
+            confidence = _confidence(parts, count, masks, reach=0 if kind == "sam_only" else width)
+            for part, where in enumerate(ndimage.find_objects(parts), start=1):
+                inside = parts[where] == part
+                pixels = int(inside.sum())
+                share = pixels / label.size
+                if share < smallest_share or np.isnan(confidence[part]):
+                    continue
+                mask_score = float(np.clip(confidence[part], 0, 1))
+                rows, columns = where
+                place = Place(
+                    class_name=classes.by_id[class_id].name,
+                    kind=kind,
+                    other=_most_common(other[where][inside], classes),
+                    box=(columns.start, rows.start, columns.stop, rows.stop),
+                    pixels=pixels,
+                    share=share,
+                    mask_score=mask_score,
+                    score=share * mask_score,
+                )
+                places.append(place)
+    return sorted(places, key=lambda place: (-place.score, place.box))
+
+
+def _confidence(parts: np.ndarray, count: int, masks: Sequence[Mapping[str, Any]], *, reach: int) -> np.ndarray:
+    """(count + 1,) score of the mask with most pixels in each part, grown by `reach`; NaN where none has any."""
+    best = np.full(count + 1, np.nan)
+    most = np.zeros(count + 1, np.int64)
+    for entry in masks:  # one mask in memory at a time
+        size = entry["mask"]["height"], entry["mask"]["width"]
+        mask = decode_mask(entry["mask"]["counts"], *size, max_pixels=parts.size)
+        if reach:
+            mask = ndimage.binary_dilation(mask, SQUARE, iterations=reach)
+        covered = np.bincount(parts[mask], minlength=count + 1)
+        better = covered > most
+        best[better] = entry["mask_score"]
+        most[better] = covered[better]
+    return best
+
+
+def _most_common(ids: np.ndarray, classes: ClassSet) -> str:
+    values, counts = np.unique(ids, return_counts=True)
+    class_id = int(values[counts.argmax()])
+    return classes.by_id[class_id].name if class_id in classes.by_id else "background"

@@ -56,6 +56,21 @@ def test_open_reads_at_random_places(storage: Storage) -> None:
         assert file.read() == content[-5:]
 
 
+@pytest.mark.parametrize("megabytes", [0, 1, 120])  # s3fs sends more than 100 MB in parts
+def test_a_file_written_in_pieces_appears_whole_or_not_at_all(storage: Storage, megabytes: int) -> None:
+    piece = os.urandom(2**20)
+    with storage.writing("deep/a.bin") as file:
+        for _ in range(megabytes):
+            file.write(piece)
+        assert storage.list("deep") == {}
+    assert storage.list("deep")["a.bin"].size == megabytes * 2**20
+    assert storage.read("deep/a.bin") == piece * megabytes
+    with pytest.raises(RuntimeError, match="midway"), storage.writing("deep/a.bin") as file:  # noqa: PT012
+        file.write(b"half")
+        raise RuntimeError("midway")
+    assert storage.list("deep")["a.bin"].size == megabytes * 2**20
+
+
 def test_folders_and_walk(storage: Storage) -> None:
     for path in ("x.bin", "one/a.bin", "one/two/ü 图.bin", ".hidden/b.bin", "one/.c.bin"):
         storage.write(path, b"1")

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import random
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -216,6 +217,28 @@ class Storage:
                 self._fs.pipe_file(self._full(path), data, **self._single_put())
                 return
             with self._unfinished(path, data) as temporary:
+                temporary.replace(self._full(path))
+                _sync_directory(temporary.parent)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        """A file to write piece by piece, for content that is not to be held in memory.
+
+        It appears whole, atomically, when the block ends, and not at all when the block raises. On S3 the content is
+        collected in a temporary file of this machine and then sent.
+        """
+        with self._explain(path):
+            if not self.is_local:
+                with tempfile.NamedTemporaryFile() as spool:
+                    yield cast("BinaryIO", spool)
+                    spool.flush()
+                    self._fs.put_file(spool.name, self._full(path))
+                return
+            with self._unfinished(path, b"") as temporary:
+                with temporary.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
                 temporary.replace(self._full(path))
                 _sync_directory(temporary.parent)
 

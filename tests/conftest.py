@@ -15,6 +15,8 @@ from wsss_ray.config import RayConfig, StorageConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Before torch is imported: several processes compute at once, and threads of small networks only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before a Ray starts, so that its workers have them too. The local S3 server takes any.
 os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
 

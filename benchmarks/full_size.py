@@ -1,0 +1,127 @@
+"""SAM ViT-H and Grounding DINO Swin-T at their real sizes, with random weights, through `jobs/label.py`.
+
+Pretrained weights are not part of the project; what this shows is that the full-size models load, run and write labels
+through the same command, and how long two photos take. It needs about 12 GB of memory and 4 GB of disk.
+
+    python benchmarks/full_size.py --photos DIR [--precision bfloat16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from segment_anything import sam_model_registry
+from transformers import (
+    BertTokenizer,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessor,
+    GroundingDinoProcessor,
+)
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import DetectorConfig
+from wsss_ray.demo.tiny_detector import vocabulary
+from wsss_ray.models.detector import Detector
+
+ROOT = Path(__file__).resolve().parent.parent
+BOXES_PER_PHOTO = 8
+
+
+def write_detector(directory: Path) -> None:
+    """Grounding DINO Swin-T: the default configuration of transformers is that of the published tiny model."""
+    torch.manual_seed(0)
+    model = GroundingDinoForObjectDetection(GroundingDinoConfig())
+    pieces = {piece: index for index, piece in enumerate(vocabulary())}
+    tokenizer = BertTokenizer(vocab=pieces, do_lower_case=True, model_max_length=256)
+    model.save_pretrained(directory)
+    GroundingDinoProcessor(GroundingDinoImageProcessor(), tokenizer).save_pretrained(directory)
+
+
+def write_segmenter(path: Path) -> None:
+    """SAM ViT-H as its authors build it, position embeddings randomised, which are zero otherwise."""
+    torch.manual_seed(1)
+    sam = sam_model_registry["vit_h"]()
+    with torch.no_grad():
+        for name, parameter in sam.named_parameters():
+            if "rel_pos" in name or name.endswith("pos_embed"):
+                parameter.normal_(0, 0.02)
+    torch.save(sam.state_dict(), path)
+
+
+def threshold_for(directory: Path, photos: list[Path], tags: list[str]) -> float:
+    """Score above which the random detector keeps about BOXES_PER_PHOTO boxes a photo."""
+    config = DetectorConfig(model=str(directory), box_threshold=0.0)
+    images = [np.array(Image.open(path).convert("RGB")) for path in photos]
+    found = Detector(config, ClassSet.load("voc")).detect(images, [tags] * len(images))
+    scores = np.sort(np.concatenate([detections.scores for detections in found]))
+    return float(scores[-1 - BOXES_PER_PHOTO * len(photos)])
+
+
+def run(command: list[str]) -> float:
+    """Seconds of a job, which must succeed."""
+    start = time.monotonic()
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    return time.monotonic() - start
+
+
+def main() -> None:
+    """Make the weights, shard two photos, label them, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs; two are taken (unset: two drawn scenes)")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    options = parser.parse_args()
+    tags = ["dog", "person"]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        chosen = root / "photos"
+        chosen.mkdir()
+        if options.photos is None:
+            run(
+                [
+                    "-m",
+                    "wsss_ray.demo.scenes",
+                    "--split",
+                    "validation",
+                    "--count",
+                    "2",
+                    "--output",
+                    str(root / "scenes"),
+                ]
+            )
+            options.photos = root / "scenes" / "images"
+        for path in sorted(options.photos.glob("*.jpg"))[:2]:
+            shutil.copy(path, chosen)
+        photos = sorted(chosen.iterdir())
+        write_detector(root / "detector")
+        write_segmenter(root / "sam.pth")
+        threshold = threshold_for(root / "detector", photos, tags)
+        source = ["--source", "folder", "--classes", "voc", "--tags-for-all", *tags]
+        run(["jobs/shard.py", *source, "--input", str(chosen), "--output", str(root / "shards")])
+        models = [
+            *("--detector.model", str(root / "detector"), "--detector.box-threshold", str(threshold)),
+            *("--segmenter.model", "vit_h", "--segmenter.checkpoint", str(root / "sam.pth")),
+            *("--detector.precision", options.precision, "--segmenter.precision", options.precision),
+        ]
+        paths = ["--input", str(root / "shards"), "--output", str(root / "run")]
+        seconds = run(["jobs/label.py", *models, *paths, "--ray.actors", "1", "--png"])
+        summary = json.loads((root / "run" / "summary.json").read_text())
+        parts = summary["session"]["stage_seconds"]
+        print(f"\nSAM ViT-H and Grounding DINO Swin-T, random weights, {options.precision}, one actor")
+        print(f"{'images':<24}{summary['images']}\n{'boxes':<24}{summary['boxes']}\n{'job, seconds':<24}{seconds:.1f}")
+        for part in ("decode", "detect", "segment", "encode", "write"):
+            print(f"{part + ', s per image':<24}{parts.get(part, 0.0) / summary['images']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -113,10 +113,10 @@ def mask_loss(
     return entropy_loss.sum(), dice_loss.sum(), quality_loss.sum(), iou[:, 0].sum()
 
 
-def validate(model: Sam, data: SceneData, count: int) -> dict[str, float]:
+def validate(model: Sam, data: SceneData) -> dict[str, float]:
     """Exact boxes: mean mask IoU (token 0, at half resolution), its mean per phrase, and the share above 0.75."""
     found: dict[int, list[float]] = {}
-    for index in range(min(count, len(data))):
+    for index in range(len(data)):
         image, boxes, targets, phrases = prepare(data[index], model.image_encoder.img_size, None)
         logits, _ = predict(model, [image], [boxes])[0]
         predicted, true = logits[:, 0, : targets.shape[1], : targets.shape[2]] > 0, targets > 0.5
@@ -136,12 +136,13 @@ def train_segmenter(
     schedule: Schedule,
     batch: int,
     scene_count: int,
+    validation_count: int,
     config: dict[str, Any],
 ) -> dict[str, float]:
     """Train and write `output`; returns the last validation's figures."""
     torch.manual_seed(0)
     model = build_tiny_sam(config)
-    data, held_out = SceneData(scenes, "train", scene_count), SceneData(scenes, "validation", 200)
+    data, held_out = SceneData(scenes, "train", scene_count), SceneData(scenes, "validation", validation_count)
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         random = np.random.default_rng([1, step])
@@ -165,7 +166,7 @@ def train_segmenter(
         schedule=schedule,
         directory=work,
         loss_of_step=loss_of_step,
-        validate=lambda: validate(model, held_out, 100),
+        validate=lambda: validate(model, held_out),
     )
     output.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), output / "model.safetensors")
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--scene-count", type=int, default=24_000)
+    parser.add_argument("--validation-count", type=int, default=100)
     parser.add_argument("--config", type=json.loads, default={}, help="changes to the configuration, as JSON")
     options = parser.parse_args()
     train_segmenter(
@@ -192,6 +194,7 @@ def main() -> None:
         schedule=Schedule(steps=options.steps, minutes=options.minutes, learning_rate=options.learning_rate),
         batch=options.batch,
         scene_count=options.scene_count,
+        validation_count=options.validation_count,
         config=TINY_SAM_CONFIG | options.config,
     )
 

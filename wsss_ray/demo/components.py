@@ -1,0 +1,118 @@
+"""How good the demo's models are, part by part, on drawn scenes:
+
+    python -m wsss_ray.demo.components --split validation --count 200
+
+prints one line of JSON: the segmenter from exact boxes, the detector with true tags, both in a chain, and what the
+assist words of a table earn. The models run as in the labelling job, with its default options, but without Ray.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import DetectorConfig, FusionConfig, SegmenterConfig
+from wsss_ray.demo.scenes import CLASSES, Scene, Split, class_id, draw_scene, split_seeds
+from wsss_ray.evaluation.metrics import count_pixels, headline, score
+from wsss_ray.models.detector import Detector
+from wsss_ray.models.fusion import Paint, fuse
+from wsss_ray.models.results import Detections
+from wsss_ray.models.segmenter import Segmenter
+
+MATCH_IOU = 0.5
+
+
+def measure_segmenter(scenes: Sequence[Scene], segmenter: Segmenter) -> dict[str, float]:
+    """mIoU over classes and background from the exact boxes of all things; the smaller mask is painted on top."""
+    return _mious(scenes, [_exact(scene) for scene in scenes], segmenter, paint="area")
+
+
+def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> dict[str, float]:
+    """Recall of the classes' instances by boxes of the right class, IoU 0.5 or more; and of every class."""
+    hits: dict[str, list[bool]] = {name: [] for name in CLASSES}
+    for scene, detections in zip(scenes, found, strict=True):
+        things = [instance for instance in scene.instances if instance.phrase in CLASSES]
+        truth = torch.tensor([instance.box for instance in things], dtype=torch.float32)
+        right = detections.class_ids[:, None] == np.array([class_id(instance.phrase) for instance in things])
+        overlap = box_iou(torch.from_numpy(detections.boxes), truth).numpy() * right
+        taken = np.zeros(len(things), dtype=bool)
+        for row in overlap[np.argsort(-detections.scores, kind="stable")]:
+            free = np.where(taken, 0.0, row)
+            if free.max() >= MATCH_IOU:
+                taken[free.argmax()] = True
+        for instance, hit in zip(things, taken.tolist(), strict=True):
+            hits[instance.phrase].append(hit)
+    every = [hit for values in hits.values() for hit in values]
+    return {"recall": float(np.mean(every)), **{name: float(np.mean(values)) for name, values in hits.items()}}
+
+
+def measure_chain(
+    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: Segmenter, *, paint: Paint = FusionConfig().paint
+) -> dict[str, float]:
+    """mIoU over classes and background of the label maps made from detections; and every class's IoU."""
+    return _mious(scenes, found, segmenter, paint=paint)
+
+
+def detect(scenes: Sequence[Scene], config: DetectorConfig, *, assist_words: bool) -> list[Detections]:
+    """The detections of all scenes from their true tags."""
+    detector = Detector(config, ClassSet.load("demo", assist_words=assist_words))
+    return detector.detect([scene.image for scene in scenes], [scene.tags for scene in scenes])
+
+
+def _exact(scene: Scene) -> Detections:
+    """A scene's instances as if a detector had found them."""
+    return Detections(
+        boxes=np.array([instance.box for instance in scene.instances], np.float32),
+        scores=np.ones(len(scene.instances), np.float32),
+        class_ids=np.array([class_id(instance.phrase) for instance in scene.instances], np.int32),
+        phrases=tuple(instance.phrase for instance in scene.instances),
+    )
+
+
+def _mious(
+    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: Segmenter, *, paint: Paint
+) -> dict[str, float]:
+    names = ("background", *CLASSES)
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    for scene, detections in zip(scenes, found, strict=True):
+        (crops,) = segmenter.segment([scene.image], [detections.boxes], probabilities=paint == "prob")
+        height, width = scene.image.shape[:2]
+        label = fuse(detections, crops, height, width, paint=paint, background_id=0, dtype=np.uint8)
+        counts += headline(count_pixels(scene.semantic, label, len(names)))
+    scores = score(counts)
+    return {"miou": float(scores.miou), **dict(zip(names, scores.iou.tolist(), strict=True))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=get_args(Split), default="validation")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--detector", default="demo", help="the shipped one, or a directory")
+    parser.add_argument("--segmenter", type=Path, help="a model.safetensors; the shipped one if unset")
+    parser.add_argument("--threshold", type=float, default=DetectorConfig().box_threshold)
+    options = parser.parse_args()
+    checkpoint = None if options.segmenter is None else str(options.segmenter)
+    segmenter = Segmenter(SegmenterConfig(model="tiny", checkpoint=checkpoint))
+    config = DetectorConfig(model=options.detector, box_threshold=options.threshold)
+    scenes = [draw_scene(seed) for seed in split_seeds(options.split, options.count)]
+    with_words = detect(scenes, config, assist_words=True)
+    chain = measure_chain(scenes, with_words, segmenter)
+    bare = measure_chain(scenes, detect(scenes, config, assist_words=False), segmenter)
+    figures = {
+        "segmenter_from_exact_boxes": measure_segmenter(scenes, segmenter),
+        "detector": measure_detector(scenes, with_words),
+        "chain": chain,
+        "chain_without_assist_words": bare,
+        "dining_table_gain": chain["dining table"] - bare["dining table"],
+    }
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

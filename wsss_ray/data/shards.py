@@ -123,6 +123,8 @@ class ShardSet:
     classes: str
     """Name of the class set they were made with."""
     has_truth: bool
+    size: int = 0
+    """Bytes of the files."""
 
     @property
     def digest(self) -> str:
@@ -198,7 +200,8 @@ def read_shard_set(storage: Storage) -> ShardSet:
         ShardError: there is none, one of the numbered shards is missing, one is no image shard or is truncated, or
             they disagree about the classes.
     """
-    names = [name for name in storage.list() if _SHARD_NAME.fullmatch(name)]
+    files = {name: info for name, info in storage.list().items() if _SHARD_NAME.fullmatch(name)}
+    names = list(files)
     if not names:
         raise ShardError(_no_shards(storage))
     totals = {match.group(2) for name in names if (match := _SHARD_NAME.fullmatch(name))}
@@ -229,6 +232,7 @@ def read_shard_set(storage: Storage) -> ShardSet:
         label_space=spaces.pop(),
         classes=footers[0]["classes"],
         has_truth=any(footer["has_truth"] for footer in footers),
+        size=sum(info.size for info in files.values()),
     )
 
 

@@ -156,7 +156,7 @@ def run_units(
             num_gpus=spec.pool.gpus,
             compute=ActorPoolStrategy(
                 size=min(spec.pool.actors, len(tasks)),
-                max_tasks_in_flight_per_actor=spec.calls_per_actor + 2,
+                max_tasks_in_flight_per_actor=spec.units_per_actor,
                 max_concurrent_calls_per_actor=spec.calls_per_actor,
                 enable_true_multi_threading=True,
             ),

@@ -77,6 +77,11 @@ class StageSpec:
     calls_per_actor: int = 2
     """Units that one actor works on at once: while one computes, the next is decoded and the last written."""
 
+    @property
+    def units_per_actor(self) -> int:
+        """Units that one actor holds: at work, and waiting so that it never does."""
+        return self.calls_per_actor + 2
+
     def describe(self) -> str:
         """One line for the plan."""
         return f"{self.name}: {self.pool}, {self.calls_per_actor} units at once in each"

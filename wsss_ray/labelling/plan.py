@@ -154,7 +154,7 @@ def describe(plan: Plan, *, input_uri: str, output_uri: str) -> str:
     config, classes, shards = plan.config, plan.classes, plan.shards
     assist = "on" if classes.assist_words else "off"
     outputs = "labels/, run.json, summary.json" + (", png/" if config.png else "")
-    queued = sum(min(stage.pool.actors, len(plan.tasks)) * (stage.calls_per_actor + 2) for stage in plan.stages)
+    queued = sum(min(stage.pool.actors, len(plan.tasks)) * stage.units_per_actor for stage in plan.stages)
     queued_mb = queued * shards.size / max(len(shards.units), 1) / 1e6
     lines = [
         f"input     {input_uri}: {shards.rows:,} images in {len(shards.units):,} units, classes of '{shards.classes}'",
@@ -164,6 +164,6 @@ def describe(plan: Plan, *, input_uri: str, output_uri: str) -> str:
         f"segmenter SAM {config.segmenter.model}, paint by {config.fusion.paint}",
         f"to do     {plan.images_to_do:,} images in {len(plan.tasks):,} units ({plan.done:,} images are done)",
         *(f"pool      {stage.describe()}" for stage in plan.stages),
-        f"in flight at most {queued} units, about {queued_mb:,.1f} MB encoded; {config.decoded_mb} MB decoded per unit at work",
+        f"in flight at most {queued} units, about {queued_mb:,.1f} MB encoded; decoded {config.decoded_mb} MB a unit at work",
     ]
     return "\n".join(lines)

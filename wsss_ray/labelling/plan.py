@@ -164,6 +164,6 @@ def describe(plan: Plan, *, input_uri: str, output_uri: str) -> str:
         f"segmenter SAM {config.segmenter.model}, paint by {config.fusion.paint}",
         f"to do     {plan.images_to_do:,} images in {len(plan.tasks):,} units ({plan.done:,} images are done)",
         *(f"pool      {stage.describe()}" for stage in plan.stages),
-        f"in flight at most {queued} units, about {queued_mb:,.1f} MB encoded; decoded {config.decoded_mb} MB a unit at work",
+        f"in flight at most {queued} units, about {queued_mb:,.1f} MB; decoded {config.decoded_mb} MB a unit at work",
     ]
     return "\n".join(lines)

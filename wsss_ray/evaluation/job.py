@@ -100,7 +100,7 @@ def _make_judge(config: EvaluateConfig, classes: ClassSet, images: Storage, shar
         )
     subset = None
     if config.subset is not None:
-        text = read_text(config.subset, config.storage, what="a list of image ids")
+        text = read_text(config.subset, config.storage, what="list of image ids")
         subset = frozenset(entry.voc_id for entry in parse_split_list(text, config.subset))
     return Judge(
         images=images,

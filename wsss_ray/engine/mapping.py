@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import functools
+import logging
 import pickle
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import ray
+from ray.actor import ActorHandle
 from ray.data import TaskPoolStrategy
+from ray.exceptions import RayError
 
 from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
 from wsss_ray.data.shards import Unit
+from wsss_ray.engine.ledger import Ledger, Orders
 from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.errors import JobError
 
-_RETRIES = 5
-"""Times that Ray runs a unit again whose process died. Its default is without end, also where the unit is the cause."""
+logger = logging.getLogger(__name__)
+
+_RESULT_SCHEMA = pa.schema([("index", pa.int64()), ("result", pa.large_binary()), ("error", pa.string())])
 
 ResultT = TypeVar("ResultT")
 
@@ -39,7 +45,7 @@ def map_units(
 
     Raises:
         ValueError: the cluster can never run a task.
-        JobError: `work` raised, or its process died again and again.
+        JobError: `work` raised, or the process of one unit died twice (Ray alone would try for ever).
     """
     cpus = config.cpus_per_actor or (min(1.0, resources.cpus) or 1.0)
     if cpus > resources.cpus and not config.wait_for_nodes:
@@ -47,32 +53,50 @@ def map_units(
             f"a task needs {cpus:g} cores, but the cluster has {resources.cpus:g}. Lower --ray.cpus-per-actor or, "
             "where an autoscaler will add nodes, give --ray.wait-for-nodes."
         )
-    set_data_context()
-    tasks = [pa.table({"index": [index], "unit": [unit.to_json()]}) for index, unit in enumerate(units)]
-    if not tasks:
+    if not units:
         return
+    set_data_context()
+    context = ray.get_runtime_context()
+    ledger = _ledger(context.get_session_name(), context.get_job_id())
+    tasks = [pa.table({"index": [index], "unit": [unit.to_json()]}) for index, unit in enumerate(units)]
     dataset = ray.data.from_arrow(tasks).map_batches(
-        functools.partial(_call, work=work),
+        functools.partial(_call, work=work, ledger=ledger, stage=uuid.uuid4().hex),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=cpus,
         compute=TaskPoolStrategy(size=config.actors),
-        ray_remote_args_fn=_task_options,
     )
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             table = cast("pa.Table", batch)
-            for index, result in zip(table["index"].to_pylist(), table["result"].to_pylist(), strict=True):
-                yield index, pickle.loads(result)  # noqa: S301 - made by our own task a moment ago
-    except Exception as error:
+            for row in table.to_pylist():
+                if row["error"] is not None:
+                    raise JobError(f"unit {units[row['index']].name}: {row['error']}")
+                yield row["index"], pickle.loads(row["result"])  # noqa: S301 - made by our own task a moment ago
+    except RayError as error:
         raise JobError(f"the run broke off: {explain(error)}") from error
 
 
-def _task_options() -> dict[str, Any]:
-    return {"max_retries": _RETRIES}
+@functools.lru_cache(maxsize=1)
+def _ledger(session: str, job: str) -> ActorHandle:
+    """One ledger for all calls over this connection to Ray: an actor takes seconds to start."""
+    del session, job  # they are what it is remembered by
+    return cast("ActorHandle", ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote())
 
 
-def _call(task: pa.Table, work: Callable[[Unit], Any]) -> pa.Table:
-    """`work` on the unit of a one-row table."""
-    result = pickle.dumps(work(Unit.from_json(task["unit"][0].as_py())), protocol=pickle.HIGHEST_PROTOCOL)
-    return pa.table({"index": task["index"], "result": pa.array([result], pa.large_binary())})
+def _call(task: pa.Table, work: Callable[[Unit], Any], ledger: ActorHandle, stage: str) -> pa.Table:
+    """`work` on a one-row table's unit: its result, or what it raised: Ray Data would bury that in a traceback."""
+    unit = Unit.from_json(task["unit"][0].as_py())
+    orders = cast("Orders", ray.get(ledger.enquire.remote(stage, unit.name)))
+    result, error = None, None
+    if orders.isolate:
+        error = "it killed its process twice: too little memory, or a file that crashes its decoder."
+    else:
+        ray.get(ledger.begin.remote(stage, unit.name, ray.get_runtime_context().get_node_id()))
+        try:
+            result = pickle.dumps(work(unit), protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception as problem:
+            logger.exception("%s", unit.name)
+            error = f"{type(problem).__name__}: {problem}"
+        ray.get(ledger.end.remote(stage, unit.name, finished=True))
+    return pa.table({"index": task["index"], "result": [result], "error": [error]}, schema=_RESULT_SCHEMA)

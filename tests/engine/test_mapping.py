@@ -1,0 +1,77 @@
+"""Mapping a function over units on a real Ray: every result once, and an end to what fails or kills."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import ray.cloudpickle
+
+from wsss_ray.cluster import Resources
+from wsss_ray.config import RayConfig
+from wsss_ray.data.shards import Unit
+from wsss_ray.engine import map_units
+from wsss_ray.errors import JobError
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tasks have no path to this folder
+
+UNITS = [
+    Unit(shard="shard-00000-of-00001.parquet", row_group=i, rows=i, digest="ab" * 32, exif="ignore") for i in range(9)
+]
+
+
+def double(unit: Unit) -> int:
+    return 2 * unit.rows
+
+
+def refuse_the_fourth(unit: Unit) -> int:
+    if unit.rows == 3:
+        raise ValueError("the fourth cannot be read")
+    return unit.rows
+
+
+def die_over_the_fourth(unit: Unit, *, log: str, times: int) -> int:
+    if unit.rows == 3:
+        with Path(log).open("a") as file:
+            file.write("begun\n")
+        if len(Path(log).read_text().splitlines()) <= times:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return unit.rows
+
+
+def test_every_unit_gives_its_result_once(local_ray: Resources) -> None:
+    results = list(map_units(UNITS, double, config=RayConfig(), resources=local_ray))
+    assert sorted(results) == [(i, 2 * i) for i in range(9)]
+
+
+def test_no_units_give_nothing(local_ray: Resources) -> None:
+    assert list(map_units([], double, config=RayConfig(), resources=local_ray)) == []
+
+
+def test_what_raises_ends_the_run_with_its_reason(local_ray: Resources) -> None:
+    with pytest.raises(
+        JobError, match="unit shard-00000-of-00001-0003-abababab: ValueError: the fourth cannot be read"
+    ):
+        list(map_units(UNITS, refuse_the_fourth, config=RayConfig(), resources=local_ray))
+
+
+def test_one_death_is_forgiven(tmp_path: Path, local_ray: Resources) -> None:
+    work = functools.partial(die_over_the_fourth, log=str(tmp_path / "log"), times=1)
+    assert sorted(map_units(UNITS, work, config=RayConfig(), resources=local_ray)) == [(i, i) for i in range(9)]
+
+
+def test_a_unit_that_kills_twice_ends_the_run_by_name(tmp_path: Path, local_ray: Resources) -> None:
+    log = tmp_path / "log"
+    work = functools.partial(die_over_the_fourth, log=str(log), times=100)
+    with pytest.raises(JobError, match="unit shard-00000-of-00001-0003-abababab: it killed its process twice"):
+        list(map_units(UNITS, work, config=RayConfig(), resources=local_ray))
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_tasks_larger_than_the_cluster_are_refused(local_ray: Resources) -> None:
+    with pytest.raises(ValueError, match="a task needs 1000 cores, but the cluster has"):
+        list(map_units(UNITS, double, config=RayConfig(cpus_per_actor=1000), resources=local_ray))

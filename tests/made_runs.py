@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -137,13 +137,14 @@ def write_run(
     classes: ClassSet,
     images_per_unit: int = 2,
     identity: Mapping[str, Any] | None = None,
+    exif: Literal["apply", "ignore"] = "apply",
 ) -> None:
     """Write image shards and, for every unit, its label file, with run.json and summary.json."""
     palette = classes.palette() if classes.label_dtype is np.uint8 else None
     for index, shard in enumerate(shards):
         rows = pa.Table.from_pylist([image_row(made, palette) for made in shard], schema=IMAGE_SCHEMA)
         groups = [rows.slice(start, images_per_unit) for start in range(0, rows.num_rows, images_per_unit)]
-        data = encode_image_shard(groups, exif="apply", label_space=classes.label_space_digest, classes=classes.name)
+        data = encode_image_shard(groups, exif=exif, label_space=classes.label_space_digest, classes=classes.name)
         images.write(shard_name(index, len(shards)), data)
     shard_set = read_shard_set(images)
     run = {"detector": {"box_threshold": 0.3}, "shards": shard_set.digest, **(identity or {})}

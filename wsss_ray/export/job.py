@@ -1,0 +1,160 @@
+"""The export job: label files in, the forms that other tools read out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wsss_ray.cluster import connect
+from wsss_ray.config import ExportConfig
+from wsss_ray.data.shards import Unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Progress, Report, map_units
+from wsss_ray.errors import JobError
+from wsss_ray.export.formats import Ending, Format
+from wsss_ray.export.plan import claim_output, find_slots, identity_of, make_format
+from wsss_ray.export.records import RecordReader
+from wsss_ray.export.sheets import Parts, Sheet, Slot
+from wsss_ray.export.summary import SUMMARY_FILE, Summary, state_of, summarise
+from wsss_ray.label_run import LabelRun
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """An export, resolved: `write` every unit of `todo`, in any order or place, then `finish`."""
+
+    run: LabelRun
+    form: Format
+    output: Storage
+    slots: tuple[Slot, ...]
+    """All labelled units, in order."""
+    todo: tuple[Slot, ...]
+    """Those that are not exported yet, or were labelled anew since."""
+
+    @classmethod
+    def prepare(cls, config: ExportConfig) -> Export:
+        """Check the configuration, claim the output and find what is to be done.
+
+        Raises:
+            ValueError: labels, images, format and output do not go together; nothing was written.
+        """
+        run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
+        form = make_format(config, run)
+        output = Storage(config.output, config.storage)
+        claim_output(output, identity_of(config, run))
+        slots, todo = find_slots(run, output)
+        return cls(run=run, form=form, output=output, slots=tuple(slots), todo=tuple(todo))
+
+    @property
+    def writer(self) -> UnitWriter:
+        """What writes the units of `todo`."""
+        reader = RecordReader(
+            images=self.run.images,
+            labels=self.run.labels,
+            classes=self.run.classes,
+            pictures=self.form.reads_pictures,
+        )
+        slots = {slot.unit.name: slot for slot in self.todo}
+        return UnitWriter(form=self.form, reader=reader, output=self.output, slots=slots)
+
+    def earlier_summary(self) -> Summary | None:
+        """The summary of an earlier call that finished with the label files as they are now."""
+        if self.todo or not self.output.exists(SUMMARY_FILE):
+            return None
+        try:
+            summary = Summary.from_json(self.output.read(SUMMARY_FILE))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            _LOG.warning("%s is damaged (%s) and is made again.", self.output.describe(SUMMARY_FILE), error)
+            return None
+        return summary if summary.state == state_of(self.slots, self.run.missing) else None
+
+    def finish(self) -> Summary:
+        """Join what the units left, and write the summary, the mark that the export is complete.
+
+        Raises:
+            JobError: not one image could be exported, or units are not there.
+        """
+        _, missing = find_slots(self.run, self.output)
+        if missing:
+            raise JobError(
+                f"{len(missing)} units were written, but {self.output.uri} does not hold them, e.g. "
+                f"{missing[0].report_path}. On a cluster --output must be on storage that every node shares, or s3://. "
+                "Where label files are still changing, run this command again when they stand."
+            )
+        parts = Parts(output=self.output, slots=self.slots)
+        summary = summarise(parts, form=self.form.name, split=self.form.split, missing=self.run.missing)
+        if summary.images:
+            notes = self.form.finish(Ending(parts=parts, output=self.output, counts=summary.counts))
+            summary = dataclasses.replace(summary, notes=tuple(notes))
+        self.output.write(SUMMARY_FILE, summary.to_json())
+        if not summary.images:
+            raise JobError(f"no image could be exported.\n{summary}")
+        return summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitWriter:
+    """Exports one unit. Can be pickled."""
+
+    form: Format
+    reader: RecordReader
+    output: Storage
+    slots: dict[str, Slot]
+    """By name of the unit."""
+
+    def __call__(self, unit: Unit) -> Report:
+        """Write the unit's files, then its part, then its report; the same rows give the same bytes."""
+        slot = self.slots[unit.name]
+        with Sheet(unit=unit, output=self.output) as sheet:
+            self.form.write(sheet.kept(self.reader.read(unit)), sheet)
+        if self.form.has_parts:
+            self.output.write(slot.part_path, sheet.part.getvalue())
+        self.output.write(slot.report_path, sheet.report.to_json())
+        return Report(images=unit.rows, counts={"statuses": {"failed": len(sheet.left_out)}})
+
+
+def run(config: ExportConfig) -> Summary:
+    """Export the labels of a run, or what an earlier call left to do.
+
+    The output gets the format's files, `export.json` (what decides them), `export-summary.json` (what is in them and
+    what is not) and `export-parts/` (what a rerun goes on from).
+
+    Raises:
+        ValueError: labels, images, format and output do not go together; nothing was written.
+        StorageError: a store fails.
+        JobError: the export broke off, or no image could be exported.
+    """
+    export = Export.prepare(config)
+    summary = export.earlier_summary()
+    if summary is not None:
+        print(f"nothing to do: {export.output.uri} holds this export.\n{summary}", flush=True)
+        return summary
+    if export.todo:
+        _write_units(export, export.todo, config)
+    summary = export.finish()
+    print(
+        f"{summary}\n{config.format} in {export.output.uri}, summary in {export.output.describe(SUMMARY_FILE)}",
+        flush=True,
+    )
+    return summary
+
+
+def _write_units(export: Export, todo: Sequence[Slot], config: ExportConfig) -> None:
+    units = [slot.unit for slot in todo]
+    total = sum(slot.unit.rows for slot in export.slots)
+    done = total - sum(unit.rows for unit in units)
+    print(
+        f"{config.format}: {total - done:,} images in {len(units):,} units to do ({done:,} images are done)", flush=True
+    )
+    progress = Progress(total=total, done=done, every_seconds=config.status_seconds)
+    with connect(config.ray) as resources:
+        if resources.nodes > 1 and (export.output.is_local or export.run.labels.is_local or export.run.images.is_local):
+            _LOG.warning("%d nodes: local paths must be on storage that all of them share.", resources.nodes)
+        with progress.printing():
+            for _, report in map_units(units, export.writer, config=config.ray, resources=resources):
+                progress.add(report)

@@ -1,0 +1,89 @@
+"""The end of an export: export-summary.json, and the same as text for the screen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from wsss_ray.data.shards import Unit
+from wsss_ray.export.records import LeftOut
+from wsss_ray.export.sheets import Parts, Slot
+
+SUMMARY_FILE = "export-summary.json"
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What an export holds, and what it does not."""
+
+    format: str
+    split: str
+    images: int
+    left_out: tuple[LeftOut, ...]
+    """Labelled images that are not in the export: failed ones, and rows that could not be exported."""
+    unlabelled_images: int
+    unlabelled_units: tuple[str, ...]
+    """Units that the labelling run has not finished, and the images they hold."""
+    counts: dict[str, int]
+    notes: tuple[str, ...]
+    state: str
+    """Digest of the label files that are in the export."""
+
+    def to_json(self) -> bytes:
+        """The summary as a JSON file."""
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> Summary:
+        """Inverse of `to_json`."""
+        content = json.loads(data)
+        content["left_out"] = tuple(LeftOut(**entry) for entry in content["left_out"])
+        content["unlabelled_units"] = tuple(content["unlabelled_units"])
+        content["notes"] = tuple(content["notes"])
+        return Summary(**content)
+
+    def __str__(self) -> str:
+        """The text for the screen."""
+        lines = [f"{self.format}, split {self.split}: {self.images:,} images"]
+        lines += [f"  {name}: {count:,}" for name, count in self.counts.items() if name != "images"]
+        if self.left_out:
+            lines.append(f"{len(self.left_out):,} images are left out (all in {SUMMARY_FILE}):")
+            lines += [f"  {entry.image_id}: {entry.reason}" for entry in self.left_out[:_SHOWN]]
+            if len(self.left_out) > _SHOWN:
+                lines.append(f"  and {len(self.left_out) - _SHOWN:,} more")
+        if self.unlabelled_images:
+            lines.append(
+                f"{self.unlabelled_images:,} images in {len(self.unlabelled_units):,} units have no label yet and are "
+                "not in it; finish the labelling run, then run this command again."
+            )
+        return "\n".join([*lines, *self.notes])
+
+
+def summarise(parts: Parts, *, form: str, split: str, missing: Sequence[Unit]) -> Summary:
+    """Sum up the reports of all units; `notes` are still to come."""
+    counts: Counter[str] = Counter()
+    left_out: list[LeftOut] = []
+    for report in parts.reports():
+        counts.update(report.counts)
+        left_out += report.left_out
+    return Summary(
+        format=form,
+        split=split,
+        images=counts["images"],
+        left_out=tuple(left_out),
+        unlabelled_images=sum(unit.rows for unit in missing),
+        unlabelled_units=tuple(unit.name for unit in missing),
+        counts=dict(sorted(counts.items())),
+        notes=(),
+        state=state_of(parts.slots, missing),
+    )
+
+
+def state_of(slots: Sequence[Slot], missing: Sequence[Unit]) -> str:
+    """Digest of which label files, in which versions, an export is made of."""
+    names = [*(slot.name for slot in slots), "", *(unit.name for unit in missing)]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()

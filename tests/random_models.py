@@ -119,11 +119,11 @@ def _lower_scores(model: torch.nn.Module, tokenizer: BertTokenizer) -> None:
     norm.bias.copy_(-4 * text / text.norm() ** 2)
 
 
-def write_sam(directory: Path, *, seed: int) -> Path:
+def write_sam(directory: Path, *, seed: int, config: dict = SAM_CONFIG) -> Path:
     """Write a SAM of which a box's mask covers a tenth to a half of the photo, with embeddings of positions."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        sam = build_tiny_sam(SAM_CONFIG)
+        sam = build_tiny_sam(config)
         for name, parameter in sam.named_parameters():
             if "rel_pos" in name or name.endswith("pos_embed"):
                 parameter.normal_(0, 0.1)  # zero as initialised
@@ -132,6 +132,6 @@ def write_sam(directory: Path, *, seed: int) -> Path:
             elif name.startswith("prompt_encoder.point_embeddings"):
                 parameter.mul_(3)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(SAM_CONFIG), encoding="utf-8")
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(sam.state_dict(), directory / "model.safetensors")
     return directory

@@ -54,8 +54,9 @@ class Canvas:
             raise ValueError(f"order {order} of a mask is negative, or another mask of the image has it.")
         if not 0 <= score < np.inf:
             raise ValueError(f"score {score} of mask {order} is negative or not finite.")
-        self._class_ids[order] = self._checked(class_id)
+        class_id = self._checked(class_id)
         key = (self._priority(crop, score) << np.uint64(32)) | np.uint64(order + 1)
+        self._class_ids[order] = class_id
         wins = crop.mask & (key > window)
         np.copyto(window, key, where=wins)
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from wsss_ray.config import StorageConfig
@@ -96,6 +97,18 @@ def test_links_are_listed_and_linked_folders_are_not_entered(tmp_path: Path) -> 
     assert list(storage.walk(on_skipped=skipped.__setitem__)) == ["link.bin", "real/a.bin"]
     assert skipped == {"broken.bin": "broken link", "circle": "linked folder", "loop.bin": "broken link"}
     assert storage.folders() == ("circle", "real")
+
+
+def test_a_bucket_knows_what_a_browser_must_know(s3: Any) -> None:
+    storage = Storage(s3.uri(uuid.uuid4().hex), s3.config)
+    types = {"a.html": "text/html", "a.css": "text/css", "a.js": "text/javascript", "a.jpg": "image/jpeg"}
+    for name in (*types, "a.unknown"):
+        storage.write(name, b"x")
+    client = boto3.client("s3", endpoint_url=s3.endpoint_url)
+    prefix = storage.uri.removeprefix(f"s3://{s3.bucket}/")
+    heads = {name: client.head_object(Bucket=s3.bucket, Key=f"{prefix}/{name}") for name in (*types, "a.unknown")}
+    assert {name: heads[name]["ContentType"] for name in types} == types
+    assert heads["a.unknown"]["ContentType"] == "binary/octet-stream"
 
 
 @pytest.mark.parametrize("path", ["../a", "a/../../b", "/a", "a//b", "./a", "a/", "a\0b"])

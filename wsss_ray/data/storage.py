@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mimetypes
 import os
 import random
 import tempfile
@@ -214,7 +215,7 @@ class Storage:
         """Write a file whole, atomically and durably; one that is there is replaced."""
         with self._explain(path):
             if not self.is_local:
-                self._fs.pipe_file(self._full(path), data, **self._single_put())
+                self._fs.pipe_file(self._full(path), data, **self._put_options(path))
                 return
             with self._unfinished(path, data) as temporary:
                 temporary.replace(self._full(path))
@@ -297,7 +298,7 @@ class Storage:
         """PUT under a condition; whether it held. Two that came at once (409) are told to try again."""
         for _ in range(_RETRIES):
             try:
-                self._fs.pipe_file(self._full(path), data, **condition, **self._single_put())
+                self._fs.pipe_file(self._full(path), data, **condition, **self._put_options(path))
             except FileExistsError:
                 return False
             except OSError as error:
@@ -337,8 +338,13 @@ class Storage:
     def _read_ahead(self) -> dict[str, Any]:
         return {} if self.is_local else {"cache_type": "readahead", "block_size": 2**20}
 
-    def _single_put(self) -> dict[str, Any]:
-        return {"chunksize": _SINGLE_PUT_BYTES // 2} if self._uri.startswith(("s3://", "s3a://")) else {}
+    def _put_options(self, path: str) -> dict[str, Any]:
+        """One PUT on S3, with the type that a browser needs to show a file instead of saving it."""
+        if not self._uri.startswith(("s3://", "s3a://")):
+            return {}
+        content_type = mimetypes.guess_type(path)[0]
+        options: dict[str, Any] = {"chunksize": _SINGLE_PUT_BYTES // 2}
+        return options if content_type is None else {**options, "ContentType": content_type}
 
     def _file_info(self, entry: dict[str, Any]) -> FileInfo:
         if self.is_local:

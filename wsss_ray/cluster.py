@@ -12,6 +12,9 @@ import ray
 from ray._private import ray_constants
 
 from wsss_ray.config import RayConfig
+from wsss_ray.data.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 WORKER_ENVIRONMENT = {
     # glibc keeps large tensors' pages: without this, a third of SAM's time on a CPU is page faults.
@@ -79,6 +82,12 @@ def connect(config: RayConfig) -> Iterator[Resources]:
     finally:
         if started:
             ray.shutdown()
+
+
+def warn_of_local_paths(resources: Resources, *places: Storage) -> None:
+    """Say so where several nodes are to read or write a path that each would look for on its own disk."""
+    if resources.nodes > 1 and any(place.is_local for place in places):
+        logger.warning("%d nodes: local paths must be on storage that all of them share.", resources.nodes)
 
 
 def _keep_to_loopback() -> None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wsss_ray.cluster import connect
+from wsss_ray.cluster import connect, warn_of_local_paths
 from wsss_ray.config import ExportConfig
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
@@ -153,8 +153,7 @@ def _write_units(export: Export, todo: Sequence[Slot], config: ExportConfig) -> 
     )
     progress = Progress(total=total, done=done, every_seconds=config.status_seconds)
     with connect(config.ray) as resources:
-        if resources.nodes > 1 and (export.output.is_local or export.run.labels.is_local or export.run.images.is_local):
-            _LOG.warning("%d nodes: local paths must be on storage that all of them share.", resources.nodes)
+        warn_of_local_paths(resources, export.output, export.run.labels, export.run.images)
         with progress.printing():
             for _, report in map_units(units, export.writer, config=config.ray, resources=resources):
                 progress.add(report)

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources, connect
+from wsss_ray.cluster import Resources, connect, warn_of_local_paths
 from wsss_ray.config import LabelConfig
 from wsss_ray.data.shards import ShardSet, Unit, check_label_space, read_label_counts, read_labels, read_shard_set
 from wsss_ray.data.storage import Storage
@@ -82,6 +82,7 @@ def _find_work(job: _Run, *, has_gpus: bool) -> tuple[list[Unit], tuple[Task, ..
 
 def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resources: Resources) -> dict[str, Any]:
     config = job.config
+    warn_of_local_paths(resources, job.images, job.output)
     done = sum(unit.rows for unit in finished)
     stages = stage_specs(config, job.classes, job.shards, resources)
     plan = Plan(config=config, classes=job.classes, shards=job.shards, done=done, tasks=tasks, stages=stages)

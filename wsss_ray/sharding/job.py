@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources, connect
+from wsss_ray.cluster import Resources, connect, warn_of_local_paths
 from wsss_ray.config import ShardConfig
 from wsss_ray.data.images import ExifRule
 from wsss_ray.data.shards import REJECTED_FILE
@@ -32,7 +31,6 @@ _PROBES = 2
 _ROUNDS = 3
 """Times that a shard is tried again after its process died, and Ray's own retry too."""
 _DEATHS = (WorkerCrashedError, OutOfMemoryError, NodeDiedError)
-_LOG = logging.getLogger(__name__)
 
 
 def run(config: ShardConfig) -> Summary:
@@ -118,8 +116,7 @@ def _write_missing(
 def _check_cluster(config: ShardConfig, listing: Listing, output: Storage, resources: Resources) -> None:
     if resources.cpus < 1 and not config.ray.wait_for_nodes:
         raise ValueError("the cluster has no core: add a node, or give --ray.wait-for-nodes for an autoscaler's.")
-    if resources.nodes > 1 and (listing.images.is_local or output.is_local):
-        _LOG.warning("%d nodes: local paths must be on storage that all of them share.", resources.nodes)
+    warn_of_local_paths(resources, listing.images, output)
 
 
 @ray.remote(num_cpus=1, max_retries=1)

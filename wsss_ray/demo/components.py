@@ -26,6 +26,7 @@ from wsss_ray.models.results import Detections
 from wsss_ray.models.segmenter import Segmenter
 
 MATCH_IOU = 0.5
+DEFAULT_PAINT = FusionConfig().paint
 
 
 def measure_segmenter(scenes: Sequence[Scene], segmenter: Segmenter) -> dict[str, float]:
@@ -53,7 +54,7 @@ def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> di
 
 
 def measure_chain(
-    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: Segmenter, *, paint: Paint = FusionConfig().paint
+    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: Segmenter, *, paint: Paint = DEFAULT_PAINT
 ) -> dict[str, float]:
     """mIoU over classes and background of the label maps made from detections; and every class's IoU."""
     return _mious(scenes, found, segmenter, paint=paint)

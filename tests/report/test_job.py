@@ -1,0 +1,122 @@
+"""The report job: the files it leaves, again and elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import boto3
+import pytest
+from conftest import S3Server
+from galleries import HOSTILE, Gallery, made_images
+from made_runs import write_run
+
+from wsss_ray import report
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import Resources
+from wsss_ray.config import ReportConfig
+from wsss_ray.data.storage import Storage
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def shown(root: Path) -> list[str]:
+    rows = (root / "data/index.js").read_text().partition("gallery.images = ")[2].rstrip(";\n")
+    return [row[0] for row in json.loads(rows)]
+
+
+def test_the_folder_holds_every_picture_once(gallery: Gallery) -> None:
+    names = set(files(gallery.path))
+    ids = [image.image_id for image in made_images()]
+    assert shown(gallery.path) == ids
+    assert {f"photos/{image_id}.jpg" for image_id in ids} <= names
+    assert {f"thumbnails/{image_id}.jpg" for image_id in ids} <= names
+    assert {name for name in names if name.startswith("labels/")} == {f"labels/{i}.png" for i in ids if i != "broken"}
+    assert {name for name in names if name.startswith("truths/")} == {f"truths/cat_{index}.png" for index in range(9)}
+    assert {name for name in names if name.startswith("pages/")} == {f"pages/page-000{page}.html" for page in (1, 2, 3)}
+    assert len([name for name in names if name.startswith("data/units/")]) == 5
+
+
+def test_pages_refer_to_files_of_the_folder_alone(gallery: Gallery) -> None:
+    for name, data in files(gallery.path).items():
+        if name.endswith(".html"):
+            text = data.decode()
+            folder = (gallery.path / name).parent
+            assert re.search(r'Content-Security-Policy" content="default-src \'none\';', text)
+            assert HOSTILE not in text
+            assert " style=" not in text
+            for link in re.findall(r'(?:src|href)="([^"]*)"', text):
+                assert not re.match(r"[a-z]+:|//", link), link
+                path, _, _ = link.partition("#")
+                assert not path or (folder / path).resolve().is_file(), (name, link)
+
+
+def test_a_second_run_leaves_the_same_files(gallery: Gallery, local_ray: Resources) -> None:
+    before = files(gallery.path)
+    report.run(gallery.config)
+    assert files(gallery.path) == before
+
+
+def test_a_sample_in_the_same_folder_retires_the_pages_behind_it(
+    gallery: Gallery, tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(gallery.config, output=str(tmp_path / "site"), audit=None, images_per_page=3)
+    report.run(dataclasses.replace(config, sample=8))
+    first = shown(tmp_path / "site")
+    assert len(first) == 8
+    assert "A sample of 8 of 13" in (tmp_path / "site/index.html").read_text()
+    report.run(dataclasses.replace(config, sample=4, seed=1))
+    second = shown(tmp_path / "site")
+    assert len(second) == 4
+    everything = [image.image_id for image in made_images()]
+    assert second == sorted(second, key=everything.index)
+    assert "Images 4 to 4 of 4" in (tmp_path / "site/pages/page-0002.html").read_text()
+    assert "No such page" in (tmp_path / "site/pages/page-0003.html").read_text()
+    assert "gallery of 4 images" in capsys.readouterr().out
+
+
+def test_predictions_and_no_truth_or_audit(tmp_path: Path, local_ray: Resources) -> None:
+    classes = ClassSet.load("voc")
+    images = [
+        dataclasses.replace(image, instances=None, truth=None, tags=[tag for tag in image.tags if tag != HOSTILE])
+        for image in made_images()[:2]
+    ]
+    write_run(Storage(str(tmp_path / "images")), Storage(str(tmp_path / "run")), [images], classes=classes)
+    output = tmp_path / "site"
+    report.run(ReportConfig(labels=str(tmp_path / "run"), images=str(tmp_path / "images"), output=str(output)))
+    (details,) = (output / "data/units").iterdir()
+    assert '"boxes":null' in details.read_text()
+    overview = (output / "index.html").read_text()
+    assert "Agreement with the truth" not in overview
+    assert 'id="audit"' not in overview
+
+
+def test_from_and_to_s3_with_types_that_a_browser_shows(s3: S3Server, local_ray: Resources) -> None:
+    images, labels = Storage(s3.uri("report/images"), s3.config), Storage(s3.uri("report/run"), s3.config)
+    made = [dataclasses.replace(image, tags=[]) for image in made_images()[:2]]
+    write_run(images, labels, [made], classes=ClassSet.load("voc"))
+    output = Storage(s3.uri("report/site"), s3.config)
+    report.run(ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config))
+    assert list(output.list("thumbnails")) == ["cat_0.jpg", "cat_1.jpg"]
+    client = boto3.client("s3", endpoint_url=s3.endpoint_url)
+    types = {
+        name: client.head_object(Bucket=s3.bucket, Key=f"report/site/{name}")["ContentType"]
+        for name in ("index.html", "static/gallery.css", "static/gallery.js", "photos/cat_0.jpg", "labels/cat_0.png")
+    }
+    assert list(types.values()) == ["text/html", "text/css", "text/javascript", "image/jpeg", "image/png"]
+
+
+def test_folders_of_something_else_are_left_alone(gallery: Gallery, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("a home page")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no gallery of this job"):
+            report.run(dataclasses.replace(gallery.config, output=str(tmp_path)))
+    assert files(tmp_path) == {"index.html": b"a home page"}
+    with pytest.raises(ValueError, match="directory of a run"):
+        report.run(dataclasses.replace(gallery.config, output=gallery.config.labels))
+    with pytest.raises(ValueError, match=r"no audit\.json"):
+        report.run(dataclasses.replace(gallery.config, output=str(tmp_path / "new"), audit=str(tmp_path)))

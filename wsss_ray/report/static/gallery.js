@@ -1,0 +1,495 @@
+// The gallery's pages with filters, sorting, a viewer and the keyboard. Opens from disk: data comes as scripts
+// (data/index.js, data/units/*.js), never by fetch. Whatever comes from data goes to the page as text, never as markup.
+"use strict";
+
+(() => {
+  const root = document.documentElement.dataset.root;
+  const find = (selector) => document.querySelector(selector);
+  const tools = find("#tools");
+  const field = tools.elements;
+  const cards = find("#cards");
+  const viewer = find("#viewer");
+  const PHOTO = 1, LABEL = 2, TRUTH = 4;
+  const KEYS = ["class", "has", "status", "reason", "sort", "find"];
+  const VIEW_TYPES = ["checkbox", "range"];
+  const MANY_BOXES = 8;
+
+  const images = gallery.images.map((row, order) => {
+    const image = { order };
+    gallery.fields.forEach((name, place) => { image[name] = row[place]; });
+    image.labelled = new Map(pairs(image.shares));
+    image.classIou = new Map(pairs(image.classIou));
+    return image;
+  });
+  const byId = new Map(images.map((image) => [image.id, image]));
+  const hasTruth = images.some((image) => image.files & TRUTH);
+
+  let page = Number(location.pathname.match(/page-(\d+)\.html$/)?.[1] ?? 1);
+  let chosen = images;
+  let opened = null;
+
+  // Small helpers
+
+  function pairs(flat) {
+    const result = [];
+    for (let place = 0; place < flat.length; place += 2) result.push([flat[place], flat[place + 1]]);
+    return result;
+  }
+
+  function make(tag, properties, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(properties ?? {})) {
+      if (name in element && name !== "role") element[name] = value;
+      else element.setAttribute(name, value);
+    }
+    element.append(...children.filter((child) => child !== null));
+    return element;
+  }
+
+  function draw(tag, attributes) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  }
+
+  const count = (number) => number.toLocaleString("en");
+  const percent = (share) => `${Math.round(100 * share)}%`;
+  const words = (kind) => kind.replaceAll("_", " ");
+  const className = (place) => (place < 0 ? "background" : gallery.classes[place]);
+
+  // Details of a unit's images: a script of their own, loaded when first needed.
+
+  const loading = new Map();
+
+  function details(image) {
+    const name = gallery.units[image.unit];
+    if (!loading.has(name)) {
+      loading.set(name, new Promise((resolve, reject) => {
+        const script = make("script", { src: `${root}data/units/${name}.js` });
+        script.onload = () => resolve(galleryUnits[name]);
+        script.onerror = () => reject(new Error(`data/units/${name}.js cannot be loaded`));
+        document.head.append(script);
+      }));
+    }
+    return loading.get(name).then((unit) => unit[image.id]);
+  }
+
+  // Which images, in which order
+
+  function choose() {
+    const wanted = field.class.value === "" ? null : Number(field.class.value);
+    const has = field.has.value;
+    const status = field.status.value === "" ? null : Number(field.status.value);
+    const reason = field.reason.value;
+    const text = field.find.value.trim().toLowerCase();
+
+    const inSet = {
+      "": (image, place) => image.tags.includes(place) || image.labelled.has(place),
+      tagged: (image, place) => image.tags.includes(place),
+      found: (image, place) => image.tags.includes(place) && !image.missed.includes(place),
+      missed: (image, place) => image.missed.includes(place),
+      labelled: (image, place) => image.labelled.has(place),
+    }[has];
+    const some = {
+      "": () => true,
+      tagged: (image) => image.tags.length > 0,
+      found: (image) => image.tags.length > image.missed.length,
+      missed: (image) => image.missed.length > 0,
+      labelled: (image) => image.labelled.size > 0,
+    }[has];
+
+    chosen = images.filter((image) =>
+      (wanted === null ? some(image) : inSet(image, wanted))
+      && (status === null || image.status === status)
+      && (reason === "" || (reason === "any" ? image.reasons.length > 0 : image.reasons.includes(Number(reason))))
+      && (text === "" || image.id.toLowerCase().includes(text)));
+
+    const iou = (image) => (wanted === null ? image.iou : image.classIou.get(wanted) ?? null);
+    const keys = {
+      rank: (image) => image.rank,
+      iou,
+      "iou-high": (image) => (iou(image) === null ? null : -iou(image)),
+      boxes: (image) => (image.boxes === null ? null : -image.boxes),
+    };
+    const key = keys[field.sort.value];
+    if (key) {
+      const last = (value) => (value === null ? Infinity : value);
+      chosen.sort((one, other) => (last(key(one)) - last(key(other)) || 0) || one.order - other.order);
+    } else if (field.sort.value === "id") {
+      chosen.sort((one, other) => (one.id < other.id ? -1 : one.id > other.id ? 1 : 0));
+    }
+  }
+
+  const pageCount = () => Math.max(1, Math.ceil(chosen.length / gallery.perPage));
+
+  // Pictures
+
+  function labelText(image) {
+    const shares = [...image.labelled].map(([place, share]) => `${className(place)} ${percent(share / 1000)}`);
+    return `Label: ${shares.join(", ") || "background alone"}`;
+  }
+
+  function picture(image, kind, folder) {
+    const frame = make("span", { className: kind === "truth" ? "picture truth" : "picture" });
+    const add = (className, src, alt) => {
+      const size = { width: image.width, height: image.height, loading: "lazy", decoding: "async" };
+      const shown = make("img", { className, alt, ...size });
+      shown.src = root + src;  // after `loading`, which must be known before the picture is asked for
+      frame.append(shown);
+    };
+    if (image.files & PHOTO) add("photo", `${folder}/${image.id}.jpg`, kind === "truth" ? "" : `Photo ${image.id}`);
+    else frame.classList.add("none");
+    if (kind === "truth") add("overlay", `truths/${image.id}.png`, "Truth");
+    else if (image.files & LABEL) add("overlay", `labels/${image.id}.png`, labelText(image));
+    return frame;
+  }
+
+  function rectangle(kind, [left, top, right, bottom]) {
+    const size = { width: Math.max(0, right - left), height: Math.max(0, bottom - top) };
+    return draw("rect", { class: kind, x: left, y: top, ...size });
+  }
+
+  // Boxes as outlines; with `names` also what they are, or their numbers in the list where names would hide the picture.
+  function drawBoxes(frame, image, detail, { names }) {
+    const boxes = detail.boxes ?? [];
+    const layer = draw("svg", { class: "boxes", viewBox: `0 0 ${image.width} ${image.height}`, "aria-hidden": "true" });
+    const group = (kind, corners) => {
+      const both = draw("g", {});
+      both.append(rectangle(`${kind} edge`, corners), rectangle(kind, corners));
+      layer.append(both);
+    };
+    for (const [place, , , , ...corners] of boxes) group(`class-${place}`, corners);
+    if (names) for (const [, , , ...corners] of detail.places) group("place", corners);
+    frame.append(layer);
+    if (!names) return;
+    boxes.forEach(([place, , score, , left, top], number) => {
+      const text = boxes.length > MANY_BOXES ? `${number + 1}` : `${className(place)} ${score.toFixed(2)}`;
+      const name = make("span", { className: `box-name class-${place}` }, text);
+      name.setAttribute("aria-hidden", "true");  // the list beside the picture says it in order
+      name.style.left = `${Math.min(94, Math.max(0, 100 * left / image.width))}%`;
+      name.style.top = `${Math.min(94, Math.max(0, 100 * top / image.height))}%`;
+      frame.append(name);
+    });
+  }
+
+  function boxTable(frame, detail) {
+    const buttons = detail.boxes.map((box, number) => make("button", {
+      type: "button", "aria-pressed": "false", "aria-label": `Show box ${number + 1} alone`, onclick: () => alone(number),
+    }, `${number + 1}`));
+    const alone = (number) => {
+      const on = buttons[number].getAttribute("aria-pressed") !== "true";
+      frame.classList.toggle("one-box", on);
+      const shown = (element, place) => element.classList.toggle("shown", on && place === number);
+      frame.querySelectorAll(".box-name").forEach(shown);
+      frame.querySelectorAll(".boxes g").forEach(shown);
+      buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(on && place === number)));
+    };
+    const rows = detail.boxes.map(([place, phrase, score, maskScore], number) => {
+      const name = className(place);
+      return [buttons[number], phrase === name ? name : `${name} (“${phrase}”)`, score.toFixed(2), maskScore.toFixed(2)];
+    });
+    return table(["Box", "Class", "Score", "Mask quality"], rows, 2);
+  }
+
+  // Cards
+
+  function tagList(image) {
+    return make("ul", { className: "tags", "aria-label": "Tags" }, ...image.tags.map((place) => {
+      const state = image.missed.includes(place) ? "missed" : "found";
+      return make("li", { className: `${state} class-${place}` }, className(place),
+        make("span", { className: "visually-hidden" }, ` ${state}`));
+    }));
+  }
+
+  function facts(image) {
+    const wanted = field.class.value === "" ? null : Number(field.class.value);
+    const status = gallery.statuses[image.status];
+    const parts = [make("span", { className: `status ${status}` }, words(status))];
+    const add = (text) => parts.push(make("span", null, text));
+    if (wanted !== null && image.classIou.has(wanted)) {
+      add(`${className(wanted)} IoU ${percent(image.classIou.get(wanted))}`);
+    } else if (image.iou !== null) add(`IoU ${percent(image.iou)}`);
+    if (image.rank !== null) add(`audit rank ${count(image.rank)}`);
+    if (image.boxes !== null) add(image.boxes === 1 ? "1 box" : `${count(image.boxes)} boxes`);
+    return make("p", { className: "facts" }, ...parts);
+  }
+
+  function card(image) {
+    const label = picture(image, "label", "thumbnails");
+    const link = make("a", { className: "pictures", href: `#${stateWith({ image: image.id })}` }, label);
+    if (image.files & TRUTH) {
+      const truth = picture(image, "truth", "thumbnails");
+      truth.append(make("span", { className: "caption" }, "truth"));
+      link.append(truth);
+    }
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      open(image);
+    });
+    const article = make("article", null, link, make("h2", null, image.id), facts(image));
+    if (image.tags.length) article.append(tagList(image));
+    details(image).then((detail) => {
+      drawBoxes(label, image, detail, { names: false });
+      for (const text of detail.problems) article.append(make("p", { className: "problem" }, text));
+    }).catch(report);
+    return make("li", { className: "card", id: `image-${image.id}` }, article);
+  }
+
+  function report(error) {
+    find("#result").textContent = `The gallery is incomplete: ${error.message}.`;
+  }
+
+  function render() {
+    page = Math.min(Math.max(1, page), pageCount());
+    const first = (page - 1) * gallery.perPage;
+    const shown = chosen.slice(first, first + gallery.perPage);
+    cards.replaceChildren(...shown.map(card));
+    cards.classList.toggle("pairs", hasTruth);
+    if (!shown.length) cards.append(make("li", { className: "empty" }, "No image matches. Reset shows all again."));
+    const of = chosen.length === images.length ? "" : ` (${count(images.length)} without filters)`;
+    find("#result").textContent = shown.length
+      ? `Images ${count(first + 1)} to ${count(first + shown.length)} of ${count(chosen.length)}${of}`
+      : `No image matches${of}`;
+    renderPages();
+  }
+
+  function renderPages() {
+    const last = pageCount();
+    const item = (text, to, enabled) => make("li", null, make("button", {
+      type: "button", disabled: !enabled, onclick: () => goTo(to), "data-to": text.toLowerCase(),
+    }, text));
+    const number = make("input", { type: "number", min: 1, max: last, value: page, "aria-label": "Page" });
+    number.addEventListener("change", () => goTo(Number(number.value) || 1));
+    const focused = document.activeElement?.dataset?.to;
+    find("#pages ul").replaceChildren(
+      item("First", 1, page > 1),
+      item("Previous", page - 1, page > 1),
+      make("li", { className: "here" }, "Page ", number, ` of ${count(last)}`),
+      item("Next", page + 1, page < last),
+      item("Last", last, page < last),
+    );
+    if (focused) find(`#pages [data-to="${focused}"]`)?.focus();
+  }
+
+  function goTo(number) {
+    page = number;
+    save();
+    render();
+    window.scrollTo(0, 0);
+  }
+
+  // Viewer
+
+  function open(image) {
+    opened = image;
+    const place = chosen.indexOf(image);
+    if (place >= 0 && Math.floor(place / gallery.perPage) + 1 !== page) {
+      page = Math.floor(place / gallery.perPage) + 1;
+      render();
+    }
+    find("#viewer-title").textContent = image.id;
+    find("#viewer-place").textContent = place < 0 ? "" : `${count(place + 1)} of ${count(chosen.length)}`;
+    find("#viewer-previous").disabled = place <= 0;
+    find("#viewer-next").disabled = place < 0 || place === chosen.length - 1;
+    const figures = [figure(image, "label", "Label")];
+    if (image.files & TRUTH) figures.push(figure(image, "truth", "Truth"));
+    find("#viewer-pictures").replaceChildren(...figures);
+    find("#viewer-facts").replaceChildren(facts(image));
+    for (const part of [".viewer-body", "#viewer-pictures", "#viewer-facts"]) find(part).scrollTop = 0;
+    if (!viewer.open) viewer.showModal();
+    layOut();
+    save();
+    details(image).then((detail) => {
+      if (opened !== image) return;
+      const frame = figures[0].firstChild;
+      drawBoxes(frame, image, detail, { names: true });
+      find("#viewer-facts").append(...facetsOf(image, detail, frame));
+    }).catch(report);
+  }
+
+  function figure(image, kind, caption) {
+    const frame = picture(image, kind, "photos");
+    frame.style.display = "block";
+    frame.style.aspectRatio = `${image.width} / ${image.height}`;
+    return make("figure", { className: kind === "truth" ? "truth" : "" }, frame, make("figcaption", null, caption));
+  }
+
+  // Label and truth side by side or one above the other: whichever shows them larger.
+  function layOut() {
+    if (!opened) return;
+    const pictures = find("#viewer-pictures");
+    const frames = [...pictures.querySelectorAll(".picture")].filter((frame) => frame.getClientRects().length);
+    const style = getComputedStyle(pictures);
+    const width = pictures.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const height = pictures.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+    const [gap, caption] = [12, 28];
+    const times = frames.length;
+    const scale = (across, down) => Math.min(
+      (width - gap * (across - 1)) / across / opened.width,
+      (height - gap * (down - 1) - caption * down) / down / opened.height,
+    );
+    const narrow = matchMedia("(max-width: 45rem)").matches;
+    pictures.classList.toggle("stacked", scale(1, times) > scale(times, 1));
+    const best = Math.max(scale(1, times), scale(times, 1));
+    for (const frame of frames) frame.style.width = narrow ? "100%" : `${Math.max(80, Math.floor(best * opened.width))}px`;
+  }
+
+  function table(heads, rows, numbersFrom) {
+    const cell = (tag, text, place) => make(tag, { className: place >= numbersFrom ? "number" : "" }, text);
+    return make("table", null,
+      make("thead", null, make("tr", null, ...heads.map((head, place) => cell("th", head, place)))),
+      make("tbody", null, ...rows.map((row) => make("tr", null, ...row.map((text, place) => cell("td", text, place))))));
+  }
+
+  function facetsOf(image, detail, frame) {
+    const list = (texts) => make("ul", null, ...texts.map((text) => make("li", null, text)));
+    const parts = [make("p", { className: "muted" }, `${image.width} × ${image.height} pixels`)];
+    if (detail.problems.length) parts.push(make("h3", null, "Problems"), list(detail.problems));
+    if (image.tags.length) parts.push(make("h3", null, "Tags"), tagList(image));
+    else parts.push(make("p", { className: "muted" }, "No tags."));
+    if (detail.reasons.length) parts.push(make("h3", null, "Audit"), list(detail.reasons.map(([, text]) => text)));
+    if (detail.places.length) {
+      const says = { sam_only: "SAM", truth_only: "the truth" };
+      const text = ([name, kind, other]) => `${says[kind]} says ${name}, the other ${other}`;
+      parts.push(make("h3", null, "Human label to check (dashed)"), list(detail.places.map(text)));
+    }
+    const places = new Set([...image.labelled.keys(), ...image.classIou.keys()]);
+    if (places.size) {
+      const rows = [...places].map((place) => [
+        className(place),
+        `${((image.labelled.get(place) ?? 0) / 10).toFixed(1)}%`,
+        ...(hasTruth ? [image.classIou.has(place) ? percent(image.classIou.get(place)) : "–"] : []),
+      ]);
+      parts.push(make("h3", null, "Label"), table(hasTruth ? ["Class", "Share", "IoU"] : ["Class", "Share"], rows, 1));
+    }
+    if (detail.boxes?.length) {
+      parts.push(make("h3", null, "Boxes"), boxTable(frame, detail));
+    } else {
+      parts.push(make("p", { className: "muted" }, detail.boxes ? "No boxes." : "No boxes: these are predictions."));
+    }
+    return parts;
+  }
+
+  function step(by) {
+    const next = chosen[chosen.indexOf(opened) + by];
+    if (opened && next) open(next);
+  }
+
+  viewer.addEventListener("close", () => {
+    const link = opened && document.getElementById(`image-${opened.id}`)?.querySelector("a");
+    opened = null;
+    save();
+    link?.focus();
+  });
+  viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
+  find("#viewer-close").onclick = () => viewer.close();
+  find("#viewer-previous").onclick = () => step(-1);
+  find("#viewer-next").onclick = () => step(1);
+
+  // The state lives in the address, so that a view can be linked to. Classes, statuses and reasons go by name.
+
+  const names = {
+    class: gallery.classes, status: gallery.statuses, reason: gallery.kinds,
+  };
+
+  function stateWith(more) {
+    const state = new URLSearchParams();
+    for (const key of KEYS) {
+      const value = field[key].value;
+      if (value) state.set(key, names[key]?.[Number(value)] ?? value);
+    }
+    if (page > 1) state.set("page", page);
+    for (const [key, value] of Object.entries(more)) state.set(key, value);
+    return state;
+  }
+
+  function save() {
+    const state = stateWith(opened ? { image: opened.id } : {}).toString();
+    history.replaceState(null, "", state || page > 1 ? `#${state}` : "#page=1");
+  }
+
+  function load() {
+    const state = new URLSearchParams(location.hash.slice(1));
+    for (const key of KEYS) {
+      const value = state.get(key) ?? "";
+      const place = names[key]?.indexOf(value) ?? -1;
+      field[key].value = place >= 0 ? place : value;
+      if (field[key].value === "" && field[key].options) field[key].selectedIndex = 0;
+    }
+    if (state.has("page")) page = Number(state.get("page")) || 1;
+    else if (location.hash) page = 1;
+    choose();
+    render();
+    const image = byId.get(state.get("image"));
+    if (image) open(image);
+    else if (viewer.open) viewer.close();
+  }
+
+  // Controls
+
+  function fill(select, texts) {
+    texts.forEach((text, place) => select.append(make("option", { value: String(place) }, text)));
+  }
+
+  fill(field.class, gallery.classes);
+  fill(field.status, gallery.statuses.map(words));
+  fill(field.reason, gallery.kinds.map(words));
+  find("#reason-field").hidden = !gallery.audited;
+  find("#truth-field").hidden = !hasTruth;
+  const unusable = { rank: !gallery.audited, iou: !hasTruth, "iou-high": !hasTruth };
+  for (const option of [...field.sort.options]) if (unusable[option.value]) option.remove();
+
+  function show() {
+    for (const name of ["label", "boxes", "truth"]) document.body.classList.toggle(`no-${name}`, !field[name].checked);
+    document.documentElement.style.setProperty("--label-opacity", field.opacity.value / 100);
+    layOut();
+  }
+
+  tools.addEventListener("submit", (event) => event.preventDefault());
+  function changed(event) {
+    const chosenFrom = event.target.matches("select");
+    if (chosenFrom !== (event.type === "change")) return;  // a choice is told once it is made, all else as it goes
+    if (VIEW_TYPES.includes(event.target.type)) show();
+    else {
+      page = 1;
+      choose();
+      save();
+      render();
+    }
+  }
+
+  tools.addEventListener("change", changed);
+  tools.addEventListener("input", changed);
+  tools.addEventListener("reset", () => setTimeout(() => {
+    page = 1;
+    show();
+    choose();
+    save();
+    render();
+  }));
+  window.addEventListener("hashchange", load);
+  window.addEventListener("resize", layOut);
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const typing = event.target.matches("select, input:not([type=checkbox]), textarea");
+    if (typing) return;
+    const toggles = { l: "label", b: "boxes", t: "truth" };
+    if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+      const by = event.key === "ArrowLeft" ? -1 : 1;
+      if (viewer.open) step(by);
+      else if (page + by >= 1 && page + by <= pageCount()) goTo(page + by);
+      event.preventDefault();
+    } else if (toggles[event.key]) {
+      field[toggles[event.key]].checked = !field[toggles[event.key]].checked;
+      show();
+    } else if (event.key === "/" && !viewer.open) {
+      field.find.focus();
+      event.preventDefault();
+    }
+  });
+
+  tools.hidden = false;
+  show();
+  load();
+})();

@@ -1,0 +1,203 @@
+"""The gallery's part of one unit, made where the unit is read: the pictures of its images, and what their cards say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.data.images import ImageError, decode_image
+from wsss_ray.data.shards import Unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.evaluation.metrics import ClassIndex, count_pixels, headline, score
+from wsss_ray.label_run import label_of, read_joined, truth_of
+from wsss_ray.report.pictures import Overlay, encode_photo
+
+_WRITERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A box to draw."""
+
+    class_index: int
+    phrase: str
+    score: float
+    mask_score: float
+    corners: tuple[float, float, float, float]
+    """XYXY pixels of the image."""
+
+    @property
+    def width(self) -> float:
+        """In pixels, not negative."""
+        return round(max(0.0, self.corners[2] - self.corners[0]), 1)
+
+    @property
+    def height(self) -> float:
+        """In pixels, not negative."""
+        return round(max(0.0, self.corners[3] - self.corners[1]), 1)
+
+
+@dataclass(kw_only=True)
+class Card:
+    """What the driver hears of an image: enough for its card and for the index."""
+
+    image_id: str
+    unit: str
+    height: int
+    width: int
+    status: str
+    tags: list[int]
+    """Index in the class set, as everywhere in the gallery."""
+    missed: list[int]
+    """Tags without a pixel in the label; without a label all of them."""
+    shares: list[tuple[int, float]] = field(default_factory=list)
+    """Classes of the label and their share of the image, the largest first."""
+    boxes: list[Box] | None = None
+    """None where the run has none: a prediction."""
+    has_photo: bool = False
+    has_label: bool = False
+    has_truth: bool = False
+    iou: float | None = None
+    """Mean IoU of the image over the classes in its truth, background included."""
+    class_iou: list[tuple[int, float]] = field(default_factory=list)
+    """IoU of each class in truth or label; 0 where only one of them has it."""
+    problems: list[str] = field(default_factory=list)
+    """Why the image failed, or what of it cannot be shown."""
+    rank: int | None = None
+    """In the audit's list."""
+    reasons: list[dict[str, Any]] = field(default_factory=list)
+    """Of the audit."""
+    places: list[dict[str, Any]] = field(default_factory=list)
+    """Of the audit against the truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitReporter:
+    """Makes a unit's part of the gallery. It is pickled to the tasks."""
+
+    images: Storage
+    """Folder of the image shards."""
+    labels: Storage
+    """Run directory."""
+    output: Storage
+    """The gallery."""
+    classes: ClassSet
+    thumbnail: int
+    picture: int
+    chosen: Mapping[str, Sequence[int]] | None
+    """Rows to show by name of the unit; None: all."""
+
+    def __call__(self, unit: Unit) -> list[Card]:
+        """Write the unit's pictures; one decoded image in memory at a time."""
+        rows = None if self.chosen is None else frozenset(self.chosen[unit.name])
+        columns = ["image", "height", "width", "truth"]
+        cards = []
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            for index, (image, label) in enumerate(read_joined(self.images, self.labels, unit, columns=columns)):
+                if rows is None or index in rows:
+                    card, files = self._show(unit, image, label)
+                    for _ in pool.map(lambda item: self.output.write(*item), files.items()):
+                        pass
+                    cards.append(card)
+        return cards
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.classes.names)}
+
+    @cached_property
+    def _overlay(self) -> Overlay:
+        return Overlay(self.classes)
+
+    def _show(self, unit: Unit, image: dict[str, Any], row: dict[str, Any]) -> tuple[Card, dict[str, bytes]]:
+        """The card of an image and its files by path."""
+        tags = [self._places[name] for name in row["tags"]]
+        card = Card(
+            image_id=row["image_id"],
+            unit=unit.name,
+            height=row["height"],
+            width=row["width"],
+            status=row["status"],
+            tags=tags,
+            missed=tags,
+        )
+        if row["error"]:
+            card.problems.append(row["error"])
+        if row["instances"] is not None:
+            card.boxes = [box for entry in row["instances"] if (box := self._box(entry)) is not None]
+        files = self._add_photo(unit, image, card)
+        label = self._add_label(row, card, files)
+        self._add_truth(image, label, card, files)
+        return card, files
+
+    def _box(self, entry: Mapping[str, Any]) -> Box | None:
+        known = self.classes.by_id.get(entry["class_id"])
+        if known is None or not np.isfinite([entry["score"], entry["mask_score"], *entry["box"]]).all():
+            return None
+        left, top, right, bottom = (round(value, 1) for value in entry["box"])
+        return Box(
+            class_index=self._places[known.name],
+            phrase=entry["phrase"],
+            score=round(entry["score"], 3),
+            mask_score=round(entry["mask_score"], 3),
+            corners=(left, top, right, bottom),
+        )
+
+    def _add_photo(self, unit: Unit, image: dict[str, Any], card: Card) -> dict[str, bytes]:
+        try:
+            pixels = decode_image(image["image"], exif=unit.exif, max_pixels=card.height * card.width)
+        except ImageError as error:
+            card.problems.append(f"the photo cannot be shown: {error}")
+            return {}
+        card.has_photo = True
+        return {
+            f"thumbnails/{card.image_id}.jpg": encode_photo(pixels, self.thumbnail),
+            f"photos/{card.image_id}.jpg": encode_photo(pixels, self.picture),
+        }
+
+    def _add_label(self, row: dict[str, Any], card: Card, files: dict[str, bytes]) -> np.ndarray | None:
+        if row["label"] is None:
+            return None
+        try:
+            label = label_of(row)
+        except ValueError as error:
+            card.problems.append(str(error))
+            return None
+        ids, counts = np.unique(label, return_counts=True)
+        shares = [
+            (self._places[self.classes.by_id[class_id].name], count / label.size)
+            for class_id, count in zip(ids.tolist(), counts.tolist(), strict=True)
+            if class_id in self.classes.by_id
+        ]
+        card.shares = sorted(shares, key=lambda item: -item[1])
+        there = {index for index, _ in shares}
+        card.missed = [index for index in card.tags if index not in there]
+        card.has_label = True
+        files[f"labels/{card.image_id}.png"] = self._overlay.encode(label, self.picture)
+        return label
+
+    def _add_truth(self, image: dict[str, Any], label: np.ndarray | None, card: Card, files: dict[str, bytes]) -> None:
+        try:
+            truth = truth_of(image, self.classes)
+        except ValueError as error:
+            card.problems.append(str(error))
+            return
+        if truth is None:
+            return
+        card.has_truth = True
+        files[f"truths/{card.image_id}.png"] = self._overlay.encode(truth, self.picture)
+        if label is not None:
+            index = ClassIndex.of(self.classes)
+            scores = score(headline(count_pixels(index(truth), index(label), index.count)))
+            card.iou = None if np.isnan(scores.miou) else round(scores.miou, 4)
+            card.class_iou = [
+                (place - 1, round(float(np.nan_to_num(scores.iou[place])), 4))
+                for place in np.flatnonzero(scores.truth + scores.predicted).tolist()
+                if place > 0
+            ]

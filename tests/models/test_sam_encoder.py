@@ -79,3 +79,19 @@ def test_features_are_the_packages(tmp_path: Path, config: dict) -> None:
             expected = package.image_encoder(package.preprocess(pixels))[0]
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
         assert torch.equal(encoder.encode([picture])[0], ours)
+
+
+def test_float16_that_overflows_runs_again_in_float32(tmp_path: Path) -> None:
+    """As on a GPU, where this precision is meant for."""
+    weights = random_models.write_sam(tmp_path, seed=1)
+    half = ImageEncoder(load_sam("tiny", weights), Compute(device=torch.device("cpu"), tier="float16"))
+    picture = np.random.default_rng(0).integers(0, 256, (128, 100, 3), dtype=np.uint8)
+    assert half.encode([picture]).isfinite().all()
+    assert half.float32_fallbacks == 0
+    sam = load_sam("tiny", weights)
+    sam.image_encoder.neck[0].weight.mul_(1e6)  # a norm follows, so that the features stay as they were
+    half = ImageEncoder(sam, Compute(device=torch.device("cpu"), tier="float16"))
+    features = half.encode([picture, picture])
+    assert half.float32_fallbacks == 2
+    expected = ImageEncoder(load_sam("tiny", weights), CPU).encode([picture, picture])
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-3)

@@ -126,6 +126,7 @@ def test_images_without_boxes_are_not_encoded(make: Make, case: Case) -> None:
     segmenter._encoder._sam.image_encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
     none = np.zeros((0, 4), np.float32)
     assert segmenter.segment(case.photos[:2], [none, none]) == [[], []]
+    assert segmenter.segment(case.photos[:1], [[]]) == [[]]
     assert segmenter.segment([], []) == []
     assert encoded == []
     segmenter.segment(case.photos[:2], [none, np.array([[5, 5, 50, 60]], np.float32)])

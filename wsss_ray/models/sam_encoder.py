@@ -60,7 +60,10 @@ class ImageEncoder:
         its company by a single bit.
         """
         if self._compute.device.type == "cpu":
-            return torch.cat([self._encode([picture], self._compute) for picture in pictures])
+            return torch.cat([self._encode_finite([picture]) for picture in pictures])
+        return self._encode_finite(pictures)
+
+    def _encode_finite(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         features = self._encode(pictures, self._compute)
         if self._compute.tier == "float16" and not bool(features.isfinite().all()):
             logger.warning("float16 overflowed in SAM's image encoder: %d images run in float32", len(pictures))

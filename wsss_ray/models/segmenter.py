@@ -178,7 +178,7 @@ def _check_image(index: int, image: NDArray[np.uint8]) -> None:
 
 def _check_boxes(index: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     checked = np.asarray(boxes, np.float32)
-    if checked.size == 0:
+    if checked.shape == (0,):  # of an empty list
         return checked.reshape(0, 4)
     if checked.ndim != 2 or checked.shape[1] != 4:
         raise ValueError(

@@ -68,9 +68,9 @@ MADE = [
         image=photo(1),
         instances=[
             instance(PERSON, FRONT, score=0.9, phrase="person", box=(19.5, 20.25, 61, 50)),
+            instance(DOG, HIDDEN, score=0.5, phrase="dog"),
             instance(DOG, BACK, score=0.4, phrase="dog"),
             instance(PERSON, box(0, 0, 30, 30), score=0.6, phrase="man"),
-            instance(DOG, HIDDEN, score=0.5, phrase="dog"),
             instance(DOG, NOTHING, score=0.45, phrase="dog"),
         ],
     ),

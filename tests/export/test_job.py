@@ -208,6 +208,13 @@ def test_it_runs_on_ray(run: Run, local_ray: Resources, capsys: pytest.CaptureFi
     assert "1 failed" in output
 
 
+def test_a_unit_that_cannot_be_read_ends_the_job(run: Run, local_ray: Resources) -> None:
+    unit = Export.prepare(run.config("voc-test")).todo[1].unit
+    (run.root / "labels" / unit.label_path).write_bytes(b"no Parquet")
+    with pytest.raises(JobError, match=rf"{unit.name}[\s\S]*is not a label file[\s\S]*the same command goes on"):
+        run_job(run.config("voc-test"))
+
+
 def test_it_runs_from_and_to_s3(run: Run, s3) -> None:  # type: ignore[no-untyped-def]
     expected, _ = run.export("yolo-seg", output=str(run.root / "here"))
     bucket = Storage(s3.uri("export"), s3.config)

@@ -62,6 +62,27 @@ def test_pieces_are_joined_where_they_come_nearest() -> None:
     assert (polygon.hole_pixels, polygon.other_pixels, polygon.lost_pixels) == (0, 3, 0)
 
 
+def test_bridges_are_the_shortest_that_join_all() -> None:
+    mask = parse("#....#", "......", "......", "......", ".....#")
+    polygon = trace(mask)
+    assert polygon is not None
+    np.testing.assert_array_equal(
+        fill(polygon.points, mask.shape), parse("######", ".....#", ".....#", ".....#", ".....#")
+    )
+    assert polygon.other_pixels == 7
+
+
+def test_thousands_of_specks_are_one_chain_in_a_moment() -> None:
+    mask = np.zeros((300, 400), np.bool_)
+    mask[::3, ::4] = True
+    polygon = trace(mask)
+    assert polygon is not None
+    assert polygon.pieces == mask.sum() == 10_000
+    # Every bridge is as short as the grid allows: two pixels between rows, three between columns.
+    assert polygon.other_pixels == 100 * 99 * 2 + 99 * 3
+    assert len(polygon.points) == 10_000 + 2 * 9_999
+
+
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, 3.0])
 @pytest.mark.parametrize("seed", range(12))
 def test_what_is_counted_is_what_filling_shows(seed: int, tolerance: float) -> None:

@@ -46,7 +46,7 @@ def test_images_keep_their_bytes_and_failed_ones_are_left_out(run: Run) -> None:
 def test_objects_are_numbered_as_they_were_painted(run: Run) -> None:
     output, summary = run.export("voc")
     expected = np.zeros((HEIGHT, WIDTH), int)
-    expected[box(10, 10, 40, 40)] = 2  # the dog behind, which comes second
+    expected[box(10, 10, 40, 40)] = 2  # the dog behind; the hidden one before it gets no number
     expected[box(0, 0, 30, 30)] = 3
     expected[FRONT] = 1
     np.testing.assert_array_equal(objects_of(output, "overlap.2Fx.20y"), expected)

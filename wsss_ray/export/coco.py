@@ -111,7 +111,7 @@ def _annotation(instance: Instance, category_id: int) -> dict[str, Any]:
     return {
         "category_id": category_id,
         "segmentation": {"size": [instance.height, instance.width], "counts": instance.counts.decode("ascii")},
-        "area": int(coco_mask.area(instance.rle)),
+        "area": instance.area,
         "bbox": [int(value) for value in coco_mask.toBbox(instance.rle)],
         "iscrowd": 0,
         "score": instance.score,

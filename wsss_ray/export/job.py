@@ -154,6 +154,9 @@ def _write_units(export: Export, todo: Sequence[Slot], config: ExportConfig) -> 
     progress = Progress(total=total, done=done, every_seconds=config.status_seconds)
     with connect(config.ray) as resources:
         warn_of_local_paths(resources, export.output, export.run.labels, export.run.images)
-        with progress.printing():
-            for _, report in map_units(units, export.writer, config=config.ray, resources=resources):
-                progress.add(report)
+        try:
+            with progress.printing():
+                for _, report in map_units(units, export.writer, config=config.ray, resources=resources):
+                    progress.add(report)
+        except JobError as error:
+            raise JobError(f"{error}\nFinished units stand; the same command goes on from there.") from error

@@ -3,16 +3,17 @@
 A polygon runs through the centres of the mask's outer pixels, as OpenCV traces and fills it; filled again by
 `cv2.fillPoly`, a mask of one piece without holes is the same pixel for pixel. Holes cannot be told in one polygon and
 are filled. Several pieces are joined by bridges of no width, as ultralytics joins COCO's, which fill as lines of one
-pixel.
+pixel; here they are the shortest that join all pieces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.spatial import Delaunay
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,14 +63,60 @@ def trace(mask: np.ndarray, *, tolerance: float = 0.0) -> Polygon | None:
 
 
 def _join(outlines: Sequence[np.ndarray]) -> np.ndarray:
-    """One closed chain of points through all outlines, the longest first, each joined where it comes nearest.
+    """(M, 2) int32: one closed chain through all outlines, each (n, 2), joined by the shortest bridges there are.
 
     A bridge goes there and back on the same line, so it encloses nothing.
     """
-    first, *others = sorted(outlines, key=lambda outline: (-len(outline), outline.tolist()))
-    joined = first
-    for outline in others:
-        away = joined[:, None].astype(np.int64) - outline[None]
-        here, there = np.unravel_index(np.argmin((away**2).sum(axis=-1)), (len(joined), len(outline)))
-        joined = np.concatenate([joined[: here + 1], outline[there:], outline[: there + 1], joined[here:]])
-    return joined.astype(np.int32)
+    if len(outlines) == 1:
+        return outlines[0].astype(np.int32)
+    points = np.concatenate(outlines).astype(np.int32)
+    # Neighbours in the chain, by index: each outline a circle of its own at first.
+    after, before = list(range(1, len(points) + 1)), list(range(-1, len(points) - 1))
+    end = 0
+    for outline in outlines:
+        start, end = end, end + len(outline)
+        after[end - 1], before[start] = start, end - 1
+    owners = np.repeat(np.arange(len(outlines)), [len(outline) for outline in outlines])
+    copies = list(range(len(points)))
+    for here, there in _bridges(points, owners):
+        # here -> there -> round the other circle -> a copy of there -> a copy of here -> on.
+        there_again, here_again = len(copies), len(copies) + 1
+        copies += [there, here]
+        last, following = before[there], after[here]
+        after[here], before[there] = there, here
+        after[last] = there_again
+        after += [here_again, following]
+        before += [last, there_again]
+        before[following] = here_again
+    chain = [0]
+    while (index := after[chain[-1]]) != 0:
+        chain.append(index)
+    assert len(chain) == len(copies), "the chain passes every corner"
+    return points[np.array(copies)[chain]]
+
+
+def _bridges(points: np.ndarray, owners: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs of indices that join all owners' points in the least length: a minimum spanning tree.
+
+    The shortest connections of points are among the edges of their Delaunay triangulation.
+    """
+    # Three far corners: points in one line have no triangulation of their own.
+    reach = 4 * int(points.max() + 1)
+    corners = np.array([[-reach, -reach], [reach * 3, -reach], [-reach, reach * 3]])
+    triangles = Delaunay(np.concatenate([points, corners])).simplices
+    edges = np.unique(np.sort(triangles[:, [[0, 1], [1, 2], [0, 2]]].reshape(-1, 2), axis=1), axis=0)
+    edges = edges[edges[:, 1] < len(points)]
+    edges = edges[owners[edges[:, 0]] != owners[edges[:, 1]]]
+    lengths = ((points[edges[:, 0]].astype(np.int64) - points[edges[:, 1]]) ** 2).sum(axis=1)
+    groups = list(range(int(owners[-1]) + 1))
+
+    def group_of(owner: int) -> int:
+        while groups[owner] != owner:
+            groups[owner] = owner = groups[groups[owner]]
+        return owner
+
+    for here, there in edges[np.argsort(lengths, kind="stable")].tolist():
+        one, other = group_of(int(owners[here])), group_of(int(owners[there]))
+        if one != other:
+            groups[one] = other
+            yield here, there

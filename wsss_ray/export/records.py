@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.data.images import ImageError
@@ -41,6 +42,11 @@ class Instance:
     def rle(self) -> dict[str, Any]:
         """The mask as pycocotools takes it."""
         return {"size": [self.height, self.width], "counts": self.counts}
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(coco_mask.area(self.rle))
 
     def mask(self) -> np.ndarray:
         """(height, width) bool mask."""

@@ -54,11 +54,10 @@ def paint_segments(record: Record, classes: ClassSet, paint: str) -> Segments:
     assert record.instances is not None, "predictions have no instances"
     label = record.label
     painted = np.zeros(label.shape, np.int32)
-    masks = [instance.mask() for instance in record.instances]
-    for index in _painting_order(record.instances, masks, paint):
-        mask = masks[index]
-        painted[mask & (label == record.instances[index].class_id)] = index + 1
-    first = len(masks) + 1
+    for index in _painting_order(record.instances, paint):
+        instance = record.instances[index]
+        painted[instance.mask() & (label == instance.class_id)] = index + 1
+    first = len(record.instances) + 1
     is_class = (label != classes.background_id) & (label != classes.ignore_id)
     uncovered = is_class & (painted == 0)
     left_over = np.unique(label[uncovered]).tolist() if uncovered.any() else []
@@ -83,12 +82,12 @@ def paint_segments(record: Record, classes: ClassSet, paint: str) -> Segments:
     return Segments(numbers=numbers[painted], segments=segments, hidden=len(owners) - visible.size)
 
 
-def _painting_order(instances: Sequence[Instance], masks: Sequence[np.ndarray], paint: str) -> list[int]:
+def _painting_order(instances: Sequence[Instance], paint: str) -> list[int]:
     """Indices of the masks, the one that wins everywhere last; of equals, the later query wins."""
     if paint == "detection":
         return list(range(len(instances)))
     if paint == "area":
-        return sorted(range(len(instances)), key=lambda index: -np.count_nonzero(masks[index]))
+        return sorted(range(len(instances)), key=lambda index: -instances[index].area)
     return sorted(range(len(instances)), key=lambda index: instances[index].score)
 
 

@@ -197,7 +197,7 @@ class ReportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """The embedded demo, end to end and offline: draw scenes, shard them, label them, judge the labels."""
+    """The embedded demo, end to end and offline: draw scenes, shard them, label them, judge the labels, show them."""
 
     output: str = "runs/demo"
     """Local directory for scenes, shards, labels and tables. A rerun does only what is missing."""
@@ -205,6 +205,8 @@ class DemoConfig:
     """Scenes to draw."""
     split: Literal["validation", "test"] = "validation"
     """Which reserved seeds to draw: those that everything was tuned on, or those kept for the final table."""
+    parts: bool = False
+    """Also judge the models part by part: SAM from exact boxes, the detector's recall, labels without assist words."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

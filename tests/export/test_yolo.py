@@ -1,5 +1,6 @@
 """YOLO-seg files, read and filled as ultralytics does: shares times size, cut to whole pixels, cv2.fillPoly."""
 
+import io
 from pathlib import Path
 
 import cv2
@@ -89,6 +90,15 @@ def test_nothing_but_empty_masks(tmp_path: Path) -> None:
     )
     _, summary = write_made(tmp_path, [made]).export("yolo-seg")
     assert "there is no mask" in str(summary)
+
+
+def test_images_that_ultralytics_does_not_read_are_told(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("L", (WIDTH, HEIGHT)).save(stream, "GIF")
+    made = Made(image_id="a", label=np.zeros((HEIGHT, WIDTH), np.uint8), image=stream.getvalue())
+    output, summary = write_made(tmp_path, [made]).export("yolo-seg")
+    assert (output / "images" / "train" / "a.gif").read_bytes() == stream.getvalue()
+    assert "1 images are GIF" in str(summary)
 
 
 def test_wide_images_lose_no_pixel_to_the_digits(tmp_path: Path) -> None:

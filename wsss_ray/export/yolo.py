@@ -42,6 +42,7 @@ class YoloSeg(Format):
         index = {entry.id: place for place, entry in enumerate(self.classes.classes)}
         for record in records:
             self.write_picture(record, sheet)
+            sheet.counts["images as GIF"] += record.picture is not None and record.file_name.endswith(".gif")
             lines = [self._line(record, number, index, sheet) for number in range(len(record.instances or ()))]
             sheet.write(f"labels/{self.split}/{record.image_id}.txt", "".join(lines).encode())
 
@@ -55,7 +56,10 @@ class YoloSeg(Format):
             "# of its own and write the path of its images here.\n"
         ) + yaml.safe_dump({**folders, "names": names}, sort_keys=False, allow_unicode=True)
         ending.output.write("data.yaml", text.encode())
-        return _describe_loss(ending.counts)
+        notes = _describe_loss(ending.counts)
+        if ending.counts["images as GIF"]:
+            notes.append(f"{ending.counts['images as GIF']:,} images are GIF, which ultralytics does not read.")
+        return notes
 
     def _line(self, record: Record, number: int, index: Mapping[int, int], sheet: Sheet) -> str:
         from wsss_ray.export.polygons import trace  # noqa: PLC0415 - the other formats do without OpenCV

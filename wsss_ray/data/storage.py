@@ -211,15 +211,19 @@ class Storage:
             return Path(entry["name"]).is_dir()
         return entry["type"] == "directory" or str(entry["name"]).endswith("/")
 
-    def write(self, path: str, data: bytes) -> None:
-        """Write a file whole, atomically and durably; one that is there is replaced."""
+    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        """Write a file whole and atomically; one that is there is replaced.
+
+        `durable`: it also survives a loss of power, at some milliseconds a file; not needed for what can be made again.
+        """
         with self._explain(path):
             if not self.is_local:
                 self._fs.pipe_file(self._full(path), data, **self._put_options(path))
                 return
-            with self._unfinished(path, data) as temporary:
+            with self._unfinished(path, data, durable=durable) as temporary:
                 temporary.replace(self._full(path))
-                _sync_directory(temporary.parent)
+                if durable:
+                    _sync_directory(temporary.parent)
 
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
@@ -314,16 +318,17 @@ class Storage:
         raise StorageError(f"{self.describe(path)}: the store kept answering that another write is going on.")
 
     @contextmanager
-    def _unfinished(self, path: str, data: bytes) -> Iterator[Path]:
-        """A synced dot-file with the data beside the target; gone at the end unless it was renamed."""
+    def _unfinished(self, path: str, data: bytes, *, durable: bool = True) -> Iterator[Path]:
+        """A dot-file with the data beside the target, synced if `durable`; gone at the end unless it was renamed."""
         target = Path(self._full(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex}.tmp"
         try:
             with temporary.open("xb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             yield temporary
         finally:
             with suppress(FileNotFoundError):

@@ -59,7 +59,7 @@ class LabelSink:
         for image_id, label in zip(labels["image_id"].to_pylist(), labels["label"].to_pylist(), strict=True):
             if label is not None:
                 data = encode_label(decode_label(label), palette=None) if self.grey else label
-                self.output.write(png_path(image_id), data)
+                self.output.write(png_path(image_id), data, durable=False)  # the label file holds it, too
 
     def _put_into(self, unit: Unit, labels: pa.Table, version: str) -> Mapping[str, Any]:
         before = read_labels(self.output, unit.label_path)

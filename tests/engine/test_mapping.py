@@ -28,6 +28,10 @@ def double(unit: Unit) -> int:
     return 2 * unit.rows
 
 
+def task_of(unit: Unit) -> str:
+    return str(ray.get_runtime_context().get_task_id())
+
+
 def refuse_the_fourth(unit: Unit) -> int:
     if unit.rows == 3:
         raise ValueError("the fourth cannot be read")
@@ -59,17 +63,31 @@ def test_what_raises_ends_the_run_with_its_reason(local_ray: Resources) -> None:
         list(map_units(UNITS, refuse_the_fourth, config=RayConfig(), resources=local_ray))
 
 
-def test_one_death_is_forgiven(tmp_path: Path, local_ray: Resources) -> None:
+@pytest.mark.parametrize("units_per_task", [1, 2])
+def test_one_death_is_forgiven(tmp_path: Path, local_ray: Resources, units_per_task: int) -> None:
     work = functools.partial(die_over_the_fourth, log=str(tmp_path / "log"), times=1)
-    assert sorted(map_units(UNITS, work, config=RayConfig(), resources=local_ray)) == [(i, i) for i in range(9)]
+    config = RayConfig(actors=1)
+    results = map_units(UNITS, work, config=config, resources=local_ray, units_per_task=units_per_task)
+    assert sorted(results) == [(i, i) for i in range(9)]
 
 
-def test_a_unit_that_kills_twice_ends_the_run_by_name(tmp_path: Path, local_ray: Resources) -> None:
+@pytest.mark.parametrize(("units_per_task", "processes"), [(1, 9), (2, 5), (100, 5)])
+def test_several_units_share_a_task_but_few_are_spread(
+    local_ray: Resources, units_per_task: int, processes: int
+) -> None:
+    results = dict(
+        map_units(UNITS, task_of, config=RayConfig(actors=1), resources=local_ray, units_per_task=units_per_task)
+    )
+    assert sorted(results) == list(range(9))
+    assert len(set(results.values())) == processes
+
+
+def test_a_unit_that_keeps_killing_ends_the_run_by_name(tmp_path: Path, local_ray: Resources) -> None:
     log = tmp_path / "log"
     work = functools.partial(die_over_the_fourth, log=str(log), times=100)
-    with pytest.raises(JobError, match="unit shard-00000-of-00001-0003-abababab: it killed its process twice"):
+    with pytest.raises(JobError, match="unit shard-00000-of-00001-0003-abababab: its process died again and again"):
         list(map_units(UNITS, work, config=RayConfig(), resources=local_ray))
-    assert len(log.read_text().splitlines()) == 2
+    assert len(log.read_text().splitlines()) == 3  # once with its task, twice by name
 
 
 def test_tasks_larger_than_the_cluster_are_refused(local_ray: Resources) -> None:

@@ -144,6 +144,6 @@ def test_the_command(folders: dict[str, Path], tmp_path: Path) -> None:
     command += ["--output", str(tmp_path / "out"), "--split", "val", "--missing", "error", "--bootstrap", "50"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 1, done.stderr
-    assert "split val, 70 images\n" in done.stdout
+    assert "split val, 70 images\n" in done.stdout, done.stderr
     assert "1 images without a label, judged as no class: " in done.stdout
     assert done.stderr.rstrip().splitlines()[-1].startswith("error: 1 images have no usable label")

@@ -30,7 +30,12 @@ ResultT = TypeVar("ResultT")
 
 
 def map_units(
-    units: Sequence[Unit], work: Callable[[Unit], ResultT], *, config: RayConfig, resources: Resources
+    units: Sequence[Unit],
+    work: Callable[[Unit], ResultT],
+    *,
+    config: RayConfig,
+    resources: Resources,
+    units_per_task: int = 1,
 ) -> Iterator[tuple[int, ResultT]]:
     """Call `work` on every unit in Ray tasks. Ray must be connected.
 
@@ -39,13 +44,15 @@ def map_units(
         work: is pickled to the tasks, and its results back; they should be small.
         config: `cpus_per_actor` cores per task (one by default), at most `actors` tasks at once (what fits by default).
         resources: of the cluster.
+        units_per_task: most units that one task takes. A task costs Ray some 40 ms of processors: give several units of
+            quick work. Few units are spread over the tasks that can run at once all the same.
 
     Yields:
-        Place of the unit and its result, as they finish.
+        Place of the unit and its result, as their tasks finish.
 
     Raises:
         ValueError: the cluster can never run a task.
-        JobError: `work` raised, or the process of one unit died twice (Ray alone would try for ever).
+        JobError: `work` raised, or the process of one unit died again and again (Ray alone would try for ever).
     """
     cpus = config.cpus_per_actor or (min(1.0, resources.cpus) or 1.0)
     if cpus > resources.cpus and not config.wait_for_nodes:
@@ -55,21 +62,26 @@ def map_units(
         )
     if not units:
         return
+    at_once = config.actors or max(1, int(resources.cpus // cpus))
+    size = max(1, min(units_per_task, len(units) // (4 * at_once)))
     set_data_context()
     context = ray.get_runtime_context()
     ledger = _ledger(context.get_session_name(), context.get_job_id())
-    tasks = [pa.table({"index": [index], "unit": [unit.to_json()]}) for index, unit in enumerate(units)]
+    texts = [unit.to_json() for unit in units]
+    tasks = [
+        pa.table({"index": range(start, min(start + size, len(texts))), "unit": texts[start : start + size]})
+        for start in range(0, len(texts), size)
+    ]
     dataset = ray.data.from_arrow(tasks).map_batches(
         functools.partial(_call, work=work, ledger=ledger, stage=uuid.uuid4().hex),
-        batch_size=1,
+        batch_size=None,
         batch_format="pyarrow",
         num_cpus=cpus,
         compute=TaskPoolStrategy(size=config.actors),
     )
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            table = cast("pa.Table", batch)
-            for row in table.to_pylist():
+            for row in cast("pa.Table", batch).to_pylist():
                 if row["error"] is not None:
                     raise JobError(f"unit {units[row['index']].name}: {row['error']}")
                 yield row["index"], pickle.loads(row["result"])  # noqa: S301 - made by our own task a moment ago
@@ -85,18 +97,35 @@ def _ledger(session: str, job: str) -> ActorHandle:
 
 
 def _call(task: pa.Table, work: Callable[[Unit], Any], ledger: ActorHandle, stage: str) -> pa.Table:
-    """`work` on a one-row table's unit: its result, or what it raised: Ray Data would bury that in a traceback."""
-    unit = Unit.from_json(task["unit"][0].as_py())
+    """`work` on the units of a task: their results, or what one raised, which Ray Data would bury in a traceback.
+
+    The ledger hears of the task as a whole; only a task whose process died is then recorded unit by unit.
+    """
+    units = [Unit.from_json(text) for text in task["unit"].to_pylist()]
+    node = ray.get_runtime_context().get_node_id()
+    whole = (f"{stage} task", units[0].name)
+    orders = cast("Orders", ray.get(ledger.enquire.remote(*whole)))
+    ray.get(ledger.begin.remote(*whole, node))
+    rows = []
+    for index, unit in zip(task["index"].to_pylist(), units, strict=True):
+        result, error = None, None
+        if orders.retried and _begin(ledger, stage, unit, node).isolate:
+            error = "its process died again and again: too little memory, or a file that crashes its decoder."
+        else:
+            try:
+                result = pickle.dumps(work(unit), protocol=pickle.HIGHEST_PROTOCOL)
+            except Exception as problem:
+                logger.exception("%s", unit.name)
+                error = f"{type(problem).__name__}: {problem}"
+        if orders.retried:
+            ray.get(ledger.end.remote(stage, unit.name, finished=True))
+        rows.append({"index": index, "result": result, "error": error})
+    ray.get(ledger.end.remote(*whole, finished=True))
+    return pa.Table.from_pylist(rows, schema=_RESULT_SCHEMA)
+
+
+def _begin(ledger: ActorHandle, stage: str, unit: Unit, node: str) -> Orders:
+    """What is known of earlier attempts at the unit; another begins."""
     orders = cast("Orders", ray.get(ledger.enquire.remote(stage, unit.name)))
-    result, error = None, None
-    if orders.isolate:
-        error = "it killed its process twice: too little memory, or a file that crashes its decoder."
-    else:
-        ray.get(ledger.begin.remote(stage, unit.name, ray.get_runtime_context().get_node_id()))
-        try:
-            result = pickle.dumps(work(unit), protocol=pickle.HIGHEST_PROTOCOL)
-        except Exception as problem:
-            logger.exception("%s", unit.name)
-            error = f"{type(problem).__name__}: {problem}"
-        ray.get(ledger.end.remote(stage, unit.name, finished=True))
-    return pa.table({"index": task["index"], "result": [result], "error": [error]}, schema=_RESULT_SCHEMA)
+    ray.get(ledger.begin.remote(stage, unit.name, node))
+    return orders

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 from wsss_ray.engine.worker import Report
 
+_TOGETHER = 0.2
+"""Seconds within which units count as finished at the same moment, as those of one task are."""
+
 
 class Progress:
     """Counts finished units and prints a line every few seconds."""
@@ -36,8 +39,11 @@ class Progress:
             if "boxes" in counts:
                 self.boxes = (self.boxes or 0) + counts["boxes"]
             self.seconds.update(report.seconds or {})
+            now = time.monotonic()
             if self._first is None:
-                self._first = (time.monotonic(), self.images)
+                self._first = (now, self.images)
+            elif now - self._first[0] < _TOGETHER:
+                self._first = (self._first[0], self.images)
 
     @property
     def elapsed(self) -> float:
@@ -46,7 +52,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Images per second: since the first unit was finished, so that start-up does not dilute it, if more were."""
+        """Images per second: since the first units were finished, so that start-up does not dilute it, if more were."""
         if self._first is None:
             return 0.0
         since, counted = self._first

@@ -86,6 +86,8 @@ class Evaluation:
     """Ids of the subset that the image shards do not hold."""
     rejected: int
     """Images that were listed when the shards were made and became no row: not judged."""
+    images_per_second: float
+    """Rows read and judged per second since the first unit was finished. Not in the JSON, which repeats exactly."""
 
     @property
     def headline(self) -> str:
@@ -137,6 +139,7 @@ def conclude(
     seed: int,
     subset: frozenset[str] | None,
     rejected: int,
+    images_per_second: float,
 ) -> Evaluation:
     """Numbers from the sums.
 
@@ -151,6 +154,7 @@ def conclude(
         seed: of the bootstrap.
         subset: ids that were to be judged, or None for all.
         rejected: images that are not in the shards because they became no row.
+        images_per_second: how fast they were judged.
     """
     with_truth = images.filter(pc.invert(pc.is_in(images["state"], pa.array(["no_truth", "bad_truth"]))))
     owner, place, counts = _entries(with_truth, index)
@@ -200,6 +204,7 @@ def conclude(
         bad_truth=_of_state(images, "bad_truth"),
         not_in_shards=tuple(sorted(subset - set(images["image_id"].to_pylist()))) if subset is not None else (),
         rejected=rejected,
+        images_per_second=images_per_second,
     )
 
 

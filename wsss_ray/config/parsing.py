@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,8 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     description = (
-        f"{typing.cast(str, config_type.__doc__).strip()}\n\n--config FILE.yaml reads the same fields from YAML "
-        "(nested as the flags' dots show); flags given beside it win."
+        f"{inspect.cleandoc(typing.cast(str, config_type.__doc__))}\n\n"
+        "--config FILE.yaml reads the same fields from YAML (nested as the flags' dots show); flags given beside it win."
     )
     try:
         path, arguments = _take_config_flag(arguments)

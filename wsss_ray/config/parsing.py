@@ -30,7 +30,7 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
     arguments = list(sys.argv[1:] if argv is None else argv)
     description = (
         f"{inspect.cleandoc(typing.cast(str, config_type.__doc__))}\n\n"
-        "--config FILE.yaml reads the same fields from YAML (nested as the flags' dots show); flags given beside it win."
+        "--config FILE.yaml reads the same fields from YAML (nested as the flags' dots show); flags beside it win."
     )
     try:
         path, arguments = _take_config_flag(arguments)

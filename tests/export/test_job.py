@@ -15,7 +15,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources
 from wsss_ray.config import ExportConfig
 from wsss_ray.data.shards import LABEL_SCHEMA, Unit, encode_labels, read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.data.storage import Storage, StorageError
 from wsss_ray.errors import JobError
 from wsss_ray.export import run as run_job
 from wsss_ray.export.job import Export
@@ -83,6 +83,28 @@ def test_labels_that_were_made_again_are_exported_again(run: Run) -> None:
     assert after.left_out == ()
     listed = (output / "ImageSets" / "Segmentation" / "train.txt").read_text().splitlines()
     assert listed == [made.image_id for made in MADE]
+
+
+def test_a_summary_of_older_labels_is_not_taken_for_this_one(run: Run) -> None:
+    """The job was killed after the last unit and before the summary."""
+    _, before = run.export("voc")
+    again = dataclasses.replace(MADE[4], label=np.full((HEIGHT, WIDTH), 12, np.uint8), error=None)
+    label_again(run, 1, [MADE[3], again, MADE[5]])
+    export = Export.prepare(run.config("voc"))
+    export.writer(export.todo[0].unit)
+    export = Export.prepare(run.config("voc"))
+    assert export.todo == ()
+    assert export.earlier_summary() is None
+    assert export.finish().images == before.images + 1
+
+
+def test_a_unit_with_a_file_that_could_not_be_written_is_not_done(run: Run) -> None:
+    config = run.config("voc")
+    export = Export.prepare(config)
+    (Path(config.output) / "SegmentationClass" / f"{MADE[0].image_id}.png").mkdir(parents=True)
+    with pytest.raises(StorageError, match=rf"{MADE[0].image_id}\.png"):
+        export.writer(export.todo[0].unit)
+    assert len(Export.prepare(config).todo) == 3
 
 
 def test_units_without_labels_are_told(run: Run) -> None:

@@ -1,5 +1,6 @@
 """The VOC tree and the test server's archive, read by torchvision, Pillow and tar."""
 
+import gzip
 import io
 import subprocess
 import tarfile
@@ -138,6 +139,7 @@ def test_the_test_servers_archive(run: Run) -> None:
     )
     assert listed.stdout.splitlines() == names
     assert listed.stderr == ""
+    assert gzip.decompress((output / "results.tar.gz").read_bytes()).endswith(bytes(2 * tarfile.BLOCKSIZE))
     with tarfile.open(output / "results.tar.gz") as archive:
         for name, made in zip(names, EXPORTED, strict=True):
             image = Image.open(archive.extractfile(name))

@@ -51,7 +51,7 @@ class Summary:
         lines = [f"{self.format}, split {self.split}: {self.images:,} images"]
         lines += [f"  {name}: {count:,}" for name, count in self.counts.items() if name != "images"]
         if self.left_out:
-            lines.append(f"{len(self.left_out):,} images are left out (all in {SUMMARY_FILE}):")
+            lines.append(f"left out: {len(self.left_out):,}, all in {SUMMARY_FILE}")
             lines += [f"  {entry.image_id}: {entry.reason}" for entry in self.left_out[:_SHOWN]]
             if len(self.left_out) > _SHOWN:
                 lines.append(f"  and {len(self.left_out) - _SHOWN:,} more")

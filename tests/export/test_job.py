@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,15 @@ def test_a_damaged_summary_is_made_again(run: Run) -> None:
     (output / "export-summary.json").write_text("{}")
     assert Export.prepare(run.config("voc")).earlier_summary() is None
     assert run.export("voc")[1] == summary
+
+
+def test_an_export_whose_parts_are_gone_is_made_again(run: Run) -> None:
+    output, summary = run.export("voc")
+    before = digests(output)
+    shutil.rmtree(output / "export-parts")
+    assert Export.prepare(run.config("voc")).earlier_summary() is None
+    assert run.export("voc")[1] == summary
+    assert digests(output) == before
 
 
 def test_it_runs_on_ray(run: Run, local_ray: Resources, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,10 @@ def find_places(
             ("truth_only", drawn & unsaid & judged, label),
         )
         for kind, differs, other in sides:
-            parts, count = ndimage.label(ndimage.binary_opening(differs, np.ones((width, width), bool)), SQUARE)
+            if np.count_nonzero(differs) < smallest_share * label.size:
+                continue
+            thick = ndimage.grey_opening(differs.view(np.uint8), (width, width), mode="constant")
+            parts, count = ndimage.label(thick, SQUARE)
             if count == 0:
                 continue
             confidence = _confidence(parts, count, masks, reach=0 if kind == "sam_only" else width)

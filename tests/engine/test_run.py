@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -10,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import ray.cloudpickle
@@ -116,7 +118,8 @@ def test_a_poisoned_image_is_quarantined_and_nothing_else_is_lost(tmp_path: Path
 
 
 def test_random_kills_quarantine_no_innocent_image(tmp_path: Path, local_ray: Resources) -> None:
-    units = [[b"a" * (u + 1), b"bb", b"ccc"] for u in range(12)]
+    """An image alone in its process takes milliseconds: kills that meet the same one twice there are next to impossible."""
+    units = [[b"a" * (u + 1), b"bb", b"ccc"] for u in range(40)]
     units[5] = [b"a", b"kill", b"cc"]
     shards = write_shards(tmp_path / "in", units)
     log = tmp_path / "log"
@@ -125,26 +128,33 @@ def test_random_kills_quarantine_no_innocent_image(tmp_path: Path, local_ray: Re
     killed: list[int] = []
 
     def kill_now_and_then() -> None:
-        while not stop.wait(1.5):
+        random = np.random.default_rng(0)
+        while not stop.wait(random.uniform(1, 4)):
             pids = [int(line.split()[0]) for line in log.read_text().splitlines()]
             if pids and pids[-1] not in killed:
-                killed.append(pids[-1])
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pids[-1], signal.SIGKILL)
-                except ProcessLookupError:
-                    killed.pop()
+                    killed.append(pids[-1])
 
     thread = threading.Thread(target=kill_now_and_then)
     thread.start()
     try:
-        run(tmp_path, shards, [spec(log=log, seconds=0.2)])
+        run(tmp_path, shards, [spec(log=log, seconds=0.04)])
     finally:
         stop.set()
         thread.join()
     rows = rows_of(tmp_path, shards)
-    assert len(killed) >= 3, "the test must have killed something"
-    assert [row["image_id"] for row in rows] == [f"{u}-{i}" for u in range(12) for i in range(3)]
+    assert killed, "the test must have killed something"
+    assert [row["image_id"] for row in rows] == [f"{u}-{i}" for u in range(40) for i in range(3)]
     assert [row["image_id"] for row in rows if row["error"]] == ["5-1"]
+
+
+def test_an_output_that_cannot_be_written_ends_the_run_with_its_reason(tmp_path: Path, local_ray: Resources) -> None:
+    shards = write_shards(tmp_path / "in", [[b"a"], [b"b"]])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "labels").write_text("a file where the folder should be")
+    with pytest.raises(JobError, match=r"length: (FileExists|NotADirectory|Storage)Error.*labels"):
+        run(tmp_path, shards, [spec()])
 
 
 def test_finished_units_are_not_run_again(tmp_path: Path, local_ray: Resources) -> None:

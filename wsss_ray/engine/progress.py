@@ -67,7 +67,7 @@ class Progress:
             share = done / self.total if self.total else 1.0
             head = f"{done:,} / {self.total:,} images ({share:.1%})"
             if self.images == 0:
-                return f"{head} | starting: {self.elapsed:.0f} s"
+                return f"{head} | starting, {self.elapsed:.0f} s so far"
             left = (self.total - done) / self.rate if self.rate else 0.0
             boxes = "" if self.boxes is None else f"{self.boxes / self.images:.1f} boxes/image | "
             return f"{head} | {self.rate:.1f} images/s | {boxes}{self.failed} failed | {format_seconds(left)} left"

@@ -167,20 +167,26 @@ def run_units(
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for text in cast("pa.Table", batch)["report"].to_pylist():
                     report = Report(**json.loads(text))
+                    if report.fatal is not None:
+                        raise _broken_off(report.fatal)
                     if report.problem is not None:
                         outcome.problems.append(report.problem)
                         print(f"unit lost: {report.problem}", flush=True)
                     progress.add(report)
-        except Exception as error:
-            raise JobError(
-                f"the run broke off: {explain(error)}\nFinished units stand; when the cause is mended, "
-                "the same command goes on from there."
-            ) from error
+        except ray.exceptions.RayError as error:
+            raise _broken_off(explain(error)) from error
     outcome.images = progress.images
     outcome.seconds_elapsed = progress.elapsed
     outcome.rate = progress.rate
     outcome.seconds = progress.seconds
     return outcome
+
+
+def _broken_off(reason: str) -> JobError:
+    return JobError(
+        f"the run broke off: {reason}\nFinished units stand; when the cause is mended, the same command goes on from "
+        "there."
+    )
 
 
 def _task_row(task: Task) -> pa.Table:

@@ -48,7 +48,9 @@ class Report:
     """The sink's counts, once the unit is committed."""
     seconds: dict[str, float] | None = None
     problem: str | None = None
-    """Why the whole unit could not be read."""
+    """Why the whole unit could not be read; the run goes on without it."""
+    fatal: str | None = None
+    """Why no unit can go on (a full disk, a store that is away): Ray Data loses the text of what is raised."""
 
     def add(self, meter: Meter) -> None:
         """Add a meter's seconds."""
@@ -108,6 +110,9 @@ def read_task(batch: pa.Table, images: Storage) -> pa.Table:
     except ShardError as error:
         report.problem = str(error)
         return _task_table(task, None, report)
+    except Exception as error:  # noqa: BLE001 - told to the driver
+        report.fatal = _told(error)
+        return _task_table(task, None, report)
     if task["only"] is not None:
         rows = rows.filter(pc.is_in(rows["image_id"], pa.array(task["only"], pa.string())))
     report.images = rows.num_rows
@@ -139,8 +144,17 @@ class UnitWorker:
         """Run the stage on one unit and pass it on, or commit it."""
         task = batch.to_pylist()[0]
         report = Report(**json.loads(task["report"]))
-        if report.problem is not None:
+        if report.problem is not None or report.fatal is not None:
             return _task_table(task, None, report)
+        try:
+            rows = self._work(task, report)
+        except Exception as error:  # noqa: BLE001 - told to the driver; what an image raises is caught before
+            report.fatal = f"{self._name}: {_told(error)}"
+            rows = None
+        return _task_table(task, rows, report)
+
+    def _work(self, task: dict[str, Any], report: Report) -> pa.Table | None:
+        """Run and commit; returns the rows for the next stage, None after the last."""
         unit = Unit.from_json(task["unit"])
         orders = cast("Orders", ray.get(self._ledger.enquire.remote(self._name, unit.name)))
         if (
@@ -150,7 +164,7 @@ class UnitWorker:
             and (counts := self._sink.counts(unit)) is not None
         ):
             report.counts = dict(counts)
-            return _task_table(task, None, report)
+            return None
         rows = _from_stream(task["rows"])
         meter = Meter()
         try:
@@ -171,7 +185,7 @@ class UnitWorker:
             os._exit(1)
         ray.get(self._ledger.end.remote(self._name, unit.name, finished=True))
         report.add(meter)
-        return _task_table(task, None if self._sink else rows, report)
+        return None if self._sink else rows
 
     def _begin(self, unit: Unit, image: str | None = None) -> None:
         ray.get(self._ledger.begin.remote(self._name, unit.name, self._node, image))
@@ -219,8 +233,7 @@ class UnitWorker:
         try:
             return self._run(row, meter)
         except Exception as error:  # noqa: BLE001 - as above
-            text = " ".join(str(error).split())[:300]
-            return self._failed(row, f"{type(error).__name__}: {text}")
+            return self._failed(row, " ".join(_told(error).split())[:300])
 
     def _failed(self, row: pa.Table, reason: str) -> pa.Table:
         index = row.schema.get_field_index("error")
@@ -242,6 +255,10 @@ def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
         for field in schema
     ]
     return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _task_table(task: dict[str, Any], rows: pa.Table | None, report: Report) -> pa.Table:

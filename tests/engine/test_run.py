@@ -118,7 +118,7 @@ def test_a_poisoned_image_is_quarantined_and_nothing_else_is_lost(tmp_path: Path
 
 
 def test_random_kills_quarantine_no_innocent_image(tmp_path: Path, local_ray: Resources) -> None:
-    """An image alone in its process takes milliseconds: kills that meet the same one twice there are next to impossible."""
+    """An image alone in its process takes milliseconds: kills that meet the same one twice are next to impossible."""
     units = [[b"a" * (u + 1), b"bb", b"ccc"] for u in range(40)]
     units[5] = [b"a", b"kill", b"cc"]
     shards = write_shards(tmp_path / "in", units)

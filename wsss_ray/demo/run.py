@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_ray import audit, evaluation, labelling, report, sharding
+from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import connect
 from wsss_ray.config import (
     AuditConfig,
@@ -20,6 +21,7 @@ from wsss_ray.config import (
     ShardConfig,
 )
 from wsss_ray.demo.components import detect, measure_detector, measure_segmenter
+from wsss_ray.demo.picture import write_picture
 from wsss_ray.demo.scenes import draw_scene, split_seeds, write_folder
 from wsss_ray.evaluation import Evaluation
 from wsss_ray.models.segmenter import Segmenter
@@ -56,6 +58,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
         audit.run(AuditConfig(**common, output=str(root / "audit")))
         title = f"wsss_ray demo: {config.scenes} {config.split} scenes"
         report.run(ReportConfig(**common, output=str(root / "gallery"), audit=str(root / "audit"), title=title))
+        write_picture(shards, root / "labels", root / "picture.png", classes=ClassSet.load("demo"))
         parts = _parts(root, shards, judged, config) if config.parts else {}
     summary = {
         "scenes": config.scenes,
@@ -65,6 +68,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
         "images_per_second": _rate(root, labelled),
         "labels": str(root / "labels"),
         "evaluation": str(root / "evaluation"),
+        "picture": str(root / "picture.png"),
         "gallery": str(root / "gallery" / "index.html"),
     }
     (root / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -50,7 +50,10 @@ def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> di
         for instance, hit in zip(things, taken.tolist(), strict=True):
             hits[instance.phrase].append(hit)
     every = [hit for values in hits.values() for hit in values]
-    return {"recall": float(np.mean(every)), **{name: float(np.mean(values)) for name, values in hits.items()}}
+    return {
+        "recall": float(np.mean(every)),
+        **{name: float(np.mean(values)) for name, values in hits.items() if values},
+    }
 
 
 def measure_chain(

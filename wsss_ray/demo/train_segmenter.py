@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True, help="where the drawn scenes are kept")
     parser.add_argument("--work", type=Path, required=True, help="log and checkpoint of this training")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint directory to write")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=6400)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)

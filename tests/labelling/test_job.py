@@ -194,11 +194,27 @@ def test_pngs_can_be_had_later(finished: LabelConfig, tmp_path: Path, local_ray:
     )
 
 
-def test_from_and_to_s3(finished: LabelConfig, configure: Configure, local_ray: Resources, s3: S3Server) -> None:
+def test_from_and_to_s3_weights_included(
+    finished: LabelConfig,
+    configure: Configure,
+    local_ray: Resources,
+    s3: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bucket = Storage(s3.uri("label/in"), s3.config)
     for name in Storage(finished.input).list():
         bucket.write(name, Storage(finished.input).read(name))
+    for kind, folder in (("detector", finished.detector.model), ("segmenter", finished.segmenter.checkpoint)):
+        for name in Storage(str(folder)).list():
+            Storage(s3.uri(kind), s3.config).write(name, (Path(str(folder)) / name).read_bytes())
+    monkeypatch.setenv("WSSS_RAY_CACHE", str(tmp_path))
     config = configure(s3.uri("label/in"), s3.uri("label/out"), storage=s3.config, png=True)
+    config = replace(
+        config,
+        detector=replace(config.detector, model=s3.uri("detector")),
+        segmenter=replace(config.segmenter, checkpoint=s3.uri("segmenter")),
+    )
     labelling.run(config)
     assert labels_by_id(config) == labels_by_id(finished)
     assert len(Storage(config.output, s3.config).list("png")) == 9

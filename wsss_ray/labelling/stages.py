@@ -67,7 +67,9 @@ def load_segmenter(config: LabelConfig) -> Segmenter:
     """Load the segmenter, fetching a remote checkpoint to this node first."""
     settings = config.segmenter
     path = None
-    if settings.checkpoint is not None:
+    if settings.checkpoint is not None and settings.model == "tiny":  # a directory: the weights and their shape
+        path = str(fetch_directory(settings.checkpoint.removesuffix("/model.safetensors"), config=config.storage))
+    elif settings.checkpoint is not None:
         path = str(fetch_file(settings.checkpoint, sha256=settings.sha256, config=config.storage))
     return Segmenter(settings, checkpoint=path)
 

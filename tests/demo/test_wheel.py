@@ -1,0 +1,49 @@
+"""What a user installs: the wheel holds the class sets and both models, and labels scenes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+from conftest import REPOSITORY
+
+SCRIPT = """
+import json
+import wsss_ray
+from wsss_ray.config import DetectorConfig, SegmenterConfig
+from wsss_ray.demo.components import detect, measure_chain
+from wsss_ray.demo.scenes import draw_scene, split_seeds
+from wsss_ray.models.segmenter import Segmenter
+
+scenes = [draw_scene(seed) for seed in split_seeds("validation", 6)]
+found = detect(scenes, DetectorConfig(model="demo"), assist_words=True)
+chain = measure_chain(scenes, found, Segmenter(SegmenterConfig(model="tiny")))
+print(json.dumps({"package": wsss_ray.__file__, "miou": chain["miou"]}))
+"""
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_installed_wheel_labels_scenes(tmp_path: Path) -> None:
+    """The new environment sees this one's dependencies, but not this one's wsss_ray."""
+    run(
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(REPOSITORY), cwd=tmp_path
+    )
+    (wheel,) = tmp_path.glob("wsss_ray-*.whl")
+    environment = tmp_path / "env"
+    venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    site = Path(run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel), cwd=tmp_path)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    result = json.loads(run(str(python), "-c", SCRIPT, cwd=tmp_path).splitlines()[-1])
+    assert Path(result["package"]).is_relative_to(environment)
+    assert result["miou"] > 0.7

@@ -42,6 +42,19 @@ def test_every_page_fits_the_window(browser: Browser, gallery: Gallery, page: st
     assert browser.run(f"return {parts}.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className)") == []
 
 
+@pytest.mark.parametrize(("width", "height", "smallest"), [(1280, 900, 400), (900, 1200, 400), (390, 800, 330)])
+def test_the_viewer_shows_label_and_truth_large_and_equal(
+    browser: Browser, gallery: Gallery, width: int, height: int, smallest: int
+) -> None:
+    browser.open(gallery.url("pages/page-0001.html#image=cat_2"), width=width, height=height)
+    sizes = browser.run(
+        "return [...document.querySelectorAll('#viewer .picture')].map(e => [e.clientWidth, e.clientHeight])"
+    )
+    assert sizes[0] == sizes[1]
+    assert sizes[0][0] >= smallest
+    assert sizes[0][0] / sizes[0][1] == pytest.approx(80 / 60, rel=0.01)
+
+
 def test_the_overview_counts_and_leads_on(browser: Browser, gallery: Gallery) -> None:
     browser.open(gallery.url("index.html"))
     tiles = dict(zip(browser.texts(".tiles dt"), browser.texts(".tiles dd"), strict=True))

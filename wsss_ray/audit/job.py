@@ -163,11 +163,16 @@ def format_summary(summary: dict[str, Any]) -> str:
             f"{places['places']:,} places in {places['compared']:,} images where SAM and the human label disagree"
         )
         for row in places["top"]:
-            says = {"sam_only": f"SAM says {row['class']}", "truth_only": f"the truth says {row['class']}"}[row["kind"]]
             lines.append(
-                f"{row['rank']:>4}  {row['score']:.3f}  {row['image_id']}: {says}, the other {row['other']}; "
-                f"{row['pixels']:,} pixels in {tuple(row['box'])}"
+                f"{row['rank']:>4}  {row['score']:.3f}  {row['image_id']}: {_says(row)}; {row['pixels']:,} pixels in "
+                f"{tuple(row['box'])}"
             )
         if places["not_compared"]:
             lines.append(f"{places['not_compared']:,} images could not be compared; {SUMMARY_FILE} says why")
     return "\n".join(lines)
+
+
+def _says(place: dict[str, Any]) -> str:
+    if place["kind"] == "sam_only":
+        return f"SAM says {place['class']}, the truth {place['other']}"
+    return f"the truth says {place['class']}, SAM {place['other']}"

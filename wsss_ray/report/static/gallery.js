@@ -349,8 +349,8 @@
     else parts.push(make("p", { className: "muted" }, "No tags."));
     if (detail.reasons.length) parts.push(make("h3", null, "Audit"), list(detail.reasons.map(([, text]) => text)));
     if (detail.places.length) {
-      const says = { sam_only: "SAM", truth_only: "the truth" };
-      const text = ([name, kind, other]) => `${says[kind]} says ${name}, the other ${other}`;
+      const text = ([name, kind, other]) => (kind === "sam_only"
+        ? `SAM says ${name}, the truth ${other}` : `the truth says ${name}, SAM ${other}`);
       parts.push(make("h3", null, "Human label to check (dashed)"), list(detail.places.map(text)));
     }
     const places = new Set([...image.labelled.keys(), ...image.classIou.keys()]);

@@ -53,7 +53,7 @@ def write_picture(shards: Path, labels: Path, output: Path, *, classes: ClassSet
             sheet.paste(small, (x, top))
         draw.text((left, top - CAPTION + 4), "tags: " + ", ".join(images[best]["tags"]), fill="black")
     stream = io.BytesIO()
-    sheet.save(stream, "PNG", optimize=True)
+    sheet.quantize(256, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
     output.write_bytes(stream.getvalue())
 
 

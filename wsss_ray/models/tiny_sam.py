@@ -50,9 +50,7 @@ def build_tiny_sam(config: Mapping[str, Any]) -> Sam:
         config["prompt_embed_dim"],
     )
     if image_size % patch_size:
-        raise ValueError(
-            f"tiny SAM configuration: image_size {image_size} is no multiple of patch_size {patch_size}"
-        )
+        raise ValueError(f"tiny SAM configuration: image_size {image_size} is no multiple of patch_size {patch_size}")
     if config["embed_dim"] % config["num_heads"] or prompt_dim % 8:
         raise ValueError(
             "tiny SAM configuration: embed_dim must be a multiple of num_heads, prompt_embed_dim of 8; "

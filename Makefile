@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env demo test lint bench clean-demo
+.PHONY: help env demo test lint bench bench-full
 
 help:
 	@echo "make env     make or update .venv"
 	@echo "make demo    label the embedded demo, end to end (CLEAN=1 starts anew)"
 	@echo "make test    lint, type check and tests (TESTS=path for some of them)"
 	@echo "make lint    ruff and mypy alone"
-	@echo "make bench   the short benchmarks"
+	@echo "make bench   the short benchmarks (make bench-full: the full-size models on two images)"
 
 env: $(STAMP)
 
@@ -35,4 +35,9 @@ test: lint
 	$(BIN)/python -m pytest $(or $(TESTS),tests)
 
 bench: env
-	for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/segmenter.py --images 1
+
+# The long one: SAM ViT-H and Grounding DINO Swin-T at full size, random weights, through the labelling job.
+bench-full: env
+	$(BIN)/python benchmarks/full_size.py

@@ -42,6 +42,8 @@ def write_detector(directory: Path) -> None:
     """Grounding DINO Swin-T: the default configuration of transformers is that of the published tiny model."""
     torch.manual_seed(0)
     model = GroundingDinoForObjectDetection(GroundingDinoConfig())
+    with torch.no_grad():
+        model.model.decoder.layer_norm.weight.mul_(0.02)  # random logits would all be 1 after the sigmoid
     pieces = {piece: index for index, piece in enumerate(vocabulary())}
     tokenizer = BertTokenizer(vocab=pieces, do_lower_case=True, model_max_length=256)
     model.save_pretrained(directory)

@@ -112,7 +112,7 @@ def test_folder_holds_images_tags_and_truth(tmp_path, scenes: list[Scene]) -> No
     lines = [json.loads(line) for line in (tmp_path / "tags.jsonl").read_text().splitlines()]
     assert [line["tags"] for line in lines] == [list(scene.tags) for scene in scenes[:3]]
     for line, scene in zip(lines, scenes, strict=False):
-        image = np.asarray(Image.open(tmp_path / line["file"]))
+        image = np.asarray(Image.open(tmp_path / "images" / line["file"]))
         assert np.abs(image.astype(int) - scene.image).mean() < 4
         truth = (tmp_path / "truth" / line["file"]).with_suffix(".png")
         label = decode_truth(truth.read_bytes(), size=image.shape[:2], allowed_ids=range(10), ignore_id=255)

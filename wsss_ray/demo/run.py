@@ -43,7 +43,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
     with connect(RayConfig()):
         sharding.run(
             ShardConfig(
-                input=str(scenes),
+                input=str(scenes / "images"),
                 output=str(shards),
                 source="folder",
                 classes="demo",
@@ -65,7 +65,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
         "split": config.split,
         "pseudo_label_miou": judged.miou,
         **parts,
-        "images_per_second": _rate(root, labelled),
+        "images_per_second": labelled["session"]["images_per_second"],
         "labels": str(root / "labels"),
         "evaluation": str(root / "evaluation"),
         "picture": str(root / "picture.png"),
@@ -131,14 +131,6 @@ def _draw(scenes: Path, config: DemoConfig) -> None:
     print(f"drawing {config.scenes} scenes", flush=True)
     write_folder(scenes, config.split, config.scenes)
     note.write_text(wanted, encoding="utf-8")
-
-
-def _rate(root: Path, labelled: dict[str, Any]) -> float:
-    """Images per second of the session that labelled; a rerun, which labels nothing, keeps the figure."""
-    if "session" in labelled:
-        return float(labelled["session"]["images_per_second"])
-    before = root / "summary.json"
-    return float(json.loads(before.read_text(encoding="utf-8"))["images_per_second"]) if before.exists() else 0.0
 
 
 def _show(value: Any) -> str:

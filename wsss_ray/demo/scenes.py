@@ -128,10 +128,10 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 def write_folder(directory: Path, split: Split, count: int) -> None:
     """Write the first `count` scenes of a split as data of anybody's: images, tags and truth.
 
-    `images/<split>-<seed>.jpg`; `tags.jsonl` with one object per image, its `file` below `directory` and its
-    `tags`; `truth/images/<split>-<seed>.png`, the semantic truth as a palette PNG. Files there are replaced.
+    `images/<split>-<seed>.jpg`; `tags.jsonl` with one object per image, its `file` below `images/` and its
+    `tags`; `truth/<split>-<seed>.png`, the semantic truth as a palette PNG. Files there are replaced.
     """
-    images, truths = directory / "images", directory / "truth" / "images"
+    images, truths = directory / "images", directory / "truth"
     for folder in (images, truths):
         folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -141,7 +141,7 @@ def write_folder(directory: Path, split: Split, count: int) -> None:
         truth = Image.fromarray(scene.semantic)
         truth.putpalette(_voc_colors())
         truth.save(truths / f"{name}.png")
-        lines.append(json.dumps({"file": f"images/{name}.jpg", "tags": scene.tags}) + "\n")
+        lines.append(json.dumps({"file": f"{name}.jpg", "tags": scene.tags}) + "\n")
     (directory / "tags.jsonl").write_text("".join(lines), encoding="utf-8")
 
 

@@ -24,7 +24,8 @@ def summarise(output: Storage, units: Sequence[Unit], outcome: Outcome | None) -
         outcome: what this session did; None where there was nothing to do.
 
     Returns:
-        JSON values: images, boxes, statuses, errors, classes (as `sink.count_rows`) and the session's throughput.
+        JSON values: images, boxes, statuses, errors, classes (as `sink.count_rows`) and the throughput of the last
+        session that labelled something.
     """
     total: dict[str, Any] = {"images": 0, "boxes": 0, "statuses": {}, "errors": {}, "classes": {}}
     with ThreadPoolExecutor(16) as pool:
@@ -38,7 +39,18 @@ def summarise(output: Storage, units: Sequence[Unit], outcome: Outcome | None) -
             "images_per_second": round(outcome.rate, 3),
             "stage_seconds": {part: round(seconds, 3) for part, seconds in sorted(outcome.seconds.items())},
         }
+    elif (session := _last_session(output)) is not None:
+        total["session"] = session
     return total
+
+
+def _last_session(output: Storage) -> dict[str, Any] | None:
+    """The throughput that an earlier summary states; None where there is no readable one."""
+    try:
+        session = json.loads(output.read(SUMMARY_FILE)).get("session")
+    except (FileNotFoundError, json.JSONDecodeError, AttributeError):
+        return None
+    return session if isinstance(session, dict) else None
 
 
 def write_summary(output: Storage, summary: dict[str, Any]) -> None:
@@ -69,7 +81,7 @@ def format_summary(summary: dict[str, Any]) -> str:
             if part in parts
         )
         lines.append(
-            f"this session: {session['images']:,} images in {session['seconds']:.1f} s, "
-            f"{session['images_per_second']:.2f} images/s; actor ms per image: {per_image}"
+            f"last session: {session['images']:,} images in {session['seconds']:.1f} s, start-up included; "
+            f"{session['images_per_second']:.2f} images/s after it; actor ms per image: {per_image}"
         )
     return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""The demo as `make demo` runs it, small: every job in a chain, again, and after a loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wsss_ray.cluster import Resources
+from wsss_ray.config import DemoConfig
+from wsss_ray.demo.run import run
+
+
+def test_the_demo_runs_and_runs_again(tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]) -> None:
+    config = DemoConfig(output=str(tmp_path), scenes=10)
+    first = run(config)
+    assert first["pseudo_label_miou"] > 0.7
+    assert first["images_per_second"] > 0
+    assert json.loads((tmp_path / "summary.json").read_text()) == first
+    assert (tmp_path / "gallery" / "index.html").exists()
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert sorted(path.name for path in (tmp_path / "labels" / "png").iterdir()) == sorted(
+        path.name for path in (tmp_path / "scenes" / "truth").iterdir()
+    )
+    (tmp_path / "summary.json").unlink()
+    capsys.readouterr()
+    assert run(config) == first
+    assert "nothing to do: all 10 images are labelled" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="a demo of other scenes"):
+        run(DemoConfig(output=str(tmp_path), scenes=9))

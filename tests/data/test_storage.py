@@ -47,6 +47,17 @@ def test_files_are_written_listed_and_replaced(storage: Storage) -> None:
         storage.read("z.bin")
 
 
+def test_a_file_is_removed_alone_and_once(storage: Storage) -> None:
+    storage.write("deep/a.bin", b"a")
+    storage.write("deep/b.bin", b"b")
+    storage.remove("deep/a.bin")
+    assert list(storage.list("deep")) == ["b.bin"]
+    storage.remove("deep/a.bin")
+    with pytest.raises(ValueError, match="not a plain path"):
+        storage.remove("deep/../deep/b.bin")
+    assert storage.read("deep/b.bin") == b"b"
+
+
 def test_open_reads_at_random_places(storage: Storage) -> None:
     content = bytes(range(256)) * 1000
     storage.write("a.bin", content)

@@ -39,7 +39,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory, local_ray: Resources) -> G
         identity=identity,
     )
     summary = json.loads(labels.read("summary.json"))
-    session = {"images": 13, "seconds": 2.5, "images_per_second": 5.2, "stage_seconds": {"detect": 2.0, "read": 0.5}}
+    session = {"images": 13, "seconds": 2.5, "images_per_second": 6.5, "stage_seconds": {"detect": 2.0, "read": 0.5}}
     labels.write("summary.json", json.dumps({**summary, "session": session}).encode())
     inputs: dict[str, Any] = {
         "labels": str(root / "run"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from galleries import HOSTILE, Browser, Gallery
@@ -59,7 +61,7 @@ def test_the_overview_counts_and_leads_on(browser: Browser, gallery: Gallery) ->
     browser.open(gallery.url("index.html"))
     tiles = dict(zip(browser.texts(".tiles dt"), browser.texts(".tiles dd"), strict=True))
     assert (tiles["labelled images"], tiles["boxes"], tiles["failed"]) == ("13", "12", "1")
-    assert tiles["images per second, last session"] == "5.20"
+    assert tiles["images per second after start-up, last session"] == "6.50"
     assert browser.texts(".legend li") == ["ok 11 84.6%", "no detections 1 7.7%", "failed 1 7.7%"]
     assert browser.texts("table.classes tbody th") == ["cat", "dog", HOSTILE]
     assert [row.split()[:2] for row in browser.texts("table.classes tbody tr")][:2] == [["cat", "11"], ["dog", "3"]]
@@ -133,6 +135,64 @@ def test_filters_and_sorting_are_over_all_images(browser: Browser, gallery: Gall
     browser.press("/", "CAT_7")
     browser.wait("return document.querySelectorAll('.card').length === 1")
     assert ids(browser) == ["cat_7"]
+
+
+def test_images_are_filtered_by_iou_and_audit_rank(browser: Browser, gallery: Gallery) -> None:
+    browser.open(gallery.url("pages/page-0001.html"))
+    index = browser.run("return gallery.images.map(r => Object.fromEntries(gallery.fields.map((f, i) => [f, r[i]])))")
+    choose(browser, "below", "70%")
+    low = [row["id"] for row in index if row["iou"] is not None and row["iou"] < 0.7]
+    assert 0 < len(low) < 9
+    assert ids(browser) == low[:5]
+    assert browser.driver.current_url.endswith("#below=70")
+    choose(browser, "below", "90%")
+    assert browser.find("#result").text.endswith("of 7 (13 without filters)")  # (50 - 4 k) / 50 and its background
+    choose(browser, "class", "cat")  # now by the class's own IoU
+    assert ids(browser) == ["cat_2", "cat_3", "cat_4", "cat_5", "cat_6"]
+    browser.find("#tools [type=reset]").click()
+    browser.wait("return document.querySelectorAll('.card').length === 5")
+    choose(browser, "ranked", "any ranked")
+    ranked = [row["id"] for row in index if row["rank"] is not None]
+    assert 0 < len(ranked) < 13
+    assert ids(browser) == ranked[:5]
+    for name, text in (("below", "IoU below"), ("ranked", "Audit rank")):
+        assert browser.find(f"#tools [name={name}]").accessible_name == text
+    browser.open(gallery.url("pages/page-0001.html#below=50&ranked=20"))
+    assert [Select(browser.find(f"#tools [name={n}]")).first_selected_option.text for n in ("below", "ranked")] == [
+        "50%",
+        "first 20",
+    ]
+
+
+def test_ranks_are_counted_from_the_first(browser: Browser, gallery: Gallery, tmp_path: Path) -> None:
+    shutil.copytree(gallery.path, tmp_path / "site")
+    data = tmp_path / "site/data/index.js"
+    place = "gallery.fields.indexOf('rank')"
+    changed = f"gallery.images.forEach((row, i) => {{ row[{place}] = i ? 11 * i - 2 : null; }});\n"  # 9, 20, 31 ... 130
+    data.write_text(data.read_text() + changed)
+    browser.open(f"file://{tmp_path}/site/pages/page-0001.html#ranked=20")
+    assert ids(browser) == ["cat_1", "cat_2"]
+    choose(browser, "ranked", "first 100")
+    assert browser.find("#result").text == "Images 1 to 5 of 9 (13 without filters)"
+    choose(browser, "ranked", "any ranked")
+    assert browser.find("#result").text == "Images 1 to 5 of 12 (13 without filters)"
+
+
+def test_filters_are_shown_only_where_the_data_has_their_values(
+    browser: Browser, gallery: Gallery, tmp_path: Path
+) -> None:
+    browser.open(gallery.url("pages/page-0001.html"))
+    assert all(browser.find(f"#{name}-field").is_displayed() for name in ("below", "ranked"))
+    shutil.copytree(gallery.path, tmp_path / "site")
+    data = tmp_path / "site/data/index.js"
+    bare = "{ row[at('rank')] = null; row[at('iou')] = null; row[at('classIou')] = []; }"
+    changed = (
+        f"(() => {{ const at = (n) => gallery.fields.indexOf(n); for (const row of gallery.images) {bare} }})();\n"
+    )
+    data.write_text(data.read_text() + changed)
+    browser.open(f"file://{tmp_path}/site/pages/page-0001.html#below=50&ranked=20")
+    assert not any(browser.find(f"#{name}-field").is_displayed() for name in ("below", "ranked"))
+    assert browser.find("#result").text == "Images 1 to 5 of 13"  # what cannot be chosen filters nothing
 
 
 def test_a_view_can_be_linked_to(browser: Browser, gallery: Gallery) -> None:
@@ -256,7 +316,21 @@ def test_everything_is_reached_by_tab_and_shows_it(browser: Browser, gallery: Ga
         browser.press(Keys.TAB)
         reached.append(browser.run(focus))
     names = [name for name, _ in reached]
-    for name in ("class", "has", "status", "reason", "sort", "find", "label", "opacity", "boxes", "truth", "next"):
+    for name in (
+        "class",
+        "has",
+        "status",
+        "reason",
+        "ranked",
+        "below",
+        "sort",
+        "find",
+        "label",
+        "opacity",
+        "boxes",
+        "truth",
+        "next",
+    ):
         assert name in names
     assert names.count("pictures") >= 5
     assert [name for name, shown in reached if not shown] == []

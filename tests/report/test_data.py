@@ -11,7 +11,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.data.shards import Unit
 from wsss_ray.report.index import FIELDS, Index, encode_details, to_script
 from wsss_ray.report.job import _in_order, choose
-from wsss_ray.report.overview import Agreement, setting_rows
+from wsss_ray.report.overview import Agreement, excludes_start_up, setting_rows
 from wsss_ray.report.unit import Box, Card
 
 UNITS = [
@@ -107,6 +107,20 @@ def test_agreement_counts_images_and_classes() -> None:
     assert [place for place, images in enumerate(agreement.bins) if images] == [10, 19]
     assert Agreement(1).mean is None
     assert Agreement(1).of_class(0) is None
+
+
+@pytest.mark.parametrize(
+    ("session", "excluded"),
+    [
+        (None, False),
+        ({"images": 13, "seconds": 2.5, "images_per_second": 5.2}, False),
+        ({"images": 1, "seconds": 90.0, "images_per_second": 0.011}, False),
+        ({"images": 13, "seconds": 2.5, "images_per_second": 6.5}, True),
+        ({"images": 13, "seconds": 2.5, "images_per_second": 4.0}, True),
+    ],
+)
+def test_a_rate_excludes_start_up_if_it_is_not_that_of_the_whole(session: dict[str, float], excluded: bool) -> None:
+    assert excludes_start_up(session) is excluded
 
 
 def test_settings_are_flat_and_hold_no_secret() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import boto3
@@ -79,6 +80,32 @@ def test_a_sample_in_the_same_folder_retires_the_pages_behind_it(
     assert "gallery of 4 images" in capsys.readouterr().out
 
 
+def test_pictures_of_an_earlier_gallery_are_removed_and_nothing_else(
+    gallery: Gallery, tmp_path: Path, local_ray: Resources
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(gallery.path, site)
+    kept = ["notes.txt", "photos/notes.txt", "more/cat_0.jpg", "labels/more/cat_0.png"]
+    shutil.copytree(site / "truths", tmp_path / "elsewhere")
+    shutil.rmtree(site / "truths")
+    (site / "truths").symlink_to(tmp_path / "elsewhere")
+    for name in kept:
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text("mine")
+    report.run(dataclasses.replace(gallery.config, output=str(site), sample=2, audit=None))
+    ids = shown(site)
+    assert len(ids) == 2
+    names = {name for name in files(site) if name not in kept}
+    for folder in ("photos", "thumbnails"):
+        assert {name for name in names if name.startswith(f"{folder}/")} == {f"{folder}/{i}.jpg" for i in ids}
+    expected = {f"labels/{i}.png" for i in ids if i != "broken"}
+    assert {name for name in names if name.startswith("labels/")} == expected
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 9  # a linked folder is left alone
+    units = json.loads(re.search(r'"units":(\[.*?\])', (site / "data/index.js").read_text())[1])  # type: ignore[index]
+    assert {name for name in names if name.startswith("data/units/")} == {f"data/units/{unit}.js" for unit in units}
+    assert all((site / name).read_text() == "mine" for name in kept)
+
+
 def test_predictions_and_no_truth_or_audit(tmp_path: Path, local_ray: Resources) -> None:
     classes = ClassSet.load("voc")
     images = [
@@ -102,6 +129,11 @@ def test_from_and_to_s3_with_types_that_a_browser_shows(s3: S3Server, local_ray:
     output = Storage(s3.uri("report/site"), s3.config)
     report.run(ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config))
     assert list(output.list("thumbnails")) == ["cat_0.jpg", "cat_1.jpg"]
+    output.write("photos/old.jpg", b"of an earlier gallery")
+    output.write("truths/old.png", b"of an earlier gallery")
+    report.run(ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config))
+    assert list(output.list("photos")) == ["cat_0.jpg", "cat_1.jpg"]
+    assert list(output.list("truths")) == ["cat_0.png", "cat_1.png"]
     client = boto3.client("s3", endpoint_url=s3.endpoint_url)
     types = {
         name: client.head_object(Bucket=s3.bucket, Key=f"report/site/{name}")["ContentType"]
@@ -116,6 +148,12 @@ def test_folders_of_something_else_are_left_alone(gallery: Gallery, tmp_path: Pa
         with pytest.raises(ValueError, match="no gallery of this job"):
             report.run(dataclasses.replace(gallery.config, output=str(tmp_path)))
     assert files(tmp_path) == {"index.html": b"a home page"}
+    (tmp_path / "mine/photos").mkdir(parents=True)
+    (tmp_path / "mine/photos/cat.jpg").write_bytes(b"my own")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="photos holds files of no gallery"):
+            report.run(dataclasses.replace(gallery.config, output=str(tmp_path / "mine")))
+    assert files(tmp_path / "mine") == {"photos/cat.jpg": b"my own"}
     with pytest.raises(ValueError, match="directory of a run"):
         report.run(dataclasses.replace(gallery.config, output=gallery.config.labels))
     with pytest.raises(ValueError, match=r"no audit\.json"):

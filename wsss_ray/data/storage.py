@@ -225,6 +225,11 @@ class Storage:
                 if durable:
                     _sync_directory(temporary.parent)
 
+    def remove(self, path: str) -> None:
+        """Remove a file, of a link the link; one that is gone already is no error. A folder is refused or stays."""
+        with self._explain(path), suppress(FileNotFoundError):
+            self._fs.rm_file(self._full(path))
+
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
         """A file to write piece by piece, for content that is not to be held in memory.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wsss_ray.classes import ClassSet
@@ -28,6 +28,9 @@ FIELDS = (
 )
 """What an image's row of the index holds, in order. `shares` (in thousandths) and `classIou` are flat: class, value,
 class, value. `files`: 1 a photo, 2 a label, 4 a truth, summed."""
+
+_PICTURES = {1: ("photos/{}.jpg", "thumbnails/{}.jpg"), 2: ("labels/{}.png",), 4: ("truths/{}.png",)}
+"""Paths of an image's pictures by the flag in `files`."""
 
 
 class Index:
@@ -63,6 +66,16 @@ class Index:
                 sorted({self._kinds.index(reason["kind"]) for reason in card.reasons}),
             ]
         )
+
+    def files(self) -> Iterator[str]:
+        """Paths of the pictures and details that the gallery refers to."""
+        for name in self._units:
+            yield details_path(name)
+        place = FIELDS.index("files")
+        for row in self._rows:
+            for flag, paths in _PICTURES.items():
+                if row[place] & flag:
+                    yield from (path.format(row[0]) for path in paths)
 
     def encode(self, page: Mapping[str, Any]) -> bytes:
         """A script that hands the index to the gallery; `page` holds what pages are made by."""

@@ -18,7 +18,7 @@ from wsss_ray.engine.run import RUN_FILE
 from wsss_ray.label_run import LabelRun
 from wsss_ray.report import overview
 from wsss_ray.report.index import Index, details_path, encode_details
-from wsss_ray.report.site import Site
+from wsss_ray.report.site import CONTENT, Site, remove_leftovers
 from wsss_ray.report.unit import Card, UnitReporter
 
 INDEX_PATH = "data/index.js"
@@ -27,7 +27,7 @@ ResultT = TypeVar("ResultT")
 
 
 def run(config: ReportConfig) -> None:
-    """Make the gallery of a run; an earlier one in the same folder is replaced.
+    """Make the gallery of a run; an earlier one in the same folder is replaced, with its pictures.
 
     Raises:
         ValueError: labels, images, classes or audit cannot be used together, or the output holds something else.
@@ -69,6 +69,7 @@ def run(config: ReportConfig) -> None:
     output.write(INDEX_PATH, index.encode(page))
     site.write_overview(_overview(config, run, audit, agreement, shown))
     site.retire_pages()
+    remove_leftovers(output, index.files())
     print(f"gallery of {shown:,} images: open {output.describe('index.html')}", flush=True)
 
 
@@ -171,6 +172,12 @@ def _claim(output: Storage) -> None:
         raise ValueError(f"{output.uri} is the directory of a run. Give the gallery a folder of its own as --output.")
     if output.exists("index.html") and not output.exists(MARKER):
         raise ValueError(f"{output.uri} holds an index.html that is no gallery of this job. Give an empty --output.")
+    if not output.exists(MARKER):  # a later gallery removes from these folders what it does not name
+        for folder in CONTENT:
+            if output.list(folder):
+                raise ValueError(
+                    f"{output.describe(folder)} holds files of no gallery of this job. Give an empty --output."
+                )
     output.write(MARKER, b'{"made_by": "wsss_ray report"}\n')
 
 
@@ -191,6 +198,7 @@ def _overview(
         "agreement": {"images": agreement.images, "mean": agreement.mean, "bins": agreement.bins},
         "audit": audit.summary,
         "session": counts["session"],
+        "after_start_up": overview.excludes_start_up(counts["session"]),
         "stages": overview.stage_rows(counts["session"]),
         "settings": overview.setting_rows(run.identity),
     }

@@ -101,6 +101,14 @@ def error_rows(counts: Mapping[str, Any]) -> list[tuple[str, int]]:
     return sorted(counts["errors"].items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
 
 
+def excludes_start_up(session: Mapping[str, Any] | None) -> bool:
+    """Whether a session's rate is of its steady part: one whose units all ended together knows only the whole."""
+    if not session or not session.get("seconds"):
+        return False
+    whole = session["images"] / session["seconds"]
+    return abs(session["images_per_second"] - whole) > 0.001 + 0.01 * whole  # it is rounded to thousandths
+
+
 def stage_rows(session: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Actor seconds by part of the work."""
     seconds: Mapping[str, float] = (session or {}).get("stage_seconds", {})

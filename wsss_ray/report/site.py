@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
 
@@ -15,6 +16,9 @@ from wsss_ray.report.unit import Card
 
 STATIC = ("gallery.css", "gallery.js")
 DIGITS = 4
+CONTENT = {"photos": ".jpg", "thumbnails": ".jpg", "labels": ".png", "truths": ".png", "data/units": ".js"}
+"""Folders of a gallery that hold a file for each image or unit, and how the names of these files end."""
+_REMOVERS = 16
 
 
 def page_name(number: int) -> str:
@@ -70,6 +74,22 @@ class Site:
 
     def _render(self, template: str, **values: Any) -> bytes:
         return self._environment.get_template(template).render(**values).encode()
+
+
+def remove_leftovers(output: Storage, named: Iterable[str]) -> None:
+    """Remove an earlier gallery's pictures and details that this one does not name; all other files stay.
+
+    What a linked folder leads to stays too: it may be used elsewhere.
+    """
+    keep = set(named)
+    leftovers = [
+        path
+        for path in output.walk()
+        if path not in keep and path.endswith(CONTENT.get(path.rpartition("/")[0], "/"))  # no file ends in a slash
+    ]
+    with ThreadPoolExecutor(_REMOVERS) as pool:
+        for _ in pool.map(output.remove, leftovers):
+            pass
 
 
 def _count(value: int) -> str:

@@ -10,7 +10,7 @@
   const cards = find("#cards");
   const viewer = find("#viewer");
   const PHOTO = 1, LABEL = 2, TRUTH = 4;
-  const KEYS = ["class", "has", "status", "reason", "sort", "find"];
+  const KEYS = ["class", "has", "status", "reason", "below", "ranked", "sort", "find"];
   const VIEW_TYPES = ["checkbox", "range"];
   const MANY_BOXES = 8;
 
@@ -23,6 +23,8 @@
   });
   const byId = new Map(images.map((image) => [image.id, image]));
   const hasTruth = images.some((image) => image.files & TRUTH);
+  const hasIou = images.some((image) => image.iou !== null || image.classIou.size > 0);
+  const hasRanks = images.some((image) => image.rank !== null);
 
   let page = Number(location.pathname.match(/page-(\d+)\.html$/)?.[1] ?? 1);
   let chosen = images;
@@ -81,7 +83,10 @@
     const has = field.has.value;
     const status = field.status.value === "" ? null : Number(field.status.value);
     const reason = field.reason.value;
+    const below = field.below.value === "" ? null : Number(field.below.value) / 100;
+    const ranked = field.ranked.value;
     const text = field.find.value.trim().toLowerCase();
+    const iou = (image) => (wanted === null ? image.iou : image.classIou.get(wanted) ?? null);
 
     const inSet = {
       "": (image, place) => image.tags.includes(place) || image.labelled.has(place),
@@ -102,9 +107,10 @@
       (wanted === null ? some(image) : inSet(image, wanted))
       && (status === null || image.status === status)
       && (reason === "" || (reason === "any" ? image.reasons.length > 0 : image.reasons.includes(Number(reason))))
+      && (below === null || (iou(image) !== null && iou(image) < below))
+      && (ranked === "" || (image.rank !== null && (ranked === "any" || image.rank <= Number(ranked))))
       && (text === "" || image.id.toLowerCase().includes(text)));
 
-    const iou = (image) => (wanted === null ? image.iou : image.classIou.get(wanted) ?? null);
     const keys = {
       rank: (image) => image.rank,
       iou,
@@ -436,6 +442,10 @@
   fill(field.reason, gallery.kinds.map(words));
   find("#reason-field").hidden = !gallery.audited;
   find("#truth-field").hidden = !hasTruth;
+  for (const [name, usable] of [["below", hasIou], ["ranked", hasRanks]]) {
+    find(`#${name}-field`).hidden = !usable;
+    if (!usable) field[name].options.length = 1;  // so that no link can ask for what the data does not tell
+  }
   const unusable = { rank: !gallery.audited, iou: !hasTruth, "iou-high": !hasTruth };
   for (const option of [...field.sort.options]) if (unusable[option.value]) option.remove();
 

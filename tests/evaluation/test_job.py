@@ -13,12 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.data.shards import ShardSet
 from wsss_ray.data.storage import Storage
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation import Evaluation, run
+from wsss_ray.evaluation.inputs import RunLabels
+from wsss_ray.evaluation.judge import Judge
+from wsss_ray.evaluation.metrics import ClassIndex
 
 
 def grid(text: str) -> np.ndarray:
@@ -120,7 +124,7 @@ def test_numbers_by_hand(tmp_path: Path, shards: ShardSet, local_ray: Resources)
     assert counts["bicycle"] == (1, 1, 1)  # an IoU of exactly one half is found
     assert counts["boat"] == (0, 1, 1)
     assert counts["bottle"] == (0, 1, 1)  # 2 / 5
-    assert evaluation.object_recall == 4 / 6
+    assert evaluation.tagged_class_recall == 4 / 6
     assert {entry.name: entry.tagged_without_truth for entry in evaluation.classes}["bus"] == 1
     assert evaluation.matrix[2].tolist()[:3] == [0, 0, 4]
     assert evaluation.matrix[2, -1] == 4
@@ -252,6 +256,29 @@ def test_a_subset(tmp_path: Path, shards: ShardSet, local_ray: Resources, text: 
     assert set(iou(evaluation)) == {"background", "bicycle", "boat", "bottle"}
 
 
+def test_units_outside_the_subset_are_passed_over(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:
+    images, labels = Storage(str(tmp_path / "shards")), Storage(str(tmp_path / "labels"))
+    cases.write_run(labels, images, shards, lambda _, truth: truth)
+    (tmp_path / "ids.txt").write_text("b\n")
+    evaluation = run(configure(tmp_path, subset=str(tmp_path / "ids.txt")))
+    assert (evaluation.images, evaluation.miou, evaluation.missing, evaluation.failed) == (1, 1, (), {})
+    judge = Judge(
+        images=images,
+        labels=RunLabels(storage=labels, files=frozenset(unit.label_path for unit in shards.units)),
+        truths=None,
+        index=ClassIndex.of(ClassSet.load("voc")),
+        ignore_id=255,
+        palette=None,
+        boundary_ratio=None,
+        subset=frozenset("b"),
+    )
+    for unit in shards.units[1:]:
+        (tmp_path / "labels" / unit.label_path).unlink()  # RunLabels raises when a listed file it reads is not there
+    results = [judge(unit) for unit in shards.units]
+    assert [result.images["image_id"].to_pylist() for result in results] == [["b"], [], []]
+    assert [int(result.tally.matrix.sum()) for result in results] == [12, 0, 0]
+
+
 def test_units_and_their_order_change_nothing(tmp_path: Path, local_ray: Resources) -> None:
     labels = {name: np.roll(truth, 1, axis=0) for name, truth in TRUTHS.items()}
     results = []
@@ -285,10 +312,16 @@ def test_boundaries_and_interval_can_be_left_out(tmp_path: Path, shards: ShardSe
     assert written(tmp_path)["boundary_iou"] is None
 
 
-def test_folders_whose_names_match_nothing_are_refused(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:
+def test_names_that_match_nothing_are_refused_before_ray_starts(tmp_path: Path, shards: ShardSet) -> None:
     write_pngs(tmp_path / "labels", {"other": TRUTHS["a"]})
-    with pytest.raises(ValueError, match="an id is 'a', a file 'other'"):
+    with pytest.raises(ValueError, match=r"an id is 'a', a file 'other'.*<image id>.png.$"):
         run(configure(tmp_path))
+    Storage(str(tmp_path / "labels")).write("mine/run.json", b"{}")
+    with pytest.raises(ValueError, match=r"an id is 'a', a file 'other'.*Did you mean .*/labels/mine\?"):
+        run(configure(tmp_path))
+    Storage(str(tmp_path / "above")).write("mine/run.json", b"{}")
+    with pytest.raises(ValueError, match=r"neither label files.*Did you mean .*/above/mine\?"):
+        run(configure(tmp_path, labels=str(tmp_path / "above")))
     with pytest.raises(ValueError, match=r"Name the truth <image id>.png"):
         run(configure(tmp_path, truth=str(tmp_path / "labels")))
     (tmp_path / "ids.txt").write_text("z\ny\n")

@@ -72,7 +72,8 @@ def test_the_truth_as_its_own_label_scores_exactly_one(folders: dict[str, Path],
     assert evaluation.miou == 1.0
     assert evaluation.interval == (1.0, 1.0)
     assert evaluation.pixel_accuracy == evaluation.mean_accuracy == evaluation.frequency_weighted_iou == 1.0
-    assert evaluation.boundary_iou == evaluation.object_recall == evaluation.dropped_miou == evaluation.coverage == 1.0
+    assert evaluation.boundary_iou == evaluation.tagged_class_recall == 1.0
+    assert evaluation.dropped_miou == evaluation.coverage == 1.0
     assert {entry.iou for entry in evaluation.classes if entry.pixels} == {1.0}
 
 

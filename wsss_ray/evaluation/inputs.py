@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from wsss_ray.data.shards import ShardError, ShardSet, Unit, read_labels
 from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.engine.run import RUN_FILE
 
 _READERS = 8
 _SHOWN = 3
@@ -26,8 +30,8 @@ class LabelFile:
 class LabelSource(Protocol):
     """Label PNGs by unit. It is pickled to the tasks."""
 
-    def read(self, unit: Unit, image_ids: Sequence[str]) -> list[LabelFile]:
-        """What there is for the images of a unit (all of its ids, in order)."""
+    def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
+        """What there is for the chosen images (places in `image_ids`, at least one) of a unit (all of its ids)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +43,10 @@ class RunLabels:
     files: frozenset[str]
     """Paths of the units' label files that are there."""
 
-    def read(self, unit: Unit, image_ids: Sequence[str]) -> list[LabelFile]:
+    def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
         """Rows of the unit's label file; a damaged file fails all its images."""
         if unit.label_path not in self.files:
-            return [LabelFile()] * len(image_ids)
+            return [LabelFile()] * len(chosen)
         try:
             rows = read_labels(self.storage, unit.label_path, columns=["image_id", "label", "status", "error"])
         except FileNotFoundError as error:
@@ -51,13 +55,13 @@ class RunLabels:
                 "cluster the labels must be on storage that every node sees under the same path (or s3://)."
             ) from error
         except ShardError as error:
-            return [LabelFile(problem=f"label file: {error}")] * len(image_ids)
+            return [LabelFile(problem=f"label file: {error}")] * len(chosen)
         if rows["image_id"].to_pylist() != list(image_ids):
-            return [LabelFile(problem="label file: it does not hold the unit's images")] * len(image_ids)
+            return [LabelFile(problem="label file: it does not hold the unit's images")] * len(chosen)
         return [
             LabelFile(problem=f"labelling: {error or 'failed'}") if status == "failed" else LabelFile(png=label)
             for label, status, error in zip(
-                *(rows[name].to_pylist() for name in ("label", "status", "error")), strict=True
+                *(rows[name].take(chosen).to_pylist() for name in ("label", "status", "error")), strict=True
             )
         ]
 
@@ -68,11 +72,11 @@ class PngFolder:
 
     storage: Storage
 
-    def read(self, unit: Unit, image_ids: Sequence[str]) -> list[LabelFile]:
+    def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
         """The images' PNGs, whatever their unit."""
         del unit
-        with ThreadPoolExecutor(min(_READERS, len(image_ids))) as pool:
-            return list(pool.map(self._read, image_ids))
+        with ThreadPoolExecutor(min(_READERS, len(chosen))) as pool:
+            return list(pool.map(self._read, [image_ids[place] for place in chosen]))
 
     def _read(self, image_id: str) -> LabelFile:
         try:
@@ -113,7 +117,7 @@ def find_pngs(storage: Storage, *, what: str) -> PngFolder:
         found = f"it holds {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
     if what == "labels":
         what = "labels: neither label files of a run nor PNGs named by image id"
-    raise ValueError(f"{storage.uri} has no {what}; {found}.")
+    raise ValueError(f"{storage.uri} has no {what}; {found}.{_runs_below(storage)}")
 
 
 def nothing_matches(folder: PngFolder, image_id: str, *, what: str) -> str:
@@ -122,5 +126,56 @@ def nothing_matches(folder: PngFolder, image_id: str, *, what: str) -> str:
     example = PurePosixPath(names[0]).stem if names else "none"
     return (
         f"no file of {folder.storage.uri} is named by an image id: an id is {image_id!r}, a file {example!r} "
-        f"({len(names):,} PNGs). Name the {what} <image id>.png."
+        f"({len(names):,} PNGs). Name the {what} <image id>.png.{_runs_below(folder.storage)}"
     )
+
+
+def _runs_below(storage: Storage) -> str:
+    """A question after the run directories directly below a folder; empty without one."""
+    runs = [name for name in storage.folders() if storage.exists(f"{name}/{RUN_FILE}")]
+    return f" Did you mean {' or '.join(storage.describe(name) for name in runs[:_SHOWN])}?" if runs else ""
+
+
+def check_names(
+    images: Storage, shards: ShardSet, *, subset: frozenset[str] | None, truths: PngFolder | None, labels: LabelSource
+) -> None:
+    """Refuse a list or folders that name no image: a score of them would only look like one.
+
+    The shards' ids are read until each has named one, which is one shard where all is well.
+
+    Raises:
+        ValueError: says which, with an id and a name.
+        ShardError: a shard's ids cannot be read.
+    """
+    folders = {"truth": truths, "labels": labels}
+    unmatched = {
+        what: (folder, {name.removesuffix(".png") for name in folder.storage.list() if name.endswith(".png")})
+        for what, folder in folders.items()
+        if isinstance(folder, PngFolder)
+    }
+    first = None
+    for ids in _ids_by_shard(images, shards) if unmatched or subset is not None else ():
+        chosen = ids if subset is None else [image_id for image_id in ids if image_id in subset]
+        first = first or next(iter(chosen), None)
+        unmatched = {what: (folder, names) for what, (folder, names) in unmatched.items() if names.isdisjoint(chosen)}
+        if first is not None and not unmatched:
+            return
+    if subset is not None and first is None:
+        raise ValueError(
+            f"none of the {len(subset)} ids of --subset is in the image shards; the first is {min(subset)!r}."
+        )
+    for what, (folder, _) in unmatched.items():
+        assert first is not None, "shards hold images"
+        raise ValueError(nothing_matches(folder, first, what=what))
+
+
+def _ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[list[str]]:
+    for name in dict.fromkeys(unit.shard for unit in shards.units):
+        try:
+            with images.open(name) as file, pq.ParquetFile(file) as parquet:
+                ids: list[str] = parquet.read(columns=["image_id"])["image_id"].to_pylist()
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise ShardError(
+                f"{images.describe(name)}: its ids cannot be read: {error}. Make this shard again with jobs/shard.py."
+            ) from error
+        yield ids

@@ -20,7 +20,7 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Progress, Report, map_units
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.confusion import draw_confusion
-from wsss_ray.evaluation.inputs import PngFolder, find_labels, find_pngs, nothing_matches
+from wsss_ray.evaluation.inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
 from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Judge, Tally
 from wsss_ray.evaluation.metrics import ClassIndex
 from wsss_ray.evaluation.result import Evaluation, conclude
@@ -49,6 +49,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     shards = read_shard_set(images)
     check_label_space(shards, classes)
     judge = _make_judge(config, classes, images, shards)
+    check_names(images, shards, subset=judge.subset, truths=judge.truths, labels=judge.labels)
     output = Storage(config.output, config.storage)
     tally = Tally.zero(judge.index.count)
     tables: dict[int, pa.Table] = {}
@@ -77,7 +78,7 @@ def run(config: EvaluateConfig) -> Evaluation:
         rejected=count_rejected(images),
         images_per_second=rate,
     )
-    _check_matches(evaluation, judge, rows)
+    _check_judged(evaluation, judge, rows)
     _write(evaluation, rows, config, output)
     print(format_tables(evaluation), flush=True)
     print(f"{evaluation.images_per_second:.0f} images/s; tables in {output.describe(RESULT_FILE)}", flush=True)
@@ -115,23 +116,14 @@ def _make_judge(config: EvaluateConfig, classes: ClassSet, images: Storage, shar
     )
 
 
-def _check_matches(evaluation: Evaluation, judge: Judge, rows: pa.Table) -> None:
-    """Refuse folders whose names match nothing: a score of them would only look like one."""
-    if rows.num_rows == 0:
-        assert judge.subset is not None, "shards hold images"
-        raise ValueError(
-            f"none of the {len(judge.subset)} ids of --subset is in the image shards; the first is "
-            f"{min(judge.subset)!r}."
-        )
-    first = rows["image_id"][0].as_py()
-    if judge.truths is not None and len(evaluation.no_truth) == rows.num_rows:
-        raise ValueError(nothing_matches(judge.truths, first, what="truth"))
+def _check_judged(evaluation: Evaluation, judge: Judge, rows: pa.Table) -> None:
+    """Refuse a score of nothing: no truth that can be used, or labels of none of the images that have one."""
     if evaluation.images == 0:
         reason = next(iter(evaluation.bad_truth.items()), None)
         bad = f"; the first that cannot be used is {reason[0]}: {reason[1]}" if reason else ""
         raise ValueError(f"none of the {rows.num_rows:,} images has a usable truth{bad}.")
     if isinstance(judge.labels, PngFolder) and len(evaluation.missing) == evaluation.images:
-        raise ValueError(nothing_matches(judge.labels, first, what="labels"))
+        raise ValueError(nothing_matches(judge.labels, rows["image_id"][0].as_py(), what="labels"))
 
 
 def _write(evaluation: Evaluation, rows: pa.Table, config: EvaluateConfig, output: Storage) -> None:

@@ -108,16 +108,18 @@ class Judge:
         columns = ["image_id", "height", "width", "tags"]
         turns = self.truths is not None and unit.exif == "apply"
         columns += ["truth"] if self.truths is None else ["image"] if turns else []
-        rows = read_unit(self.images, unit, columns=columns, check="footer").to_pylist()
-        ids = [row["image_id"] for row in rows]
-        labels = self.labels.read(unit, ids)
-        truths = self.truths.read(unit, ids) if self.truths else [LabelFile(png=row["truth"]) for row in rows]
         tally = Tally.zero(self.index.count)
-        images = [
-            self._image(row, label, truth, tally)
-            for row, label, truth in zip(rows, labels, truths, strict=True)
-            if self.subset is None or row["image_id"] in self.subset
-        ]
+        if self.subset is not None:  # most units hold none of a small one: nothing but their ids is read
+            column = read_unit(self.images, unit, columns=["image_id"], check="footer")["image_id"]
+            if self.subset.isdisjoint(column.to_pylist()):
+                return UnitResult(tally=tally, images=IMAGES_SCHEMA.empty_table())
+        table = read_unit(self.images, unit, columns=columns, check="footer")
+        ids = table["image_id"].to_pylist()
+        chosen = [place for place, image_id in enumerate(ids) if self.subset is None or image_id in self.subset]
+        rows = table.take(chosen).to_pylist()
+        labels = self.labels.read(unit, ids, chosen)
+        truths = self.truths.read(unit, ids, chosen) if self.truths else [LabelFile(png=row["truth"]) for row in rows]
+        images = [self._image(row, label, truth, tally) for row, label, truth in zip(rows, labels, truths, strict=True)]
         return UnitResult(tally=tally, images=pa.Table.from_pylist(images, schema=IMAGES_SCHEMA))
 
     def _image(self, row: dict[str, Any], label_file: LabelFile, truth_file: LabelFile, tally: Tally) -> dict[str, Any]:

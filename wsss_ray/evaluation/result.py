@@ -62,8 +62,8 @@ class Evaluation:
     frequency_weighted_iou: float
     boundary_iou: float
     """Mean boundary IoU; NaN where it was not asked for."""
-    object_recall: float
-    """Share of the tagged (image, class) pairs with pixels in the truth that the label has with IoU >= 0.5."""
+    tagged_class_recall: float
+    """Share of the tagged (image, class) pairs, of those with pixels in the truth, whose class reaches IoU >= 0.5."""
     dropped_miou: float
     """mIoU without the pixels that have no predicted class: labelled ignore, or in images without a usable label."""
     coverage: float
@@ -87,7 +87,8 @@ class Evaluation:
     rejected: int
     """Images that were listed when the shards were made and became no row: not judged."""
     images_per_second: float
-    """Rows read and judged per second since the first unit was finished. Not in the JSON, which repeats exactly."""
+    """Rows judged, or passed over as outside the subset, per second since the first unit was finished. Not in the JSON,
+    which repeats exactly."""
 
     @property
     def headline(self) -> str:
@@ -100,8 +101,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """JSON values; NaN becomes null."""
         scalars = (
-            *("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "boundary_iou", "object_recall"),
-            *("dropped_miou", "coverage"),
+            *("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "boundary_iou"),
+            *("tagged_class_recall", "dropped_miou", "coverage"),
         )
         return {
             "format": FORMAT_VERSION,
@@ -192,7 +193,7 @@ def conclude(
         mean_accuracy=scores.mean_accuracy,
         frequency_weighted_iou=scores.frequency_weighted_iou,
         boundary_iou=mean(boundary_iou),
-        object_recall=float(divide(found.sum(), tagged.sum())),
+        tagged_class_recall=float(divide(found.sum(), tagged.sum())),
         dropped_miou=score(dropped(tally.matrix)).miou,
         coverage=float(divide(without_ignored[:, :-1].sum(), without_ignored.sum())),
         classes=classes,

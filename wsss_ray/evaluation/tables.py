@@ -24,7 +24,7 @@ def format_tables(evaluation: Evaluation) -> str:
         f"pixel accuracy {_percent(evaluation.pixel_accuracy)}, mean accuracy {_percent(evaluation.mean_accuracy)}, "
         f"frequency-weighted IoU {_percent(evaluation.frequency_weighted_iou)}, "
         f"boundary IoU {_percent(evaluation.boundary_iou)}",
-        _format_objects(evaluation),
+        _format_tagged(evaluation),
         f"dropped: mIoU {_percent(evaluation.dropped_miou)} without the pixels that have no predicted class, "
         f"coverage {_percent(evaluation.coverage, places=2)}",
         *_format_problems(evaluation),
@@ -49,13 +49,12 @@ def _percent(share: float, *, places: int = 1) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.{places}f}"
 
 
-def _format_objects(evaluation: Evaluation) -> str:
+def _format_tagged(evaluation: Evaluation) -> str:
     tagged = sum(entry.tagged for entry in evaluation.classes)
     absent = sum(entry.tagged_without_truth for entry in evaluation.classes)
     beside = f"; {absent:,} more tags have no pixel in the truth" if absent else ""
-    return (
-        f"tagged classes found in their image (IoU >= 50): {_percent(evaluation.object_recall)} of {tagged:,}{beside}"
-    )
+    share = _percent(evaluation.tagged_class_recall)
+    return f"tagged classes found in their image (IoU >= 50): {share} of {tagged:,}{beside}"
 
 
 def _format_problems(evaluation: Evaluation) -> Iterable[str]:

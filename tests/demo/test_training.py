@@ -17,7 +17,7 @@ from wsss_ray.demo.training_data import SceneData
 from wsss_ray.demo.training_loop import Schedule
 from wsss_ray.models.tiny_sam import TINY_SAM_CONFIG, build_tiny_sam
 
-SCHEDULE = Schedule(steps=2, minutes=1e9, learning_rate=1e-3, log_every=1)
+SCHEDULE = Schedule(steps=2, learning_rate=1e-3, log_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_training_writes_a_segmenter_and_resumes(scenes: Path, tmp_path: Path) -
             scenes=scenes,
             work=tmp_path / "work",
             output=tmp_path / "out",
-            schedule=Schedule(steps=steps, minutes=1e9, learning_rate=1e-3, log_every=1),
+            schedule=Schedule(steps=steps, learning_rate=1e-3, log_every=1),
             batch=2,
             scene_count=12,
             validation_count=4,

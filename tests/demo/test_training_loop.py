@@ -29,7 +29,7 @@ def run(directory: Path, *, die_at: int | None = None) -> torch.nn.Linear:
     train(
         model,
         [{"params": list(model.parameters()), "factor": 1.0}],
-        schedule=Schedule(steps=12, minutes=1e9, learning_rate=0.1, warmup_steps=2, log_every=2, validate_every=4),
+        schedule=Schedule(steps=12, learning_rate=0.1, warmup_steps=2, log_every=2, validate_every=4),
         directory=directory,
         loss_of_step=loss_of_step,
         validate=lambda: {"weight": float(model.weight[0, 0].detach())},
@@ -65,13 +65,19 @@ def test_rate_warms_up_and_falls_with_steps_or_time() -> None:
     assert schedule.progress(100, 300.0) == 0.5
 
 
+def test_time_changes_nothing_without_a_limit() -> None:
+    schedule = Schedule(steps=1000, learning_rate=1.0, warmup_steps=10)
+    assert schedule.progress(100, 1e9) == 0.1
+    assert schedule.rate(500, 1e9) == schedule.rate(500, 0.0) == pytest.approx(0.01 + 0.99 * 0.5)
+
+
 def test_steps_without_finite_gradients_are_skipped(tmp_path: Path) -> None:
     model = torch.nn.Linear(1, 1)
     before = model.weight.detach().clone()
     train(
         model,
         [{"params": list(model.parameters()), "factor": 1.0}],
-        schedule=Schedule(steps=1, minutes=1e9, learning_rate=0.1, log_every=1),
+        schedule=Schedule(steps=1, learning_rate=0.1, log_every=1),
         directory=tmp_path,
         loss_of_step=lambda step: (model.weight.sum() * float("nan"), {}),
         validate=dict,

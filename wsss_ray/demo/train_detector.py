@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="log and checkpoint of this training")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint directory to write")
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, help="wall-clock limit that shortens the schedule; none by default")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--scene-count", type=int, default=24_000)

@@ -20,9 +20,10 @@ class Schedule:
 
     steps: int
     """Optimiser steps at most."""
-    minutes: float
-    """Wall-clock minutes at most, over all resumed runs; whichever ends first drives the cosine."""
     learning_rate: float
+    minutes: float | None = None
+    """Wall-clock minutes at most, over all resumed runs; whichever ends first drives the cosine. None: no limit, the
+    steps alone drive it, so that a busy machine trains as an idle one does."""
     warmup_steps: int = 100
     clip_norm: float = 0.5
     log_every: int = 25
@@ -30,7 +31,7 @@ class Schedule:
 
     def progress(self, step: int, seconds: float) -> float:
         """The share of the training that is done, 1 or more at its end."""
-        return max(step / self.steps, seconds / (60 * self.minutes))
+        return max(step / self.steps, 0.0 if self.minutes is None else seconds / (60 * self.minutes))
 
     def rate(self, step: int, seconds: float) -> float:
         """The learning rate: linear warm-up, then a cosine down to 1 %."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from ray._private import ray_constants
 
 from wsss_ray.config import RayConfig
 from wsss_ray.data.storage import Storage
+from wsss_ray.errors import Terminated
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ def connect(config: RayConfig) -> Iterator[Resources]:
                 runtime_env=environment,
                 logging_level=logging.WARNING,
             )
+    _end_in_order()  # after ray.init, whose own handler dumps the native stack
     try:
         total = ray.cluster_resources()
         nodes = sum(1 for node in ray.nodes() if node["Alive"])
@@ -88,6 +92,16 @@ def warn_of_local_paths(resources: Resources, *places: Storage) -> None:
     """Say so where several nodes are to read or write a path that each would look for on its own disk."""
     if resources.nodes > 1 and any(place.is_local for place in places):
         logger.warning("%d nodes: local paths must be on storage that all of them share.", resources.nodes)
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM unwind the job, as an interrupt does, where this is the process's main thread."""
+
+    def terminate(number: int, frame: object) -> None:  # noqa: ARG001 - what signal handlers are called with
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _keep_to_loopback() -> None:

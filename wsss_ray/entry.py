@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from wsss_ray import config
-from wsss_ray.errors import JobError
+from wsss_ray.errors import JobError, Terminated
 
 ConfigT = TypeVar("ConfigT")
 
@@ -17,7 +17,7 @@ def run_job(config_type: type[ConfigT], job: Callable[[ConfigT], object]) -> Non
     """Run one job from the command line and exit.
 
     The exit status is 0 when the job reached its goal, 1 when it did not, 2 for a bad flag or configuration, 130 after
-    an interrupt; the reason is the last line on standard error.
+    an interrupt, 143 after SIGTERM; the reason is the last line on standard error.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     parsed = config.parse(config_type)
@@ -26,6 +26,6 @@ def run_job(config_type: type[ConfigT], job: Callable[[ConfigT], object]) -> Non
     except (ValueError, OSError, JobError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as signal:
         print("interrupted: what is finished stands; the same command goes on from there.", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+        raise SystemExit(130 if isinstance(signal, KeyboardInterrupt) else 143) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,24 @@ def test_pngs_can_be_had_later(finished: LabelConfig, tmp_path: Path, local_ray:
     )
 
 
+def test_lost_and_torn_pngs_are_made_again_and_forms_do_not_mix(
+    finished: LabelConfig, tmp_path: Path, local_ray: Resources
+) -> None:
+    shutil.copytree(finished.output, tmp_path / "run")
+    config = replace(finished, output=str(tmp_path / "run"))
+    lost, torn, *_ = sorted((tmp_path / "run" / "png").iterdir())
+    whole = torn.read_bytes()
+    lost.unlink()
+    torn.write_bytes(b"")
+    (tmp_path / "run" / "png" / "foreign.png").write_bytes(b"x")
+    summary = labelling.run(replace(config, limit=1))
+    assert lost.exists()
+    assert torn.read_bytes() == whole
+    assert summary["images"] == 9, "the summary is of the whole run, whatever the limit of a session"
+    with pytest.raises(ValueError, match="holds PNGs in the form 'palette', not 'grey'"):
+        labelling.run(replace(config, png_palette="grey"))
+
+
 def test_from_and_to_s3_weights_included(
     finished: LabelConfig,
     configure: Configure,
@@ -236,6 +255,7 @@ def test_a_pool_that_can_never_be_placed_is_refused_at_once(
 ) -> None:
     with pytest.raises(ValueError, match="the pools need 4 GPUs, but the cluster has 0"):
         labelling.run(configure(photos, tmp_path, ray=RayConfig(actors=4, gpus_per_actor=1, cpus_per_actor=0.01)))
+    assert not list(tmp_path.iterdir()), "a refused plan leaves the output as it was"
 
 
 def test_plain_images_are_answered_with_the_command_to_run(shared: Path, configure: Configure, tmp_path: Path) -> None:

@@ -45,7 +45,25 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
         raise SystemExit(2) from None
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without tags that run code, and without a key that silently wins over an equal one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that is there already."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"`{key}` is given twice: keep one", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def _take_config_flag(arguments: list[str]) -> tuple[str | None, list[str]]:
+    if sum(argument == "--config" or argument.startswith("--config=") for argument in arguments) > 1:
+        raise ConfigError("--config is given twice: one YAML file, and flags for what differs.")
     for index, argument in enumerate(arguments):
         if argument == "--config":
             if index + 1 == len(arguments):
@@ -58,7 +76,7 @@ def _take_config_flag(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -109,4 +127,4 @@ def _convert(value: Any, hint: Any, *, where: str, key: str) -> Any:
     try:
         return typeguard.check_type(value, hint)
     except typeguard.TypeCheckError as error:
-        raise ConfigError(f"{where}: `{key}: {value}`: {error}.") from error
+        raise ConfigError(f"{where}: `{key}: {value!r}`: {error}.") from error

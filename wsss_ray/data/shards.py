@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -364,6 +365,8 @@ def _read_footer(storage: Storage, path: str, *, kind: str) -> dict[str, Any]:
 
 
 def _no_shards(storage: Storage) -> str:
+    if storage.is_local and not Path(storage.uri).is_dir():
+        return f"there is no folder {storage.uri}. Check the path, or make the shards with jobs/shard.py."
     names = list(storage.list())
     if any(name.lower().endswith((".jpg", ".jpeg", ".png", ".webp")) for name in names):
         return (

@@ -84,10 +84,14 @@ def claim(output: Storage, identity: Mapping[str, Any]) -> bool:
     if lines:
         raise ValueError(
             f"{output.uri} holds a run with another configuration; its labels would be mixed with different ones. "
-            "Use another --output, or the configuration of that run. What differs (there -> here):\n  "
-            + "\n  ".join(lines)
+            f"Use another --output, or the configuration of that run{_if_empty(output)}. What differs (there -> "
+            "here):\n  " + "\n  ".join(lines)
         )
     return False
+
+
+def _if_empty(output: Storage) -> str:
+    return "" if output.list("labels") else f"; it holds no label yet, so removing {output.describe(RUN_FILE)} is safe"
 
 
 def _differences(before: Any, now: Any, prefix: str) -> list[str]:

@@ -16,7 +16,8 @@ from wsss_ray.cluster import Resources, connect, warn_of_local_paths
 from wsss_ray.config import LabelConfig
 from wsss_ray.data.shards import ShardSet, Unit, check_label_space, read_label_counts, read_labels, read_shard_set
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Outcome, Progress, Task, claim, run_units, units_to_do
+from wsss_ray.engine import Outcome, Progress, StageSpec, Task, claim, run_units, units_to_do
+from wsss_ray.engine.run import RUN_FILE
 from wsss_ray.errors import JobError
 from wsss_ray.labelling.plan import Plan, describe, identity, stage_specs
 from wsss_ray.labelling.sample import describe_sample
@@ -63,28 +64,46 @@ def run(config: LabelConfig) -> dict[str, Any]:
     with ExitStack() as stack:
         joins = config.ray.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
         resources = stack.enter_context(connect(config.ray)) if joins else None
-        finished, tasks = _find_work(job, has_gpus=resources.gpus > 0 if resources else _machine_has_gpus())
+        has_gpus = resources.gpus > 0 if resources else _machine_has_gpus()
+        content = identity(config, classes, shards, has_gpus=has_gpus)
+        if not config.dry_run and sink.output.exists(RUN_FILE):
+            _claim(job, content)
+        finished, tasks = _find_work(job)
         if not tasks and not config.dry_run:
             print(f"nothing to do: all {sum(unit.rows for unit in finished):,} images are labelled", flush=True)
-            return _finish(sink, finished, None)
-        return _work(job, finished, tasks, resources or stack.enter_context(connect(config.ray)))
+            return _finish(job, None)
+        resources = resources or stack.enter_context(connect(config.ray))
+        stages = stage_specs(config, classes, shards, resources)  # refused pools leave the output as it was
+        if not config.dry_run:
+            _claim(job, content)
+        return _work(job, finished, tasks, stages, resources)
 
 
-def _find_work(job: _Run, *, has_gpus: bool) -> tuple[list[Unit], tuple[Task, ...]]:
-    """Claim the output and list what is finished and what is to be done; a dry run claims nothing."""
-    if not job.config.dry_run:
-        new = claim(job.output, identity(job.config, job.classes, job.shards, has_gpus=has_gpus))
-        print(f"{'started' if new else 'joined'} the run in {job.output.uri}", flush=True)
+def _claim(job: _Run, content: dict[str, Any]) -> None:
+    """Claim the output or join the run that is there, and the form of its PNGs."""
+    if claim(job.output, content):
+        print(f"started the run in {job.output.uri}", flush=True)
+    if job.config.png:
+        job.sink.claim_png_form()
+
+
+def _find_work(job: _Run) -> tuple[list[Unit], tuple[Task, ...]]:
+    """List what is finished and what is to be done."""
     finished, missing = units_to_do(job.shards, job.output, limit=job.config.limit)
     retried = _failed_tasks(job.output, finished) if job.config.retry_failed else ()
     return finished, (*(Task(unit=unit) for unit in missing), *retried)
 
 
-def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resources: Resources) -> dict[str, Any]:
+def _work(
+    job: _Run,
+    finished: Sequence[Unit],
+    tasks: tuple[Task, ...],
+    stages: tuple[StageSpec, ...],
+    resources: Resources,
+) -> dict[str, Any]:
     config = job.config
     warn_of_local_paths(resources, job.images, job.output)
     done = sum(unit.rows for unit in finished)
-    stages = stage_specs(config, job.classes, job.shards, resources)
     plan = Plan(config=config, classes=job.classes, shards=job.shards, done=done, tasks=tasks, stages=stages)
     print(describe(plan, input_uri=job.images.uri, output_uri=job.output.uri), flush=True)
     if config.dry_run:
@@ -95,9 +114,7 @@ def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resource
         total=done + plan.images_to_do - retried, done=done - retried, every_seconds=config.status_seconds
     )
     outcome = run_units(tasks, images=job.images, stages=stages, sink=job.sink, progress=progress)
-    units = dict.fromkeys([*finished, *(task.unit for task in tasks)])
-    there = {f"labels/{name}" for name in job.output.list("labels")}
-    summary = _finish(job.sink, [unit for unit in units if unit.label_path in there], outcome)
+    summary = _finish(job, outcome)
     if outcome.problems:
         raise JobError(
             f"{len(outcome.problems)} units could not be read, the first: {outcome.problems[0]}\nAll other units are "
@@ -106,34 +123,37 @@ def _work(job: _Run, finished: Sequence[Unit], tasks: tuple[Task, ...], resource
     return summary
 
 
-def _finish(sink: LabelSink, units: Sequence[Unit], outcome: Outcome | None) -> dict[str, Any]:
-    """Write what is still missing beside the label files, and the summary, which is returned."""
-    if sink.png:
-        _write_missing_pngs(sink, units)
-    summary = summarise(sink.output, units, outcome)
-    write_summary(sink.output, summary)
+def _finish(job: _Run, outcome: Outcome | None) -> dict[str, Any]:
+    """Write what is still missing beside the label files, and the summary of all of them, which is returned."""
+    output = job.output
+    units, _ = units_to_do(job.shards, output, limit=None)
+    if job.config.png:
+        _write_missing_pngs(job.sink, units)
+    summary = summarise(output, units, outcome)
+    write_summary(output, summary)
     print(format_summary(summary), flush=True)
+    if len(units) < len(job.shards.units):
+        rows = sum(unit.rows for unit in units)
+        print(f"{rows:,} of {job.shards.rows:,} images are labelled; without --limit the run goes on", flush=True)
     failed = summary["statuses"].get("failed", 0)
     if failed:
         print(f"{failed:,} images failed; their rows say why, and --retry-failed runs just those again", flush=True)
-    print(f"labels in {sink.output.describe('labels')}, summary in {sink.output.describe(SUMMARY_FILE)}", flush=True)
+    print(f"labels in {output.describe('labels')}, summary in {output.describe(SUMMARY_FILE)}", flush=True)
     return summary
 
 
 def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
-    """PNGs of units that an earlier session labelled without them."""
-    there = set(sink.output.list("png"))
+    """PNGs of units that an earlier session labelled without them, or that were lost or torn."""
+    there = {name for name, info in sink.output.list("png").items() if info.size}
 
     def write(unit: Unit) -> None:
-        rows = read_labels(sink.output, unit.label_path)
-        wanted = [png_path(image_id).removeprefix("png/") not in there for image_id in rows["image_id"].to_pylist()]
-        sink.write_pngs(rows.filter(wanted))
+        ids = read_labels(sink.output, unit.label_path, columns=["image_id"])["image_id"].to_pylist()
+        missing = [png_path(image_id).removeprefix("png/") not in there for image_id in ids]
+        if any(missing):
+            sink.write_pngs(read_labels(sink.output, unit.label_path).filter(missing))
 
-    # A full folder needs no look into the label files.
-    counts = sum(read_label_counts(sink.output, unit.label_path)["images"] for unit in units)
-    if len(there) < counts:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(write, units))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, units))
 
 
 def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]:

@@ -19,6 +19,9 @@ from wsss_ray.data.storage import Storage
 
 logger = logging.getLogger(__name__)
 
+PNG_FORM_FILE = "png-form.txt"
+"""Says beside png/ whether it is in colour or grey."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSink:
@@ -53,6 +56,18 @@ class LabelSink:
             return read_label_counts(self.output, unit.label_path)
         except FileNotFoundError:
             return None
+
+    def claim_png_form(self) -> None:
+        """Note whether png/ is in colour or grey; raises ValueError where it holds the other form."""
+        form = "grey" if self.grey else "palette"
+        if self.output.create(PNG_FORM_FILE, form.encode()):
+            return
+        there = self.output.read(PNG_FORM_FILE).decode()
+        if there != form:
+            raise ValueError(
+                f"{self.output.describe('png')} holds PNGs in the form '{there}', not '{form}'. Give --png-palette "
+                f"{there}, or remove png/ and {PNG_FORM_FILE} there to have them made again."
+            )
 
     def write_pngs(self, labels: pa.Table) -> None:
         """Write the label of every row that has one as png/<image id>.png."""

@@ -15,6 +15,7 @@ from wsss_ray.config.parts import (
     StorageConfig,
     require,
 )
+from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.using import AuditConfig, DemoConfig, EvaluateConfig, ExportConfig, ReportConfig
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SegmenterConfig",
     "ShardConfig",
     "StorageConfig",
+    "StudentConfig",
     "parse",
     "require",
 ]

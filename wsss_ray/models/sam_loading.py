@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from torch import Tensor
 
 from wsss_ray.models.sam_weights import OFFICIAL_FILES, CheckpointError, files_of
+from wsss_ray.models.state_files import differences, read_state
 from wsss_ray.models.tiny_sam import build_tiny_sam
 
 ENCODER_WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}
@@ -33,7 +30,7 @@ def load_sam(model: str, path: Path) -> Sam:
     weights, *configuration = files_of(model, path)
     with torch.device("meta"):  # initialising the large models would take seconds
         sam = build_tiny_sam(_read_configuration(configuration[0])) if configuration else sam_model_registry[model]()
-    state = {name: value.float() for name, value in _read_state(weights).items()}
+    state = {name: value.float() for name, value in read_state(weights).items()}
     _check_fit(sam, state, model, weights)
     sam.load_state_dict(state, strict=True, assign=True)
     tensors = itertools.chain(sam.named_parameters(), sam.named_buffers())
@@ -52,50 +49,15 @@ def _read_configuration(path: Path) -> Mapping[str, Any]:
     return configuration
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file, or of what torch.save wrote, by name."""
-    damaged = f"{path} cannot be read as a checkpoint: it is damaged or of another format."
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{damaged} ({error})") from error
-    try:
-        # only files in torch's zip format can be mapped
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is damaged or holds other objects than tensors, which may run code when read. Take the model's "
-            "state dict alone (torch.save(model.state_dict(), ...))."
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{damaged} ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(
-            f"{path} is no state dict (name: tensor), it holds: {keys}. If it is a training checkpoint, save the state "
-            "dict inside it to a file of its own."
-        )
-    return state
-
-
 def _check_fit(sam: Sam, state: Mapping[str, Tensor], model: str, path: Path) -> None:
-    expected = sam.state_dict()
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in expected]
-    reshaped = [name for name, value in expected.items() if name in state and state[name].shape != value.shape]
-    if not (missing or unexpected or reshaped):
+    found = differences(sam.state_dict(), state)
+    if not found:
         return
-    differences = "; ".join(
-        f"{len(names)} {kind} ({', '.join(names[:2])}{', ...' if len(names) > 2 else ''})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if names
-    )
     looks_like = _looks_like(state)
     advice = f"set segmenter.model: {looks_like}, or " if looks_like in OFFICIAL_FILES else ""
     source = OFFICIAL_FILES.get(model, "the weights that its config.json describes")
     raise CheckpointError(
-        f"{path} does not fit the segmenter {model}: {differences}. It looks like {looks_like}: {advice}use {source}."
+        f"{path} does not fit the segmenter {model}: {found}. It looks like {looks_like}: {advice}use {source}."
     )
 
 

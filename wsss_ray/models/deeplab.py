@@ -1,0 +1,53 @@
+"""DeepLab-v2: a ResNet at output stride 8 and atrous spatial pyramid pooling (Chen et al., arXiv 1606.00915)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from wsss_ray.config.student import Geometry
+from wsss_ray.models.backbone import FORMS, Backbone
+
+RATES = (6, 12, 18, 24)
+
+
+class Aspp(nn.Module):
+    """Four 3x3 convolutions of different dilation, summed: each a classifier with its own field of view."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        """Weights from N(0, 0.01), biases 0, as published."""
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in RATES
+        )
+        for branch in self.branches:
+            nn.init.normal_(branch.weight, std=0.01)
+            nn.init.zeros_(branch.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, channels, h, w) to logits (N, num_classes, h, w), summed in float32."""
+        first, *others = (branch(features).float() for branch in self.branches)
+        for logits in others:
+            first = first + logits
+        return first
+
+
+class DeepLabV2(nn.Module):
+    """Normalised images (N, 3, H, W) to logits (N, C, h, w) float32, at an eighth of the size."""
+
+    head = ("aspp.",)
+    """Prefixes of the names of parameters that belong to the classifier."""
+    stride = 8
+
+    def __init__(self, architecture: str, geometry: Geometry, num_classes: int) -> None:
+        """Build "deeplabv2-NAME", randomly initialised; NAME is one of `backbone.FORMS`."""
+        super().__init__()
+        self.backbone = Backbone(FORMS[architecture.removeprefix("deeplabv2-")], geometry)
+        self.aspp = Aspp(self.backbone.channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return self.aspp(self.backbone(images))
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the logits of images of this size."""
+        return self.backbone.output_size(height, width)

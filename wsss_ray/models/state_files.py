@@ -1,0 +1,57 @@
+"""Tensors by name from a file that is trusted with nothing but tensors."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wsss_ray.models.sam_weights import CheckpointError
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors file, or of what torch.save wrote, by name.
+
+    Raises CheckpointError for a file that is damaged or holds anything but tensors.
+    """
+    damaged = f"{path} cannot be read as a checkpoint: it is damaged or of another format."
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{damaged} ({error})") from error
+    try:
+        # only files in torch's zip format can be mapped
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged or holds other objects than tensors, which may run code when read. Take the model's "
+            "state dict alone (torch.save(model.state_dict(), ...))."
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{damaged} ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(
+            f"{path} is no state dict (name: tensor), it holds: {keys}. If it is a training checkpoint, save the state "
+            "dict inside it to a file of its own."
+        )
+    return state
+
+
+def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """How the names and shapes of a state differ from the expected ones, in words; empty where they do not."""
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    reshaped = [name for name, value in expected.items() if name in state and state[name].shape != value.shape]
+    return "; ".join(
+        f"{len(names)} {kind} ({', '.join(names[:2])}{', ...' if len(names) > 2 else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if names
+    )

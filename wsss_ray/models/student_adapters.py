@@ -1,0 +1,154 @@
+"""Segmentation networks of torchvision and transformers as students: thin wrappers with logits at the image's size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import get_model
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PretrainedConfig
+
+from wsss_ray.classes import ClassSet, UnknownTagError
+from wsss_ray.models.sam_weights import CheckpointError
+from wsss_ray.models.state_files import read_state
+from wsss_ray.models.student_sources import segmentation_name
+from wsss_ray.models.student_spec import Preprocessing, StudentSpec
+
+TORCHVISION_CATEGORIES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""Classes of all of torchvision's published segmentation weights, after the background."""
+
+
+class Adapter(nn.Module):
+    """A library's network; normalised images (N, 3, H, W) to logits (N, C, H, W) float32."""
+
+    def __init__(self, model: nn.Module, head: tuple[str, ...]) -> None:
+        """`head`: names of the model's children that classify."""
+        super().__init__()
+        self.model = model
+        self.head = tuple(f"model.{name}." for name in head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        logits = self.logits(images).float()
+        return functional.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits at the network's own resolution."""
+        raise NotImplementedError
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """The image's own size."""
+        return height, width
+
+
+class TorchvisionNetwork(Adapter):
+    """A model of torchvision.models.segmentation, without its auxiliary classifier."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """See Adapter."""
+        return self.model(images)["out"]
+
+
+class TransformersNetwork(Adapter):
+    """A model that AutoModelForSemanticSegmentation builds."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """See Adapter."""
+        return self.model(pixel_values=images).logits
+
+
+def build_adapter(spec: StudentSpec) -> Adapter:
+    """The network of a `torchvision:NAME` or `transformers:NAME` spec, randomly initialised."""
+    kind, _, name = spec.architecture.partition(":")
+    if kind == "torchvision":
+        model = get_model(segmentation_name(name), weights=None, weights_backbone=None, num_classes=spec.num_classes)
+        return TorchvisionNetwork(model, ("classifier",))
+    if kind != "transformers" or spec.settings is None:
+        raise ValueError(f"there is no student of architecture {spec.architecture!r}.")
+    settings = json.loads(spec.settings)
+    if not isinstance(settings, dict) or "model_type" not in settings:
+        raise ValueError(f"the settings of the student {spec.architecture} do not say which model they are of.")
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    config.num_labels = spec.num_classes
+    model = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
+    backbones = (model.base_model_prefix, "backbone")
+    return TransformersNetwork(model, tuple(name for name, _ in model.named_children() if name not in backbones))
+
+
+def describe_transformers(spec: StudentSpec, directory: Path) -> tuple[StudentSpec, tuple[str, ...]]:
+    """The spec completed from a checkpoint's directory (`config.json`, `preprocessor_config.json`), and its classes.
+
+    Raises CheckpointError for a directory without a usable configuration.
+    """
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(f"{directory} is no transformers checkpoint: it lacks config.json.")
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    names = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+    spec = dataclasses.replace(
+        spec, settings=_settings(config), preprocessing=_preprocessing(directory, spec.preprocessing)
+    )
+    return spec, names
+
+
+def transformers_state(directory: Path) -> dict[str, Tensor]:
+    """Weights of a checkpoint's directory under the names of `TransformersNetwork`, from safetensors alone."""
+    files = sorted(directory.glob("model*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{directory} lacks model.safetensors: weights are read from safetensors alone.")
+    return {f"model.{name}": value for file in files for name, value in read_state(file).items()}
+
+
+def torchvision_classes_fit(class_set: ClassSet) -> bool:
+    """Whether the classes are those of torchvision's published weights, in their order."""
+    try:
+        return tuple(map(class_set.canonical, TORCHVISION_CATEGORIES)) == class_set.names
+    except UnknownTagError:
+        return False
+
+
+def from_segmentation(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's segmentation weights under the names of `TorchvisionNetwork`, without the auxiliary classifier."""
+    return {f"model.{name}": value for name, value in state.items() if not name.startswith("aux_classifier.")}
+
+
+def from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's classification weights under the names of a backbone: without the classifier."""
+    kept = {name: value for name, value in state.items() if not name.startswith(("fc.", "classifier."))}
+    return {name.removeprefix("features."): value for name, value in kept.items()}
+
+
+def _settings(config: PretrainedConfig) -> str:
+    """A model's configuration as JSON: what `from_config` needs, and nothing of where it came from."""
+    values = json.loads(config.to_json_string())
+    for key in ("_name_or_path", "auto_map", "id2label", "label2id", "transformers_version", "architectures", "dtype"):
+        values.pop(key, None)
+    return json.dumps({**values, "model_type": config.model_type}, sort_keys=True)
+
+
+def _preprocessing(directory: Path, default: Preprocessing) -> Preprocessing:
+    """What the checkpoint's image processor says about pixels; ImageNet's where it has none."""
+    path = directory / "preprocessor_config.json"
+    if not path.is_file():
+        return default
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    order = "bgr" if values.get("do_flip_channel_order") else "rgb"
+    if values.get("do_normalize", "image_mean" in values):
+        mean, std = values["image_mean"], values["image_std"]
+    else:
+        mean, std = [0.0] * 3, [1.0] * 3
+    if order == "bgr":
+        mean, std = mean[::-1], std[::-1]
+    scale = 1 / values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
+    return Preprocessing(
+        channel_order=cast(Any, order),
+        mean=cast(Any, tuple(float(value) * scale for value in mean)),
+        std=cast(Any, tuple(float(value) * scale for value in std)),
+    )

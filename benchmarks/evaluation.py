@@ -110,12 +110,13 @@ def make_judge(folder: Path, shards: ShardSet, *, boundary: bool) -> Judge:
     """The judge that the job would make."""
     return Judge(
         images=Storage(str(folder / "shards")),
-        labels=find_labels(Storage(str(folder / "run")), shards),
+        labels=find_labels(Storage(str(folder / "run")), shards, instances=True),
         truths=None,
         index=ClassIndex.of(CLASSES),
         ignore_id=CLASSES.ignore_id,
         palette=CLASSES.palette(),
         boundary_ratio=DEFAULT_RATIO if boundary else None,
+        smallest_object=EvaluateConfig.smallest_object,
         subset=None,
     )
 

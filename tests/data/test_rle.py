@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from wsss_ray.data.rle import decode_counts, decode_mask, encode_mask, mask_overlaps, parse_counts
+from wsss_ray.data.rle import decode_counts, decode_mask, encode_mask, intersect_masks, mask_overlaps, parse_counts
 
 # Columns: [0, 1, 1], [1, 0, 0]; so runs of 1 zero, 3 ones, 2 zeros.
 MASK = np.array([[0, 1], [1, 0], [1, 0]], dtype=bool)
@@ -125,3 +125,16 @@ def test_overlaps_are_those_of_the_decoded_masks() -> None:
     assert mask_overlaps([], 7, 9).shape == (0, 0)
     with pytest.raises(ValueError, match="add up to"):
         mask_overlaps([encode_mask(masks[0]), encode_mask(masks[0][:, 1:])], 7, 9)
+
+
+def test_overlaps_with_others_and_what_masks_share() -> None:
+    generator = np.random.default_rng(6)
+    masks, others = ([generator.random((7, 9)) < 0.5 for _ in range(count)] for count in (2, 3))
+    counts, other_counts = ([encode_mask(mask) for mask in group] for group in (masks, others))
+    expected = [[(a & b).sum() / (a | b).sum() for b in others] for a in masks]
+    np.testing.assert_allclose(mask_overlaps(counts, 7, 9, others=other_counts), expected)
+    assert mask_overlaps([], 7, 9, others=other_counts).shape == (0, 3)
+    shared = intersect_masks(counts, other_counts[0], 7, 9)
+    np.testing.assert_array_equal([decode_mask(c, 7, 9) for c in shared], [mask & others[0] for mask in masks])
+    with pytest.raises(ValueError, match="add up to"):
+        intersect_masks(counts, other_counts[0], 9, 9)

@@ -270,6 +270,7 @@ def test_units_outside_the_subset_are_passed_over(tmp_path: Path, shards: ShardS
         ignore_id=255,
         palette=None,
         boundary_ratio=None,
+        smallest_object=None,
         subset=frozenset("b"),
     )
     for unit in shards.units[1:]:

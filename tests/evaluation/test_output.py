@@ -37,7 +37,15 @@ def evaluate(matrix: np.ndarray, names: list[str], **options: object) -> Evaluat
         }
         for image_id, state in states.items()
     ]
-    given = {"split": "train", "class_set": "x", "boundary": False, "resamples": 0, "seed": 0, "subset": None}
+    given = {
+        "split": "train",
+        "class_set": "x",
+        "boundary": False,
+        "instance_rule": None,
+        "resamples": 0,
+        "seed": 0,
+        "subset": None,
+    }
     images = pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
     return conclude(tally, images, index, **{"rejected": 0, "images_per_second": 1.0, **given, **options})  # type: ignore[arg-type]
 
@@ -48,10 +56,10 @@ MATRIX = np.array([[90, 5, 0, 5], [10, 1190, 0, 0], [0, 0, 0, 0], [7, 7, 7, 7]])
 def test_the_table() -> None:
     lines = format_tables(evaluate(MATRIX, ["cat", "dog"])).splitlines()
     assert lines[:4] == [
-        "class           IoU  precision   recall  boundary    found          pixels   images",
-        "background     86.4       90.5     95.0         -        -             100        1",
-        "cat            98.8       99.6     99.2         -        -           1,200        0",
-        "dog               -          -        -         -        -               0        0",
+        "class           IoU  precision   recall  boundary      found      objects          pixels   images",
+        "background     86.4       90.5     95.0         -          -            -             100        1",
+        "cat            98.8       99.6     99.2         -          -            -           1,200        0",
+        "dog               -          -        -         -          -            -               0        0",
     ]
     assert "means over the 2 of 3 classes present in the truth, background included; in %" in lines
     assert lines[-1] == "mIoU 92.6, split train, 1 image"

@@ -31,17 +31,38 @@ def decode_mask(counts: bytes, height: int, width: int, *, max_pixels: int = DEF
     return _mask_of_runs(parse_counts(counts), height, width, max_pixels)
 
 
-def mask_overlaps(masks: Sequence[bytes], height: int, width: int) -> np.ndarray:
-    """(N, N) float64 IoU of every two of N masks of one size, given as compressed counts, without decoding them.
+def check_counts(counts: bytes, height: int, width: int) -> None:
+    """Raise ValueError unless compressed counts fill exactly that size."""
+    _check_runs(parse_counts(counts), height, width)
 
-    Two empty masks have an IoU of 0. Raises ValueError unless all counts fill exactly that size.
+
+def mask_overlaps(
+    masks: Sequence[bytes], height: int, width: int, *, others: Sequence[bytes] | None = None
+) -> np.ndarray:
+    """(N, M) float64 IoU of each of N masks with each of M others (by default the same), without decoding them.
+
+    All are compressed counts of masks of one size. Two empty masks have an IoU of 0. Raises ValueError unless all
+    counts fill exactly that size.
     """
-    for counts in masks:
-        _check_runs(parse_counts(counts), height, width)
-    if not masks:
-        return np.zeros((0, 0))
-    rles = [{"size": [height, width], "counts": counts} for counts in masks]
-    return np.asarray(coco_mask.iou(rles, rles, [False] * len(rles)), np.float64)
+    others = masks if others is None else others
+    for counts in {*masks, *others}:
+        check_counts(counts, height, width)
+    if not masks or not others:
+        return np.zeros((len(masks), len(others)))
+    rles, other_rles = ([{"size": [height, width], "counts": c} for c in group] for group in (masks, others))
+    return np.asarray(coco_mask.iou(rles, other_rles, [False] * len(other_rles)), np.float64)
+
+
+def intersect_masks(masks: Sequence[bytes], other: bytes, height: int, width: int) -> list[bytes]:
+    """Counts of what each of N masks shares with another, all compressed counts of masks of one size.
+
+    Raises ValueError unless all counts fill exactly that size.
+    """
+    for counts in {*masks, other}:
+        check_counts(counts, height, width)
+    size = [height, width]
+    pairs = ([{"size": size, "counts": counts}, {"size": size, "counts": other}] for counts in masks)
+    return [coco_mask.merge(pair, True)["counts"] for pair in pairs]
 
 
 def decode_counts(

@@ -24,6 +24,7 @@ from wsss_ray.errors import JobError
 
 logger = logging.getLogger(__name__)
 
+_TASK_SCHEMA = pa.schema([("index", pa.int64()), ("unit", pa.string()), ("attachment", pa.large_binary())])
 _RESULT_SCHEMA = pa.schema([("index", pa.int64()), ("result", pa.large_binary()), ("error", pa.string())])
 
 ResultT = TypeVar("ResultT")
@@ -31,21 +32,24 @@ ResultT = TypeVar("ResultT")
 
 def map_units(
     units: Sequence[Unit],
-    work: Callable[[Unit], ResultT],
+    work: Callable[..., ResultT],
     *,
     config: RayConfig,
     resources: Resources,
     units_per_task: int = 1,
+    attachments: Sequence[bytes] | None = None,
 ) -> Iterator[tuple[int, ResultT]]:
     """Call `work` on every unit in Ray tasks. Ray must be connected.
 
     Args:
         units: what to work on.
-        work: is pickled to the tasks, and its results back; they should be small.
+        work: takes a unit, and its attachment where there are some. It is pickled to the tasks, and its results back;
+            they should be small.
         config: `cpus_per_actor` cores per task (one by default), at most `actors` tasks at once (what fits by default).
         resources: of the cluster.
         units_per_task: most units that one task takes. A task costs Ray some 40 ms of processors: give several units of
             quick work. Few units are spread over the tasks that can run at once all the same.
+        attachments: bytes for each unit, which travel with it alone; none by default.
 
     Yields:
         Place of the unit and its result, as their tasks finish.
@@ -67,10 +71,12 @@ def map_units(
     set_data_context()
     context = ray.get_runtime_context()
     ledger = _ledger(context.get_session_name(), context.get_job_id())
-    texts = [unit.to_json() for unit in units]
+    rows = [
+        {"index": index, "unit": unit.to_json(), "attachment": None if attachments is None else attachments[index]}
+        for index, unit in enumerate(units)
+    ]
     tasks = [
-        pa.table({"index": range(start, min(start + size, len(texts))), "unit": texts[start : start + size]})
-        for start in range(0, len(texts), size)
+        pa.Table.from_pylist(rows[start : start + size], schema=_TASK_SCHEMA) for start in range(0, len(rows), size)
     ]
     dataset = ray.data.from_arrow(tasks).map_batches(
         functools.partial(_call, work=work, ledger=ledger, stage=uuid.uuid4().hex),
@@ -96,7 +102,7 @@ def _ledger(session: str, job: str) -> ActorHandle:
     return cast("ActorHandle", ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote())
 
 
-def _call(task: pa.Table, work: Callable[[Unit], Any], ledger: ActorHandle, stage: str) -> pa.Table:
+def _call(task: pa.Table, work: Callable[..., Any], ledger: ActorHandle, stage: str) -> pa.Table:
     """`work` on the units of a task: their results, or what one raised, which Ray Data would bury in a traceback.
 
     The ledger hears of the task as a whole; only a task whose process died is then recorded unit by unit.
@@ -107,13 +113,15 @@ def _call(task: pa.Table, work: Callable[[Unit], Any], ledger: ActorHandle, stag
     orders = cast("Orders", ray.get(ledger.enquire.remote(*whole)))
     ray.get(ledger.begin.remote(*whole, node))
     rows = []
-    for index, unit in zip(task["index"].to_pylist(), units, strict=True):
+    for index, unit, attachment in zip(task["index"].to_pylist(), units, task["attachment"].to_pylist(), strict=True):
         result, error = None, None
         if orders.retried and _begin(ledger, stage, unit, node).isolate:
             error = "its process died again and again: too little memory, or a file that crashes its decoder."
         else:
             try:
-                result = pickle.dumps(work(unit), protocol=pickle.HIGHEST_PROTOCOL)
+                result = pickle.dumps(
+                    work(unit) if attachment is None else work(unit, attachment), protocol=pickle.HIGHEST_PROTOCOL
+                )
             except Exception as problem:
                 logger.exception("%s", unit.name)
                 error = f"{type(problem).__name__}: {problem}"

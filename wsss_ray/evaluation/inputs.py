@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +27,8 @@ class LabelFile:
 
     png: bytes | None = None
     problem: str | None = None
+    instances: Sequence[Mapping[str, Any]] | None = None
+    """As LABEL_SCHEMA has them; None where they are not known, or not asked for."""
 
 
 class LabelSource(Protocol):
@@ -42,13 +46,16 @@ class RunLabels:
     """Run directory."""
     files: frozenset[str]
     """Paths of the units' label files that are there."""
+    instances: bool = False
+    """Whether to read the rows' instances, too."""
 
     def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
         """Rows of the unit's label file; a damaged file fails all its images."""
         if unit.label_path not in self.files:
             return [LabelFile()] * len(chosen)
+        columns = ["image_id", "label", "status", "error", *(["instances"] if self.instances else [])]
         try:
-            rows = read_labels(self.storage, unit.label_path, columns=["image_id", "label", "status", "error"])
+            rows = read_labels(self.storage, unit.label_path, columns=columns)
         except FileNotFoundError as error:
             raise StorageError(
                 f"{self.storage.describe(unit.label_path)} was listed when the job began, and is not there now. On a "
@@ -59,18 +66,20 @@ class RunLabels:
         if rows["image_id"].to_pylist() != list(image_ids):
             return [LabelFile(problem="label file: it does not hold the unit's images")] * len(chosen)
         return [
-            LabelFile(problem=f"labelling: {error or 'failed'}") if status == "failed" else LabelFile(png=label)
-            for label, status, error in zip(
-                *(rows[name].take(chosen).to_pylist() for name in ("label", "status", "error")), strict=True
-            )
+            LabelFile(problem=f"labelling: {row['error'] or 'failed'}")
+            if row["status"] == "failed"
+            else LabelFile(png=row["label"], instances=row.get("instances"))
+            for row in rows.take(chosen).to_pylist()
         ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PngFolder:
-    """A folder of `<image id>.png`."""
+    """A folder of `<image id>.png`, or `.PNG`."""
 
     storage: Storage
+    suffixes: tuple[str, ...] = (".png",)
+    """Endings that its files have, in the order in which they are tried."""
 
     def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
         """The images' PNGs, whatever their unit."""
@@ -79,14 +88,18 @@ class PngFolder:
             return list(pool.map(self._read, [image_ids[place] for place in chosen]))
 
     def _read(self, image_id: str) -> LabelFile:
-        try:
-            return LabelFile(png=self.storage.read(f"{image_id}.png"))
-        except FileNotFoundError:
-            return LabelFile()
+        for suffix in self.suffixes:
+            with suppress(FileNotFoundError):
+                return LabelFile(png=self.storage.read(f"{image_id}{suffix}"))
+        return LabelFile()
+
+    def names(self) -> list[str]:
+        """The ids that its files are named by, in order."""
+        return [PurePosixPath(name).stem for name in self.storage.list() if name.endswith(self.suffixes)]
 
 
-def find_labels(storage: Storage, shards: ShardSet) -> LabelSource:
-    """What kind of labels a folder holds.
+def find_labels(storage: Storage, shards: ShardSet, *, instances: bool) -> LabelSource:
+    """What kind of labels a folder holds; `instances` are read from label files where they are asked for.
 
     Raises:
         ValueError: none, or those of other shards; says what is there and what to give.
@@ -100,16 +113,19 @@ def find_labels(storage: Storage, shards: ShardSet) -> LabelSource:
                 "they are labels of other images, or the shards were made again with other content. Give the shards "
                 "that were labelled as --images, or label these."
             )
-        return RunLabels(storage=storage, files=there)
+        return RunLabels(storage=storage, files=there, instances=instances)
     return find_pngs(storage, what="labels")
 
 
 def find_pngs(storage: Storage, *, what: str) -> PngFolder:
     """A folder of PNGs; ValueError, which says what is there, if it holds none. `what` they are, for the message."""
     names = list(storage.list())
-    if any(name.endswith(".png") for name in names):
-        return PngFolder(storage=storage)
-    if not names:
+    suffixes = sorted({name[-4:] for name in names if name.lower().endswith(".png")}, reverse=True)
+    if suffixes:
+        return PngFolder(storage=storage, suffixes=tuple(suffixes))
+    if below := _pngs_below(storage):
+        found = f"its PNGs lie in folders below: give one of them ({', '.join(below)})"
+    elif not names:
         found = "it is empty or does not exist"
     elif any(name.startswith("shard-") and name.endswith(".parquet") for name in names):
         found = "it holds Parquet files: of a run give the directory above `labels`, not that folder"
@@ -122,12 +138,18 @@ def find_pngs(storage: Storage, *, what: str) -> PngFolder:
 
 def nothing_matches(folder: PngFolder, image_id: str, *, what: str) -> str:
     """Message for a folder whose names match no image."""
-    names = [name for name in folder.storage.list() if name.endswith(".png")]
-    example = PurePosixPath(names[0]).stem if names else "none"
+    names = folder.names()
+    example = names[0] if names else "none"
     return (
         f"no file of {folder.storage.uri} is named by an image id: an id is {image_id!r}, a file {example!r} "
         f"({len(names):,} PNGs). Name the {what} <image id>.png.{_runs_below(folder.storage)}"
     )
+
+
+def _pngs_below(storage: Storage) -> list[str]:
+    """The first folders directly below that hold PNGs."""
+    folders = (name for name in storage.folders() if any(file.lower().endswith(".png") for file in storage.list(name)))
+    return [storage.describe(name) for name in islice(folders, _SHOWN)]
 
 
 def _runs_below(storage: Storage) -> str:
@@ -149,12 +171,10 @@ def check_names(
     """
     folders = {"truth": truths, "labels": labels}
     unmatched = {
-        what: (folder, {name.removesuffix(".png") for name in folder.storage.list() if name.endswith(".png")})
-        for what, folder in folders.items()
-        if isinstance(folder, PngFolder)
+        what: (folder, set(folder.names())) for what, folder in folders.items() if isinstance(folder, PngFolder)
     }
     first = None
-    for ids in _ids_by_shard(images, shards) if unmatched or subset is not None else ():
+    for _, ids in ids_by_shard(images, shards) if unmatched or subset is not None else ():
         chosen = ids if subset is None else [image_id for image_id in ids if image_id in subset]
         first = first or next(iter(chosen), None)
         unmatched = {what: (folder, names) for what, (folder, names) in unmatched.items() if names.isdisjoint(chosen)}
@@ -169,7 +189,8 @@ def check_names(
         raise ValueError(nothing_matches(folder, first, what=what))
 
 
-def _ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[list[str]]:
+def ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[tuple[str, list[str]]]:
+    """Name and image ids of each shard, in order; ShardError where they cannot be read."""
     for name in dict.fromkeys(unit.shard for unit in shards.units):
         try:
             with images.open(name) as file, pq.ParquetFile(file) as parquet:
@@ -178,4 +199,4 @@ def _ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[list[str]]:
             raise ShardError(
                 f"{images.describe(name)}: its ids cannot be read: {error}. Make this shard again with jobs/shard.py."
             ) from error
-        yield ids
+        yield name, ids

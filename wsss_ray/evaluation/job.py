@@ -21,10 +21,12 @@ from wsss_ray.engine import Progress, Report, map_units
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.confusion import draw_confusion
 from wsss_ray.evaluation.inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
+from wsss_ray.evaluation.instances import InstanceRule
 from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Judge, Tally
 from wsss_ray.evaluation.metrics import ClassIndex
 from wsss_ray.evaluation.result import Evaluation, conclude
 from wsss_ray.evaluation.tables import format_tables
+from wsss_ray.evaluation.truths import CocoTruth, pack_by_unit
 
 RESULT_FILE = "evaluation.json"
 TABLE_FILE = "evaluation.txt"
@@ -49,7 +51,11 @@ def run(config: EvaluateConfig) -> Evaluation:
     shards = read_shard_set(images)
     check_label_space(shards, classes)
     judge = _make_judge(config, classes, images, shards)
-    check_names(images, shards, subset=judge.subset, truths=judge.truths, labels=judge.labels)
+    folder = judge.truths if isinstance(judge.truths, PngFolder) else None
+    check_names(images, shards, subset=judge.subset, truths=folder, labels=judge.labels)
+    packed = None
+    if config.coco_annotations is not None:
+        packed = pack_by_unit(config, classes, images, shards, judge.subset)
     output = Storage(config.output, config.storage)
     tally = Tally.zero(judge.index.count)
     tables: dict[int, pa.Table] = {}
@@ -57,7 +63,12 @@ def run(config: EvaluateConfig) -> Evaluation:
     with connect(config.ray) as resources, progress.printing():
         warn_of_local_paths(resources, images, Storage(config.labels, config.storage))
         for place, result in map_units(
-            shards.units, judge, config=config.ray, resources=resources, units_per_task=UNITS_PER_TASK
+            shards.units,
+            judge,
+            config=config.ray,
+            resources=resources,
+            units_per_task=UNITS_PER_TASK,
+            attachments=packed,
         ):
             tally.add(result.tally)
             tables[place] = result.images
@@ -72,6 +83,7 @@ def run(config: EvaluateConfig) -> Evaluation:
         split=config.split,
         class_set=classes.name,
         boundary=config.boundary,
+        instance_rule=_instance_rule(config, tally),
         resamples=config.bootstrap,
         seed=config.seed,
         subset=judge.subset,
@@ -92,13 +104,15 @@ def run(config: EvaluateConfig) -> Evaluation:
 
 
 def _make_judge(config: EvaluateConfig, classes: ClassSet, images: Storage, shards: ShardSet) -> Judge:
-    truths = None
-    if config.truth is not None:
+    truths: PngFolder | CocoTruth | None = None
+    if config.coco_annotations is not None:
+        truths = CocoTruth(classes=classes, order=config.coco_order, crowd=config.coco_crowd)
+    elif config.truth is not None:
         truths = find_pngs(Storage(config.truth, config.storage), what="truth PNGs named by image id")
     elif not shards.has_truth:
         raise ValueError(
-            f"the image shards in {images.uri} hold no truth: give --truth FOLDER of PNGs named by image id, or make "
-            "the shards again with a truth (jobs/shard.py --help)."
+            f"the image shards in {images.uri} hold no truth: give --truth FOLDER of PNGs named by image id, or "
+            "--coco-annotations INSTANCES.json, or make the shards again with a truth (jobs/shard.py --help)."
         )
     subset = None
     if config.subset is not None:
@@ -106,13 +120,25 @@ def _make_judge(config: EvaluateConfig, classes: ClassSet, images: Storage, shar
         subset = frozenset(entry.voc_id for entry in parse_split_list(text, config.subset))
     return Judge(
         images=images,
-        labels=find_labels(Storage(config.labels, config.storage), shards),
+        labels=find_labels(Storage(config.labels, config.storage), shards, instances=config.instances),
         truths=truths,
         index=ClassIndex.of(classes),
         ignore_id=classes.ignore_id,
         palette=classes.palette() if classes.label_dtype is np.uint8 else None,
         boundary_ratio=config.boundary_ratio if config.boundary else None,
+        smallest_object=config.smallest_object if config.instances else None,
         subset=subset,
+    )
+
+
+def _instance_rule(config: EvaluateConfig, tally: Tally) -> InstanceRule | None:
+    if not config.instances:
+        return None
+    return InstanceRule(
+        truth="components" if config.coco_annotations is None else "coco",
+        smallest=config.smallest_object,
+        by_instances=tally.by_instances,
+        by_components=tally.by_components,
     )
 
 

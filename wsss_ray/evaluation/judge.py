@@ -10,16 +10,24 @@ import numpy as np
 import pyarrow as pa
 
 from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.images import exif_orientation, orient_label
 from wsss_ray.data.labels import decode_ids
 from wsss_ray.data.shards import Unit, read_unit
+from wsss_ray.data.sources.items import TruthInstances
 from wsss_ray.data.storage import Storage
 from wsss_ray.evaluation.boundary import boundary_width, count_boundaries
 from wsss_ray.evaluation.inputs import LabelFile, LabelSource, PngFolder
-from wsss_ray.evaluation.metrics import ClassIndex, count_pixels, headline, score
-
-FOUND_IOU = 0.5
-"""IoU of a class in an image from which its tagged objects count as found."""
+from wsss_ray.evaluation.instances import (
+    FOUND_IOU,
+    Masks,
+    connected_parts,
+    count_recalled,
+    group_objects,
+    matching_parts,
+    row_masks,
+    without,
+)
+from wsss_ray.evaluation.metrics import ClassIndex, Scores, count_pixels, headline, score
+from wsss_ray.evaluation.truths import CocoTruth, Truth, check_size, decode_png, unpack
 
 STATES = ("judged", "missing", "failed", "no_truth", "bad_truth")
 """judged: by its label. missing, failed: no label or an unusable one, judged as no class throughout. no_truth,
@@ -51,8 +59,14 @@ class Tally:
     """(3, C) pixels in the boundary regions: of the truth, of the prediction, in both."""
     tagged: np.ndarray
     """(3, C) images tagged with the class: with pixels of it in the truth, of these found, without such pixels."""
+    objects: np.ndarray
+    """(2, C) objects of tagged classes in the truth, and those recalled by a mask of their own."""
     unknown_truth: int = 0
     """Pixels whose truth is neither a class nor ignore."""
+    by_instances: int = 0
+    """Images whose masks are the instances of their row."""
+    by_components: int = 0
+    """Images whose masks are the connected parts of their label."""
 
     @classmethod
     def zero(cls, count: int) -> Tally:
@@ -61,6 +75,7 @@ class Tally:
             matrix=np.zeros((count + 1, count + 1), np.int64),
             boundary=np.zeros((3, count), np.int64),
             tagged=np.zeros((3, count), np.int64),
+            objects=np.zeros((2, count), np.int64),
         )
 
     def add(self, other: Tally) -> None:
@@ -68,7 +83,10 @@ class Tally:
         self.matrix += other.matrix
         self.boundary += other.boundary
         self.tagged += other.tagged
+        self.objects += other.objects
         self.unknown_truth += other.unknown_truth
+        self.by_instances += other.by_instances
+        self.by_components += other.by_components
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,19 +105,21 @@ class Judge:
     images: Storage
     """Folder of the image shards."""
     labels: LabelSource
-    truths: PngFolder | None
-    """Where the truth is; None: in the image shards."""
+    truths: PngFolder | CocoTruth | None
+    """Where the truth is; None: in the image shards. COCO's comes with each unit."""
     index: ClassIndex
     ignore_id: int
     palette: bytes | None
     """Colours by which label PNGs in plain RGB are read (768 bytes)."""
     boundary_ratio: float | None
     """Width of the boundary regions as a share of the diagonal; None: not computed."""
+    smallest_object: int | None
+    """Pixels from which a connected part of the truth is an object; None: objects are not counted."""
     subset: frozenset[str] | None
     """Ids of the images to judge; None: all."""
 
-    def __call__(self, unit: Unit) -> UnitResult:
-        """Read and judge a unit.
+    def __call__(self, unit: Unit, attachment: bytes | None = None) -> UnitResult:
+        """Read and judge a unit; `attachment` is what `pack_by_unit` packed for it, where the truth is COCO's.
 
         Raises:
             ShardError: the image shard cannot be read.
@@ -118,25 +138,48 @@ class Judge:
         chosen = [place for place, image_id in enumerate(ids) if self.subset is None or image_id in self.subset]
         rows = table.take(chosen).to_pylist()
         labels = self.labels.read(unit, ids, chosen)
-        truths = self.truths.read(unit, ids, chosen) if self.truths else [LabelFile(png=row["truth"]) for row in rows]
+        truths = self._truths(unit, ids, chosen, rows, attachment)
         images = [self._image(row, label, truth, tally) for row, label, truth in zip(rows, labels, truths, strict=True)]
         return UnitResult(tally=tally, images=pa.Table.from_pylist(images, schema=IMAGES_SCHEMA))
 
-    def _image(self, row: dict[str, Any], label_file: LabelFile, truth_file: LabelFile, tally: Tally) -> dict[str, Any]:
+    def _truths(
+        self,
+        unit: Unit,
+        ids: Sequence[str],
+        chosen: Sequence[int],
+        rows: Sequence[dict[str, Any]],
+        packed: bytes | None,
+    ) -> list[bytes | TruthInstances | None]:
+        """The truth of each chosen image, not decoded yet."""
+        if isinstance(self.truths, PngFolder):
+            return [file.png for file in self.truths.read(unit, ids, chosen)]
+        if self.truths is None:
+            return [row["truth"] for row in rows]
+        assert packed is not None, "COCO's truth comes with the unit"
+        found = unpack(packed)
+        return [found.get(row["image_id"]) for row in rows]
+
+    def _decode(self, found: bytes | TruthInstances, row: dict[str, Any], size: tuple[int, int]) -> Truth:
+        if isinstance(found, bytes):
+            return decode_png(found, palette=self.palette, image=row.get("image"), size=size)
+        assert isinstance(self.truths, CocoTruth), "annotations are COCO's"
+        return self.truths.paint(found, image=row.get("image"), size=size)
+
+    def _image(
+        self, row: dict[str, Any], label_file: LabelFile, found: bytes | TruthInstances | None, tally: Tally
+    ) -> dict[str, Any]:
         """Judge one image: add to the tally, return its row."""
         size = (row["height"], row["width"])
-        if truth_file.png is None:
+        if found is None:
             return _row(row["image_id"], "no_truth")
         try:
-            label = decode_ids(truth_file.png, palette=self.palette)
-            if row.get("image") is not None:
-                label = orient_label(label, exif_orientation(row["image"]))
-            _check_size(label, size)
+            known = self._decode(found, row, size)
         except ImageError as error:
             return _row(row["image_id"], "bad_truth", str(error))
+        label = known.label
         truth = self.index(label)
         unknown = np.count_nonzero((truth == self.index.count) & (label != self.ignore_id))
-        state, reason, prediction = self._prediction(label_file, size)
+        state, reason, prediction, masks = self._prediction(label_file, size)
         matrix = count_pixels(truth, prediction, self.index.count)
         tally.unknown_truth += int(unknown)
         tally.matrix += matrix
@@ -144,7 +187,13 @@ class Judge:
             width = boundary_width(*size, self.boundary_ratio)
             tally.boundary += count_boundaries(truth, prediction, self.index.count, width)
         scores = score(headline(matrix))
-        self._count_tags(row["tags"], scores.truth, scores.iou, tally)
+        places = [self.index.names.index(name, 1) for name in row["tags"]]
+        _count_tags(places, scores, tally)
+        if self.smallest_object is not None:
+            objects, found_masks = self._objects(places, known, truth, prediction, masks)
+            tally.objects += count_recalled(objects, found_masks, size, self.index.count)
+            tally.by_instances += state == "judged" and masks is not None
+            tally.by_components += state == "judged" and masks is None
         shown = np.flatnonzero(scores.truth + scores.predicted)
         return _row(
             row["image_id"],
@@ -157,21 +206,43 @@ class Judge:
             both=scores.intersection[shown].tolist(),
         )
 
-    def _prediction(self, file: LabelFile, size: tuple[int, int]) -> tuple[str, str | None, np.ndarray]:
-        """State, reason and indices of an image's label; no class throughout where it cannot be used."""
+    def _prediction(
+        self, file: LabelFile, size: tuple[int, int]
+    ) -> tuple[str, str | None, np.ndarray, dict[int, list[bytes]] | None]:
+        """State, reason, indices and masks of an image's label; no class throughout where it cannot be used."""
         nothing = np.full(size, self.index.count, self.index.lookup.dtype)
         if file.problem is not None:
-            return "failed", file.problem, nothing
+            return "failed", file.problem, nothing, None
         if file.png is None:
-            return "missing", None, nothing
+            return "missing", None, nothing, None
         try:
             label = decode_ids(file.png, palette=self.palette)
-            _check_size(label, size)
+            check_size(label, size)
             prediction = self.index(label)
             self._check_ids(label, prediction)
+            masks = None if file.instances is None else row_masks(file.instances, self.index.places, size)
         except ImageError as error:
-            return "failed", str(error), nothing
-        return "judged", None, prediction
+            return "failed", str(error), nothing, None
+        return "judged", None, prediction, masks
+
+    def _objects(
+        self,
+        places: Sequence[int],
+        known: Truth,
+        truth: np.ndarray,
+        prediction: np.ndarray,
+        masks: Masks | None,
+    ) -> tuple[Masks, Masks]:
+        """Objects of the tagged classes, and the masks that may recall them."""
+        assert self.smallest_object is not None, "objects are counted"
+        if known.objects is None:
+            objects: Masks = connected_parts(truth, places, smallest=self.smallest_object)
+            ignored = truth == self.index.count
+            prediction = np.where(ignored, self.index.count, prediction)
+            masks = None if masks is None else without(masks, ignored)
+        else:
+            objects = group_objects(known.objects, self.index.places, places)
+        return objects, matching_parts(prediction, objects) if masks is None else masks
 
     def _check_ids(self, label: np.ndarray, prediction: np.ndarray) -> None:
         unknown = (prediction == self.index.count) & (label != self.ignore_id)
@@ -182,21 +253,14 @@ class Judge:
                 f"{self.ignore_id}"
             )
 
-    def _count_tags(self, tags: Sequence[str], truth: np.ndarray, iou: np.ndarray, tally: Tally) -> None:
-        for name in tags:
-            place = self.index.names.index(name, 1)
-            if truth[place] == 0:
-                tally.tagged[2, place] += 1
-            else:
-                tally.tagged[0, place] += 1
-                tally.tagged[1, place] += bool(iou[place] >= FOUND_IOU)
 
-
-def _check_size(label: np.ndarray, size: tuple[int, int]) -> None:
-    if label.shape != size:
-        raise ImageError(
-            f"wrong size: {label.shape[1]} x {label.shape[0]}, its image is {size[1]} x {size[0]} (width x height)"
-        )
+def _count_tags(places: Sequence[int], scores: Scores, tally: Tally) -> None:
+    for place in places:
+        if scores.truth[place] == 0:
+            tally.tagged[2, place] += 1
+        else:
+            tally.tagged[0, place] += 1
+            tally.tagged[1, place] += bool(scores.iou[place] >= FOUND_IOU)
 
 
 def _row(image_id: str, state: str, reason: str | None = None, **counts: Any) -> dict[str, Any]:

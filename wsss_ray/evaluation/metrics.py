@@ -8,6 +8,7 @@ across, C the last of both.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,11 @@ class ClassIndex:
         lookup = np.full(65536, len(ids), np.uint8 if len(ids) < 256 else np.uint16)
         lookup[list(ids)] = np.arange(len(ids))
         return cls(names=("background", *classes.names), ids=ids, lookup=lookup)
+
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """Index by class id, without the background."""
+        return {class_id: place for place, class_id in enumerate(self.ids) if place > 0}
 
     @property
     def count(self) -> int:

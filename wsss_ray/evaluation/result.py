@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wsss_ray.evaluation.bootstrap import miou_interval
+from wsss_ray.evaluation.instances import InstanceRule
 from wsss_ray.evaluation.judge import Tally
 from wsss_ray.evaluation.metrics import ClassIndex, divide, dropped, headline, mean, score
 
@@ -40,6 +41,10 @@ class ClassResult:
     """Of these, images whose label has the class with an IoU of at least 0.5."""
     tagged_without_truth: int
     """Images tagged with the class whose truth has no pixel of it."""
+    objects: int
+    """Objects of the class in the truth of images tagged with it; see `instances`."""
+    recalled: int
+    """Of these, objects recalled by a mask of their own with an IoU of at least 0.5."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,6 +69,10 @@ class Evaluation:
     """Mean boundary IoU; NaN where it was not asked for."""
     tagged_class_recall: float
     """Share of the tagged (image, class) pairs, of those with pixels in the truth, whose class reaches IoU >= 0.5."""
+    instance_recall: float
+    """Share of the tagged objects in the truth that are recalled by a mask of their own; NaN where none was counted."""
+    instance_rule: InstanceRule | None
+    """What counted as object and as mask; None where objects were not counted."""
     dropped_miou: float
     """mIoU without the pixels that have no predicted class: labelled ignore, or in images without a usable label."""
     coverage: float
@@ -102,7 +111,7 @@ class Evaluation:
         """JSON values; NaN becomes null."""
         scalars = (
             *("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "boundary_iou"),
-            *("tagged_class_recall", "dropped_miou", "coverage"),
+            *("tagged_class_recall", "instance_recall", "dropped_miou", "coverage"),
         )
         return {
             "format": FORMAT_VERSION,
@@ -112,6 +121,7 @@ class Evaluation:
             "images": self.images,
             "interval": None if self.interval is None else list(self.interval),
             **{name: _number(getattr(self, name)) for name in scalars},
+            "instance_rule": None if self.instance_rule is None else self.instance_rule.to_json(),
             "classes": [{key: _number(value) for key, value in vars(entry).items()} for entry in self.classes],
             "confusion": {
                 "truth_down": [entry.name for entry in self.classes],
@@ -136,6 +146,7 @@ def conclude(
     split: str | None,
     class_set: str,
     boundary: bool,
+    instance_rule: InstanceRule | None,
     resamples: int,
     seed: int,
     subset: frozenset[str] | None,
@@ -151,6 +162,7 @@ def conclude(
         split: its name.
         class_set: its name.
         boundary: whether the tally holds boundaries.
+        instance_rule: by which its objects were counted; None: they were not.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         subset: ids that were to be judged, or None for all.
@@ -165,6 +177,7 @@ def conclude(
     boundary_iou = divide(both_regions, np.where(scores.present & boundary, union, 0))
     holding = np.bincount(place[counts[0] > 0], minlength=index.count)
     tagged, found, absent = tally.tagged
+    objects, recalled = tally.objects
     classes = tuple(
         ClassResult(
             name=index.names[c],
@@ -179,6 +192,8 @@ def conclude(
             tagged=int(tagged[c]),
             found=int(found[c]),
             tagged_without_truth=int(absent[c]),
+            objects=int(objects[c]),
+            recalled=int(recalled[c]),
         )
         for c in range(index.count)
     )
@@ -194,6 +209,8 @@ def conclude(
         frequency_weighted_iou=scores.frequency_weighted_iou,
         boundary_iou=mean(boundary_iou),
         tagged_class_recall=float(divide(found.sum(), tagged.sum())),
+        instance_recall=float(divide(recalled.sum(), objects.sum())),
+        instance_rule=instance_rule,
         dropped_miou=score(dropped(tally.matrix)).miou,
         coverage=float(divide(without_ignored[:, :-1].sum(), without_ignored.sum())),
         classes=classes,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from wsss_ray.evaluation.result import ClassResult, Evaluation
 
 _SHOWN = 5
-_COLUMNS = ("IoU", "precision", "recall", "boundary", "found", "pixels", "images")
+_COLUMNS = ("IoU", "precision", "recall", "boundary", "found", "objects", "pixels", "images")
 
 
 def format_tables(evaluation: Evaluation) -> str:
@@ -25,6 +25,7 @@ def format_tables(evaluation: Evaluation) -> str:
         f"frequency-weighted IoU {_percent(evaluation.frequency_weighted_iou)}, "
         f"boundary IoU {_percent(evaluation.boundary_iou)}",
         _format_tagged(evaluation),
+        *_format_objects(evaluation),
         f"dropped: mIoU {_percent(evaluation.dropped_miou)} without the pixels that have no predicted class, "
         f"coverage {_percent(evaluation.coverage, places=2)}",
         *_format_problems(evaluation),
@@ -35,13 +36,14 @@ def format_tables(evaluation: Evaluation) -> str:
 
 
 def _width(column: str) -> int:
-    return 14 if column == "pixels" else max(7, len(column))
+    return {"pixels": 14, "found": 9, "objects": 11}.get(column, max(7, len(column)))
 
 
 def _cells(entry: ClassResult) -> Iterable[str]:
     found = f"{entry.found}/{entry.tagged}" if entry.tagged else "-"
     shares = (entry.iou, entry.precision, entry.recall, entry.boundary_iou)
-    texts = (*(_percent(share) for share in shares), found, f"{entry.pixels:,}", f"{entry.images:,}")
+    objects = f"{entry.recalled}/{entry.objects}" if entry.objects else "-"
+    texts = (*(_percent(share) for share in shares), found, objects, f"{entry.pixels:,}", f"{entry.images:,}")
     return (f"{text:>{_width(name)}}" for name, text in zip(_COLUMNS, texts, strict=True))
 
 
@@ -55,6 +57,13 @@ def _format_tagged(evaluation: Evaluation) -> str:
     beside = f"; {absent:,} more tags have no pixel in the truth" if absent else ""
     share = _percent(evaluation.tagged_class_recall)
     return f"tagged classes found in their image (IoU >= 50): {share} of {tagged:,}{beside}"
+
+
+def _format_objects(evaluation: Evaluation) -> Iterable[str]:
+    if evaluation.instance_rule is not None:
+        objects = sum(entry.objects for entry in evaluation.classes)
+        share = _percent(evaluation.instance_recall)
+        yield f"tagged objects with a mask of their own (IoU >= 50): {share} of {objects:,}; {evaluation.instance_rule}"
 
 
 def _format_problems(evaluation: Evaluation) -> Iterable[str]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import pycocotools.mask
 
+from wsss_ray.classes import ClassSet
 from wsss_ray.data.rle import decode_counts, decode_mask
+from wsss_ray.data.sources.items import TruthInstances
+
+Order = Literal["area", "json"]
+Crowd = Literal["include", "exclude", "ignore"]
+OnMask = Callable[[int, bool, np.ndarray], None]
 
 _MAX_OUTLINE = 1_000_000
 """Pixels of a polygon's outline beyond which it is refused: the memory of rasterising goes with this length."""
@@ -20,11 +27,12 @@ def paint_instances(
     *,
     height: int,
     width: int,
-    order: Literal["area", "json"],
-    crowd: Literal["include", "exclude", "ignore"],
+    order: Order,
+    crowd: Crowd,
     background_id: int,
     ignore_id: int,
     dtype: type[np.uint8] | type[np.uint16],
+    on_mask: OnMask | None = None,
 ) -> np.ndarray:
     """Label map of an image's annotations.
 
@@ -38,6 +46,8 @@ def paint_instances(
         background_id: value where nothing is painted.
         ignore_id: value of ignored crowd regions.
         dtype: type of the label map.
+        on_mask: is called for each annotation that is not left out, in the file's order, with its class id, whether it
+            is a crowd, and its (height, width) bool mask.
 
     Returns:
         (height, width) array of class ids.
@@ -54,6 +64,8 @@ def paint_instances(
             mask = decode_segmentation(segmentation, height, width)
         except ValueError as error:
             raise ValueError(f"bad segmentation: annotation {index + 1} of the image: {error}") from error
+        if on_mask is not None:
+            on_mask(class_id, bool(is_crowd), mask)
         if is_crowd and crowd == "ignore":
             rank, value = _NOT_PAINTED, ignore_id
         else:
@@ -62,6 +74,40 @@ def paint_instances(
         label[on_top] = value
         ranks[on_top] = rank
     return label
+
+
+def paint_truth(
+    truth: TruthInstances,
+    *,
+    size: tuple[int, int],
+    class_set: ClassSet,
+    order: Order,
+    crowd: Crowd,
+    on_mask: OnMask | None = None,
+) -> np.ndarray:
+    """(H, W) label map of an image's annotations in the classes' ids, by the rules of `paint_instances`.
+
+    `size` is (height, width) of the image as stored, in pixels. Raises ValueError with a short reason where the
+    annotations were drawn for an image of another size, or one of them cannot be used.
+    """
+    height, width = size
+    drawn = (truth.height or height, truth.width or width)
+    if drawn != size:
+        raise ValueError(
+            f"wrong size: the annotations are for {drawn[1]} x {drawn[0]}, the image is {width} x {height} "
+            "(width x height)"
+        )
+    return paint_instances(
+        truth.annotations,
+        height=height,
+        width=width,
+        order=order,
+        crowd=crowd,
+        background_id=class_set.background_id,
+        ignore_id=class_set.ignore_id,
+        dtype=class_set.label_dtype,
+        on_mask=on_mask,
+    )
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:

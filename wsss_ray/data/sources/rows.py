@@ -17,7 +17,7 @@ from wsss_ray.data.images import (
     orient_label,
     read_size,
 )
-from wsss_ray.data.sources.coco_truth import paint_instances
+from wsss_ray.data.sources.coco_truth import paint_truth
 from wsss_ray.data.sources.items import Item, Listing, TruthFile, TruthInstances
 from wsss_ray.data.sources.paths import UnreadableError, read_inside
 from wsss_ray.data.storage import Storage
@@ -121,21 +121,8 @@ class RowMaker:
         class_set, rules = self._class_set, self._rules
         height, width = read_size(fetched.image, exif="ignore", max_pixels=rules.max_pixels)
         if isinstance(item.truth, TruthInstances):
-            drawn = (item.truth.height or height, item.truth.width or width)
-            if drawn != (height, width):
-                raise ValueError(
-                    f"wrong size: the annotations are for {drawn[1]} x {drawn[0]}, the image is {width} x {height} "
-                    "(width x height)"
-                )
-            label = paint_instances(
-                item.truth.annotations,
-                height=height,
-                width=width,
-                order=rules.order,
-                crowd=rules.crowd,
-                background_id=class_set.background_id,
-                ignore_id=class_set.ignore_id,
-                dtype=class_set.label_dtype,
+            label = paint_truth(
+                item.truth, size=(height, width), class_set=class_set, order=rules.order, crowd=rules.crowd
             )
         else:
             assert fetched.truth is not None

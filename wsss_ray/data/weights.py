@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
+
 from wsss_ray.config import StorageConfig
 from wsss_ray.data.storage import Storage, StorageError
 
 _CHUNK_BYTES = 2**22
+_FEWEST_DIGITS = 8
 _MODEL_FILES = (".json", ".txt", ".safetensors", ".model")
 
 
@@ -37,7 +40,8 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
 
     Args:
         uri: local path, `s3://` (any fsspec URI) or `https://`.
-        sha256: expected digest (hex), or None where the store is trusted.
+        sha256: expected digest (hex) or its first digits, at least 8 as publishers put them into file names; None where
+            the store is trusted.
         config: how S3 is reached.
 
     Raises:
@@ -50,13 +54,13 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
             _check(file_digest(path), sha256, str(path))
         return path
     if uri.startswith(("https://", "http://")) and sha256 is None:
-        raise ValueError(f"{uri}: weights from the web need --segmenter.sha256, their SHA-256 in hexadecimal digits.")
+        raise ValueError(f"{uri}: weights from the web need `sha256`, their SHA-256 in hexadecimal digits.")
     version = sha256 or remote_version(uri, config)
     target = cache_directory() / "weights" / hashlib.sha256(f"{uri} {version}".encode()).hexdigest()[:16] / _name(uri)
     with _alone(target):
         if not target.exists():
             digest = _download(uri, target, config, sha256)
-            assert sha256 is None or digest == sha256.lower()
+            assert sha256 is None or digest.startswith(sha256.lower())
     return target
 
 
@@ -75,6 +79,31 @@ def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
             if not (target / name).exists():
                 _download(f"{uri.rstrip('/')}/{name}", target / name, config, None)
     return target
+
+
+def fetch_hub(repository: str, *, revision: str) -> Path:
+    """Local directory of a checkpoint on the Hugging Face hub at a commit: from its cache, else downloaded.
+
+    Raises ValueError where it is in neither.
+    """
+    patterns = [f"*{suffix}" for suffix in _MODEL_FILES]
+    cause: OSError | None = None
+    for cache_alone in (True, False):
+        try:
+            found = snapshot_download(
+                repository, revision=revision, allow_patterns=patterns, local_files_only=cache_alone
+            )
+        except OSError as error:  # not in the cache; or no network, no such commit, no access
+            cause = error
+            continue
+        if any(Path(found).glob("*.safetensors")):
+            return Path(found)
+    reason = str(cause).splitlines()[0] if cause else "it has no safetensors"
+    raise ValueError(
+        f"{repository} at commit {revision} is not in the local cache and cannot be downloaded ({reason}). Where there "
+        f"is a network, run\n  hf download {repository} --revision {revision} --local-dir DIRECTORY\n"
+        "bring DIRECTORY here and name it instead."
+    ) from cause
 
 
 def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig) -> str:
@@ -131,7 +160,7 @@ def _name(uri: str) -> str:
 
 
 def _check(digest: str, sha256: str, where: str) -> None:
-    if digest != sha256.lower():
+    if len(sha256) < _FEWEST_DIGITS or not digest.startswith(sha256.lower()):
         raise ValueError(f"{where} has SHA-256 {digest}, not {sha256.lower()}: another file, or a damaged one.")
 
 

@@ -1,0 +1,35 @@
+"""A student's initial weights on this node, for the jobs: fetched once, checked, and named by a digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsss_ray.config import StorageConfig, StudentConfig
+from wsss_ray.data.weights import fetch_directory, fetch_file, fetch_hub, weights_digest
+from wsss_ray.models.student_sources import weights_source
+
+
+def fetch_student_weights(config: StudentConfig, storage: StorageConfig) -> Path | None:
+    """Local path of the initial weights, as `build_student` takes it; None where the student starts from nothing.
+
+    Raises ValueError for weights that do not exist or have another digest, StorageError for a store out of reach.
+    """
+    source = weights_source(config)
+    if source is None:
+        return None
+    if source.kind == "hub":
+        assert source.revision is not None
+        return fetch_hub(source.uri, revision=source.revision)
+    if source.kind == "directory":
+        return fetch_directory(source.uri, config=storage)
+    return fetch_file(source.uri, sha256=source.sha256, config=storage)
+
+
+def student_weights_digest(config: StudentConfig, storage: StorageConfig) -> str | None:
+    """What identifies the initial weights, for a run's identity, without fetching remote ones."""
+    source = weights_source(config)
+    if source is None:
+        return None
+    if source.revision is not None:
+        return source.revision
+    return weights_digest(source.uri, sha256=source.sha256, config=storage)

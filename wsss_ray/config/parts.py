@@ -25,6 +25,13 @@ class StorageConfig:
     """S3 region. Unset: AWS_DEFAULT_REGION or the profile's."""
     profile: str | None = None
     """Named profile of ~/.aws/credentials, which must then exist on every node."""
+    retries: int = 9
+    """How often an S3 request is made again after an error that passes (busy, throttled, connection lost, timeout),
+    with pauses from 0.2 to 20 s that vary: about 50 s in all."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "retries", self.retries >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

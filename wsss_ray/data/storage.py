@@ -7,42 +7,34 @@ renamed; on S3 each is one PUT, conditional where it must be.
 
 from __future__ import annotations
 
-import errno
 import fcntl
+import functools
+import logging
 import mimetypes
 import os
-import random
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from wsss_ray.config import StorageConfig
+from wsss_ray.data import local_files, retries
+from wsss_ray.data.local_files import FileInfo, ReadThrough, local_info, sync_directory, unfinished
+from wsss_ray.data.storage_errors import BARE_CODES, StorageError, code_of, explained, is_absent
+
+__all__ = ["FileInfo", "Storage", "StorageError"]
+
+logger = logging.getLogger(__name__)
 
 _SINGLE_PUT_BYTES = 4 * 2**30
 """S3 takes 5 GB in one PUT; a conditional multipart upload is not known everywhere, so one PUT it is."""
-_RETRIES = 10
 
-
-class StorageError(OSError):
-    """A file or store that cannot be used; the text says which, why and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileInfo:
-    """A listed file."""
-
-    size: int
-    """Bytes."""
-    version: str
-    """Changes when the file is replaced: ETag on S3, inode, size and modification time on disk."""
+ResultT = TypeVar("ResultT")
 
 
 class Storage:
@@ -68,19 +60,14 @@ class Storage:
         self._connect()
 
     def _connect(self) -> None:
-        options: dict[str, Any] = {}
-        if self._uri.startswith(("s3://", "s3a://")):
-            client = {"endpoint_url": self.config.endpoint_url, "region_name": self.config.region}
-            options = {
-                "profile": self.config.profile,
-                "client_kwargs": {key: value for key, value in client.items() if value},
-                "config_kwargs": {"retries": {"mode": "standard", "max_attempts": _RETRIES}},
-                "use_listings_cache": False,
-            }
         try:
-            self._fs, root = fsspec.core.url_to_fs(
-                self._uri if "://" in self._uri else str(Path(self._uri).expanduser().absolute()), **options
-            )
+            if self._is_s3:
+                from wsss_ray.data import s3  # noqa: PLC0415 - half a second that local paths do not need
+
+                self._fs, root = s3.connect(self._uri, self.config)
+            else:
+                path = self._uri if "://" in self._uri else str(Path(self._uri).expanduser().absolute())
+                self._fs, root = fsspec.core.url_to_fs(path)
         except (ValueError, ImportError) as error:
             raise ValueError(f"cannot use {self._uri!r}: {error}") from error
         self._root = root.rstrip("/") or "/"
@@ -94,6 +81,10 @@ class Storage:
         """Connect again."""
         self._uri, self.config = state["uri"], state["config"]
         self._connect()
+
+    @property
+    def _is_s3(self) -> bool:
+        return self._uri.startswith(("s3://", "s3a://"))
 
     @property
     def uri(self) -> str:
@@ -116,20 +107,31 @@ class Storage:
             StorageError: it cannot be read.
         """
         with self._explain(path):
-            return cast("bytes", self._fs.cat_file(self._full(path)))
+            return cast("bytes", self._again(path, lambda: self._fs.cat_file(self._full(path))))
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading at random places (Parquet footers and row groups)."""
         with self._explain(path):
-            return cast("BinaryIO", self._fs.open(self._full(path), "rb", **self._read_ahead()))
+            if self.is_local:
+                return Path(self._full(path)).open("rb")
+            file = self._fs.open(self._full(path), "rb", cache_type="readahead", block_size=2**20)
+        return cast("BinaryIO", ReadThrough(file, functools.partial(self._read_open, path, file)))
+
+    def _read_open(self, path: str, file: BinaryIO, size: int) -> bytes:
+        with self._explain(path):
+            return self._again(path, lambda: file.read(size))  # a failed read leaves the place where it was
 
     def info(self, path: str) -> FileInfo | None:
         """Size and version of a file, or None where there is none."""
         with self._explain(path):
             try:
-                return self._file_info(self._fs.info(self._full(path)))
-            except FileNotFoundError:
-                return None
+                if self.is_local:
+                    return local_info(Path(self._full(path)).stat())
+                return _remote_info(self._fs.info(self._full(path)))
+            except FileNotFoundError as error:
+                if is_absent(error):
+                    return None
+                raise
 
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
@@ -137,28 +139,36 @@ class Storage:
 
     def list(self, folder: str = "") -> dict[str, FileInfo]:
         """Files directly in a folder, by name, sorted, without dot-files (unfinished); no folder is an empty one."""
-        files: dict[str, FileInfo] = {}
+        files = {}
         with self._explain(folder):
-            try:
-                for entry in self._fs.ls(self._full(folder), detail=True):
-                    name = entry["name"].rsplit("/", 1)[-1]
-                    if name and not name.startswith(".") and self._is_file(entry):
-                        with suppress(FileNotFoundError):  # removed since it was listed
-                            files[name] = self._file_info(entry)
-            except (FileNotFoundError, NotADirectoryError):
-                return {}
-        return dict(sorted(files.items()))
+            if self.is_local:
+                entries = local_files.entries_of(self._full(folder))
+                files = {name: local_info(status) for name, status in entries if local_files.is_file(status)}
+            else:
+                for entry in self._listed(folder):
+                    if not self._is_folder(entry):
+                        files[entry["name"].rsplit("/", 1)[-1]] = _remote_info(entry)
+        return {name: files[name] for name in sorted(files) if not name.startswith(".")}
 
     def folders(self, folder: str = "") -> tuple[str, ...]:
         """Names of the folders directly in a folder, sorted, without dot-folders."""
         with self._explain(folder):
-            try:
-                entries = self._fs.ls(self._full(folder), detail=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return ()
-            paths = [entry["name"].rstrip("/") for entry in entries if self._is_folder(entry)]
-        names = {path.rsplit("/", 1)[-1] for path in paths}
+            if self.is_local:
+                entries = local_files.entries_of(self._full(folder))
+                names = {name for name, status in entries if local_files.is_folder(status)}
+            else:
+                paths = [entry["name"].rstrip("/") for entry in self._listed(folder) if self._is_folder(entry)]
+                names = {path.rsplit("/", 1)[-1] for path in paths if path != self._full(folder)}
         return tuple(sorted(name for name in names if not name.startswith(".")))
+
+    def _listed(self, folder: str) -> tuple[dict[str, Any], ...]:
+        """What a store holds directly in a folder."""
+        try:
+            return tuple(self._fs.ls(self._full(folder), detail=True))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if isinstance(error, NotADirectoryError) or is_absent(error):
+                return ()
+            raise
 
     def walk(self, *, on_skipped: Callable[[str, str], None] | None = None) -> dict[str, FileInfo]:
         """All files below the root, by path relative to it, sorted; dot-files and what dot-folders hold are left out.
@@ -170,45 +180,26 @@ class Storage:
         files: dict[str, FileInfo] = {}
         with self._explain(""):
             if self.is_local:
-                files.update(self._walk_local(on_skipped))
+                files.update(local_files.walk(self._root, on_skipped))
             else:
-                with suppress(FileNotFoundError):
-                    for name, entry in self._fs.find(self._root, detail=True).items():
-                        path = name.removeprefix(self._root).lstrip("/")
-                        hidden = any(part.startswith(".") for part in path.split("/"))
-                        if path and not hidden and not self._is_folder(entry):
-                            files[path] = self._file_info(entry)
+                for name, entry in self._found().items():
+                    path = name.removeprefix(self._root).lstrip("/")
+                    hidden = any(part.startswith(".") for part in path.split("/"))
+                    if path and not hidden and not self._is_folder(entry):
+                        files[path] = _remote_info(entry)
         return dict(sorted(files.items()))
 
-    def _walk_local(self, on_skipped: Callable[[str, str], None] | None) -> Iterator[tuple[str, FileInfo]]:
-        def fail(error: OSError) -> None:  # os.walk alone would pass over what it cannot read
-            if not (isinstance(error, FileNotFoundError) and error.filename == self._root):
-                raise error
-
-        for folder, names, files in os.walk(self._root, onerror=fail):
-            prefix = "" if folder == self._root else f"{Path(folder).relative_to(self._root).as_posix()}/"
-            names[:] = [name for name in names if not name.startswith(".")]
-            for name in names:
-                if on_skipped and (Path(folder) / name).is_symlink():
-                    on_skipped(prefix + name, "linked folder")
-            for name in files:
-                if not name.startswith("."):
-                    try:
-                        yield prefix + name, self._file_info({"name": f"{folder}/{name}"})
-                    except OSError as error:
-                        if error.errno not in (errno.ENOENT, errno.ELOOP):
-                            raise
-                        if on_skipped:
-                            on_skipped(prefix + name, "broken link")
-
-    def _is_file(self, entry: dict[str, Any]) -> bool:
-        """Whether a listed entry is a file; on disk through links."""
-        return Path(entry["name"]).is_file() if self.is_local else entry["type"] == "file"
+    def _found(self) -> dict[str, Any]:
+        """All that a store holds below the root."""
+        try:
+            return cast("dict[str, Any]", self._fs.find(self._root, detail=True))
+        except FileNotFoundError as error:
+            if is_absent(error):
+                return {}
+            raise
 
     def _is_folder(self, entry: dict[str, Any]) -> bool:
-        """Whether a listed entry is a folder: on disk through links, on S3 also the empty object that marks one."""
-        if self.is_local:
-            return Path(entry["name"]).is_dir()
+        """Whether an entry of a store is a folder, be it the empty object that marks one."""
         return entry["type"] == "directory" or str(entry["name"]).endswith("/")
 
     def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
@@ -220,10 +211,10 @@ class Storage:
             if not self.is_local:
                 self._fs.pipe_file(self._full(path), data, **self._put_options(path))
                 return
-            with self._unfinished(path, data, durable=durable) as temporary:
+            with unfinished(Path(self._full(path)), data, durable=durable) as temporary:
                 temporary.replace(self._full(path))
                 if durable:
-                    _sync_directory(temporary.parent)
+                    sync_directory(temporary.parent)
 
     def remove(self, path: str) -> None:
         """Remove a file, of a link the link; one that is gone already is no error. A folder is refused or stays."""
@@ -242,15 +233,15 @@ class Storage:
                 with tempfile.NamedTemporaryFile() as spool:
                     yield cast("BinaryIO", spool)
                     spool.flush()
-                    self._fs.put_file(spool.name, self._full(path))
+                    self._fs.put_file(spool.name, self._full(path), **self._content_type(path))
                 return
-            with self._unfinished(path, b"") as temporary:
+            with unfinished(Path(self._full(path)), b"") as temporary:
                 with temporary.open("wb") as file:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.replace(self._full(path))
-                _sync_directory(temporary.parent)
+                sync_directory(temporary.parent)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file only if there is none, atomically.
@@ -260,13 +251,13 @@ class Storage:
         """
         with self._explain(path):
             if not self.is_local:
-                return self._put_if(path, data, mode="create")
-            with self._unfinished(path, data) as temporary:
+                return self._put_if(path, data, None) if self._is_s3 else self._put_after_look(path, data, None)
+            with unfinished(Path(self._full(path)), data) as temporary:
                 try:
                     os.link(temporary, self._full(path))  # with its content, unlike O_EXCL; fails if it exists
                 except FileExistsError:
                     return False
-                _sync_directory(temporary.parent)
+                sync_directory(temporary.parent)
                 return True
 
     def replace(self, path: str, data: bytes, version: str) -> bool:
@@ -278,7 +269,7 @@ class Storage:
         with self._explain(path):
             if not self.is_local:
                 return self._replace_remote(path, data, version)
-            with self._unfinished(path, data) as temporary:
+            with unfinished(Path(self._full(path)), data) as temporary:
                 try:
                     with Path(self._full(path)).open("rb") as current:
                         fcntl.flock(current, fcntl.LOCK_EX)  # who waited here finds another inode under the name
@@ -288,56 +279,45 @@ class Storage:
                         temporary.replace(self._full(path))
                 except FileNotFoundError:
                     return False
-                _sync_directory(temporary.parent)
+                sync_directory(temporary.parent)
                 return True
 
     def _replace_remote(self, path: str, data: bytes, version: str) -> bool:
-        if not self._uri.startswith(("s3://", "s3a://")):
-            info = self.info(path)
-            if info is None or info.version != version:
-                return False
-            self._fs.pipe_file(self._full(path), data)
-            return True
+        if not self._is_s3:
+            return self._put_after_look(path, data, version)
         try:
-            return self._put_if(path, data, IfMatch=f'"{version}"')
+            return self._put_if(path, data, version)
         except FileNotFoundError:
             return False
 
-    def _put_if(self, path: str, data: bytes, **condition: str) -> bool:
-        """PUT under a condition; whether it held. Two that came at once (409) are told to try again."""
-        for _ in range(_RETRIES):
-            try:
-                self._fs.pipe_file(self._full(path), data, **condition, **self._put_options(path))
-            except FileExistsError:
-                return False
-            except OSError as error:
-                # s3fs tells a failed condition from other errors only where the store names the condition.
-                code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
-                if code in {"PreconditionFailed", "412"}:
-                    return False
-                if code not in {"ConditionalRequestConflict", "409"}:
-                    raise
-                time.sleep(random.uniform(0.05, 0.5))  # noqa: S311
-            else:
-                return True
-        raise StorageError(f"{self.describe(path)}: the store kept answering that another write is going on.")
+    def _put_if(self, path: str, data: bytes, version: str | None) -> bool:
+        """PUT on the condition that the file is still this version, or that there is none; whether this call wrote.
 
-    @contextmanager
-    def _unfinished(self, path: str, data: bytes, *, durable: bool = True) -> Iterator[Path]:
-        """A dot-file with the data beside the target, synced if `durable`; gone at the end unless it was renamed."""
-        target = Path(self._full(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex}.tmp"
+        The mark in the metadata tells who wrote: where an answer was lost, the request made again finds its own work.
+        """
+        mark = uuid.uuid4().hex
+        condition = {"mode": "create"} if version is None else {"IfMatch": f'"{version}"'}
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            yield temporary
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
+            self._fs.pipe_file(
+                self._full(path), data, Metadata={"writer": mark}, **condition, **self._put_options(path)
+            )
+        except OSError as error:
+            code = code_of(error)
+            if isinstance(error, FileExistsError) or code in {"PreconditionFailed", "412"}:
+                return self._fs.metadata(self._full(path)).get("writer") == mark
+            if code not in {"NotImplemented", "501"}:
+                raise
+            logger.warning("%s: this store has no conditional writes: two runs at once may collide.", self.uri)
+            return self._put_after_look(path, data, version)
+        return True
+
+    def _put_after_look(self, path: str, data: bytes, version: str | None) -> bool:
+        """The next best where a store has no conditions."""
+        info = self.info(path)
+        if (info and info.version) != version:
+            return False
+        self._fs.pipe_file(self._full(path), data, **self._put_options(path))
+        return True
 
     def _full(self, path: str) -> str:
         parts = path.split("/") if path else []
@@ -345,23 +325,18 @@ class Storage:
             raise ValueError(f"{path!r} is not a plain path below {self.uri}.")
         return "/".join([self._root.rstrip("/"), *parts]) if parts else self._root
 
-    def _read_ahead(self) -> dict[str, Any]:
-        return {} if self.is_local else {"cache_type": "readahead", "block_size": 2**20}
-
     def _put_options(self, path: str) -> dict[str, Any]:
-        """One PUT on S3, with the type that a browser needs to show a file instead of saving it."""
-        if not self._uri.startswith(("s3://", "s3a://")):
-            return {}
-        content_type = mimetypes.guess_type(path)[0]
-        options: dict[str, Any] = {"chunksize": _SINGLE_PUT_BYTES // 2}
-        return options if content_type is None else {**options, "ContentType": content_type}
+        """One PUT on S3."""
+        return {"chunksize": _SINGLE_PUT_BYTES // 2, **self._content_type(path)} if self._is_s3 else {}
 
-    def _file_info(self, entry: dict[str, Any]) -> FileInfo:
-        if self.is_local:
-            status = Path(entry["name"]).stat()
-            return FileInfo(size=status.st_size, version=f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}")
-        version = entry.get("ETag") or entry.get("etag") or entry.get("created") or entry.get("size")
-        return FileInfo(size=int(entry["size"] or 0), version=str(version).strip('"'))
+    def _content_type(self, path: str) -> dict[str, str]:
+        """The type that a browser needs to show a file of S3 instead of saving it."""
+        kind = mimetypes.guess_type(path)[0]
+        return {"ContentType": kind} if kind and self._is_s3 else {}
+
+    def _again(self, path: str, work: Callable[[], ResultT]) -> ResultT:
+        """Work that reads content, made again where a connection breaks over it."""
+        return work() if self.is_local else retries.again(work, limit=self.config.retries, what=self.describe(path))
 
     @contextmanager
     def _explain(self, path: str) -> Iterator[None]:
@@ -369,28 +344,27 @@ class Storage:
         try:
             yield
         except (FileNotFoundError, FileExistsError, StorageError) as error:
-            if "bucket does not exist" in str(error).lower():
-                raise StorageError(
-                    f"{self.describe(path)}: the bucket does not exist; check its name and the endpoint."
-                ) from error
-            raise
-        except PermissionError as error:
-            raise StorageError(
-                f"{self.describe(path)}: access denied ({error}). Check the credentials of this process (environment, "
-                "profile or instance role) and that they may read and write this prefix."
-            ) from error
-        except OSError as error:
-            raise StorageError(f"{self.describe(path)}: {error}") from error
+            if not isinstance(error, FileNotFoundError) or is_absent(error):
+                raise
+            raise cast("StorageError", explained(error, self.describe(path))) from error
         except Exception as error:
-            if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
-                raise StorageError(f"{self.describe(path)}: {type(error).__name__}: {error}") from error
-            raise
+            told = explained(self._with_reason(path, error), self.describe(path))
+            if told is None:
+                raise
+            raise told from error
+
+    def _with_reason(self, path: str, error: Exception) -> Exception:
+        """The error or, where S3 gave no reason (it gives none to HEAD), the one that it gives to a listing."""
+        if not (self._is_s3 and code_of(error) in BARE_CODES):
+            return error
+        bucket, key, _ = self._fs.split_path(self._full(path))
+        try:
+            self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+        except Exception as told:  # noqa: BLE001 - it is returned
+            return told
+        return error
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make a rename in the directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remote_info(entry: dict[str, Any]) -> FileInfo:
+    version = entry.get("ETag") or entry.get("etag") or entry.get("created") or entry.get("size")
+    return FileInfo(size=int(entry["size"] or 0), version=str(version).strip('"'))

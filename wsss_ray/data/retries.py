@@ -1,0 +1,152 @@
+"""Requests to a store that are made again: after which errors, how often, after how long, and how many there were.
+
+Only errors of these lists pass by themselves. All others (a missing bucket, denied access) are told at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+logger = logging.getLogger(__name__)
+
+PASSING_ANSWERS = frozenset(
+    {
+        "SlowDown",
+        "ServiceUnavailable",
+        "InternalError",
+        "OperationAborted",
+        "ConditionalRequestConflict",
+        "PriorRequestNotComplete",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+        "LimitExceededException",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+"""Error codes of a store that is busy, or that another request came before."""
+PASSING_STATUSES = frozenset({429, 500, 502, 503, 504})
+"""HTTP statuses of the same, for answers without a body (HEAD) and for proxies, which know no codes."""
+PASSING_CONNECTIONS = frozenset(
+    {
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ConnectionClosedError",
+        "ReadTimeoutError",
+        "ProxyConnectionError",
+        "HTTPClientError",
+        "ResponseParserError",
+    }
+)
+"""botocore's errors of a connection that was refused, reset, cut off or silent before the answer was there."""
+PASSING_BODIES = frozenset(
+    {
+        "AioReadTimeoutError",
+        "ClientConnectionResetError",
+        "ClientOSError",
+        "ClientPayloadError",
+        "ConnectionResetError",
+        "IncompleteReadError",
+        "ResponseStreamingError",
+        "ServerDisconnectedError",
+        "SocketTimeoutError",
+        "TimeoutError",
+    }
+)
+"""Errors of a connection that broke or fell silent while the content of an answer was read."""
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 20.0
+_QUIET_ATTEMPTS = 2
+"""A busy store refuses now and then; from the next attempt on, the log says so."""
+
+ResultT = TypeVar("ResultT")
+
+_lock = threading.Lock()
+_counted: Counter[str] = Counter()
+_taken: Counter[str] = Counter()
+
+
+def passing_reason(
+    *, code: str | None = None, status: int | None = None, error: BaseException | None = None
+) -> str | None:
+    """Name of the passing error that an answer (code, status) or a failed connection is; None for any other."""
+    if error is not None:
+        name = type(error).__name__
+        return name if name in PASSING_CONNECTIONS else None
+    if code in PASSING_ANSWERS:
+        return code
+    return f"HTTP {status}" if status in PASSING_STATUSES else None
+
+
+def pause(attempt: int) -> float:
+    """Seconds before the next attempt: twice as long each time, up to 20, shortened by up to half at random.
+
+    Args:
+        attempt: how many attempts have failed, from 1.
+    """
+    longest = min(_FIRST_PAUSE * 2.0 ** (attempt - 1), _LONGEST_PAUSE)
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - so that workers refused together do not come back together
+
+
+def note(reason: str, what: str, attempt: int) -> None:
+    """Count a request that is going to be made again, and log it once it has failed several times."""
+    with _lock:
+        _counted[reason] += 1
+    if attempt > _QUIET_ATTEMPTS:
+        logger.warning("%s: %s, attempt %d; trying again", what, reason, attempt)
+
+
+def again(work: Callable[[], ResultT], *, limit: int, what: str) -> ResultT:
+    """Do work that reads an answer's content, and do it again, `limit` times at most, where the connection breaks."""
+    attempt = 1
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            reason = type(error).__name__
+            if reason not in PASSING_BODIES or attempt > limit:
+                raise
+        note(reason, what, attempt)
+        time.sleep(pause(attempt))
+        attempt += 1
+
+
+def counted() -> Counter[str]:
+    """Requests made again since this process began, by reason, with those that were added."""
+    with _lock:
+        return _counted.copy()
+
+
+def take() -> dict[str, int]:
+    """Those that no earlier call has returned: a worker hands them on with its next result."""
+    with _lock:
+        fresh = dict(_counted - _taken)
+        _taken.update(fresh)
+    return fresh
+
+
+def add(counts: Mapping[str, int] | None) -> None:
+    """Count what a worker handed on."""
+    with _lock:
+        _counted.update(counts or {})
+
+
+def describe(counts: Mapping[str, int]) -> str:
+    """One line for a summary: "17 requests to the store were made again (12 x SlowDown, 5 x ReadTimeoutError)"."""
+    total = sum(counts.values())
+    parts = ", ".join(f"{count:,} x {reason}" for reason, count in Counter(counts).most_common())
+    return f"{total:,} request{' was' if total == 1 else 's were'} made again ({parts})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import urllib.error
 import urllib.request
@@ -16,6 +17,8 @@ from huggingface_hub import snapshot_download
 
 from wsss_ray.config import StorageConfig
 from wsss_ray.data.storage import Storage, StorageError
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**22
 _FEWEST_DIGITS = 8
@@ -57,10 +60,7 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
         raise ValueError(f"{uri}: weights from the web need `sha256`, their SHA-256 in hexadecimal digits.")
     version = sha256 or remote_version(uri, config)
     target = cache_directory() / "weights" / hashlib.sha256(f"{uri} {version}".encode()).hexdigest()[:16] / _name(uri)
-    with _alone(target):
-        if not target.exists():
-            digest = _download(uri, target, config, sha256)
-            assert sha256 is None or digest.startswith(sha256.lower())
+    _fetch_once(uri, target, config, sha256)
     return target
 
 
@@ -75,9 +75,7 @@ def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
     key = json.dumps([uri, sorted((name, info.size, info.version) for name, info in files.items())])
     target = cache_directory() / "weights" / hashlib.sha256(key.encode()).hexdigest()[:16]
     for name in files:
-        with _alone(target / name):
-            if not (target / name).exists():
-                _download(f"{uri.rstrip('/')}/{name}", target / name, config, None)
+        _fetch_once(f"{uri.rstrip('/')}/{name}", target / name, config, None)
     return target
 
 
@@ -141,18 +139,26 @@ def remote_version(uri: str, config: StorageConfig) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a local file, remembered in the cache by path, size and modification time."""
-    status = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
-    note = cache_directory() / "digests" / key
+    note = _digest_note(path)
     if note.exists():
         return note.read_text()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_name(f".{key}.{os.getpid()}")
-    temporary.write_text(digest)
-    temporary.replace(note)
+    _write_note(note, digest)
     return digest
+
+
+def _digest_note(path: Path) -> Path:
+    status = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    return cache_directory() / "digests" / key
+
+
+def _write_note(note: Path, text: str) -> None:
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_name(f".{note.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(note)
 
 
 def _name(uri: str) -> str:
@@ -173,20 +179,33 @@ def _alone(target: Path) -> Iterator[None]:
         yield
 
 
-def _download(uri: str, target: Path, config: StorageConfig, sha256: str | None) -> str:
-    """Copy a remote file under a dot-name, check it, rename it; returns its SHA-256."""
-    temporary = target.with_name(f".{target.name}.part")
+def _fetch_once(uri: str, target: Path, config: StorageConfig, sha256: str | None) -> None:
+    """Copy a remote file to the target, unless a whole copy is there: its SHA-256 lies beside it."""
+    note = target.with_name(f".{target.name}.sha256")
+    with _alone(target):
+        if target.exists():
+            if note.exists() and note.read_text() == file_digest(target):
+                return
+            logger.warning("%s is not what was fetched from %s; fetching it again", target, uri)
+        temporary = target.with_name(f".{target.name}.part")
+        try:
+            digest = _download(uri, temporary, config)
+            if sha256 is not None:
+                _check(digest, sha256, uri)
+            _write_note(note, digest)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _write_note(_digest_note(target), digest)  # so that gigabytes are not read once more
+
+
+def _download(uri: str, target: Path, config: StorageConfig) -> str:
+    """Copy a remote file; returns its SHA-256."""
     digest = hashlib.sha256()
-    try:
-        with temporary.open("wb") as file:
-            for chunk in _chunks(uri, config):
-                digest.update(chunk)
-                file.write(chunk)
-        if sha256 is not None:
-            _check(digest.hexdigest(), sha256, uri)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with target.open("wb") as file:
+        for chunk in _chunks(uri, config):
+            digest.update(chunk)
+            file.write(chunk)
     return digest.hexdigest()
 
 

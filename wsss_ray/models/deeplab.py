@@ -16,12 +16,7 @@ class Aspp(nn.Module):
     def __init__(self, channels: int, num_classes: int) -> None:
         """Weights from N(0, 0.01), biases 0, as published."""
         super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in RATES
-        )
-        for branch in self.branches:
-            nn.init.normal_(branch.weight, std=0.01)
-            nn.init.zeros_(branch.bias)
+        self.branches = nn.ModuleList(_branch(channels, num_classes, rate) for rate in RATES)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, channels, h, w) to logits (N, num_classes, h, w), summed in float32."""
@@ -31,12 +26,19 @@ class Aspp(nn.Module):
         return first
 
 
+def _branch(channels: int, num_classes: int, rate: int) -> nn.Conv2d:
+    branch = nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate)
+    nn.init.normal_(branch.weight, std=0.01)
+    assert branch.bias is not None
+    nn.init.zeros_(branch.bias)
+    return branch
+
+
 class DeepLabV2(nn.Module):
     """Normalised images (N, 3, H, W) to logits (N, C, h, w) float32, at an eighth of the size."""
 
     head = ("aspp.",)
     """Prefixes of the names of parameters that belong to the classifier."""
-    stride = 8
 
     def __init__(self, architecture: str, geometry: Geometry, num_classes: int) -> None:
         """Build "deeplabv2-NAME", randomly initialised; NAME is one of `backbone.FORMS`."""

@@ -83,7 +83,8 @@ class Student(nn.Module):
     def targets(self, labels: Tensor) -> tuple[Tensor, ...]:
         """Labels (N, H, W) of channels or IGNORE, any integer type, to int64 targets (N, h, w), one for each output.
 
-        A target's pixel is the nearest of the label, as Pillow's NEAREST takes it.
+        A target's pixel is the nearest of the label, as Pillow's NEAREST takes it (of two equally near ones, as the
+        middle of an even number of pixels has, either).
         """
         planes = labels[:, None].float()  # exact: interpolation takes no integers, and there are below 2**24 classes
         made: dict[tuple[int, int], Tensor] = {}

@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: env
-	$(if $(CLEAN),rm -rf runs/demo)
+	$(if $(filter-out 0 no false,$(CLEAN)),rm -rf runs/demo)
 	$(BIN)/python jobs/demo.py --output runs/demo
 
 lint: env

@@ -7,7 +7,6 @@ receives a directory for `from_pretrained`. A batch holds scenes of one resized 
 do, each with a prompt of its own: the classes present, sometimes absent ones, and with a table the dishes.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from wsss_ray.demo.detection_loss import Target, cell_centers, proposal_loss, se
 from wsss_ray.demo.scenes import CLASSES, DISHES, PHRASES
 from wsss_ray.demo.tiny_detector import build_detector, build_processor
 from wsss_ray.demo.training_data import Sample, SceneData
-from wsss_ray.demo.training_loop import Schedule, train
+from wsss_ray.demo.training_loop import Schedule, train, training_options, training_parser
 
 THRESHOLD = 0.3
 """The labelling job's default threshold, which validation counts by."""
@@ -235,26 +234,8 @@ def train_detector(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=Path, required=True, help="where the drawn scenes are kept")
-    parser.add_argument("--work", type=Path, required=True, help="log and checkpoint of this training")
-    parser.add_argument("--output", type=Path, required=True, help="the checkpoint directory to write")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--minutes", type=float, help="wall-clock limit that shortens the schedule; none by default")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--scene-count", type=int, default=24_000)
-    parser.add_argument("--validation-count", type=int, default=100)
-    options = parser.parse_args()
-    train_detector(
-        scenes=options.scenes,
-        work=options.work,
-        output=options.output,
-        schedule=Schedule(steps=options.steps, minutes=options.minutes, learning_rate=options.learning_rate),
-        batch=options.batch,
-        scene_count=options.scene_count,
-        validation_count=options.validation_count,
-    )
+    parser = training_parser(str(__doc__), steps=5000, batch=8, learning_rate=1e-3)
+    train_detector(**training_options(parser.parse_args()))
 
 
 if __name__ == "__main__":

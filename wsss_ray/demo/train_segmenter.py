@@ -7,7 +7,6 @@ receives `model.safetensors` and `config.json`. Boxes are jittered, since a dete
 its own pixels alone.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torchvision.transforms.v2.functional import resize
 
 from wsss_ray.demo.scenes import PHRASES
 from wsss_ray.demo.training_data import Sample, SceneData
-from wsss_ray.demo.training_loop import Schedule, train
+from wsss_ray.demo.training_loop import Schedule, train, training_options, training_parser
 from wsss_ray.models.tiny_sam import TINY_SAM_CONFIG, build_tiny_sam
 
 MAX_BOXES = 5
@@ -175,28 +174,10 @@ def train_segmenter(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=Path, required=True, help="where the drawn scenes are kept")
-    parser.add_argument("--work", type=Path, required=True, help="log and checkpoint of this training")
-    parser.add_argument("--output", type=Path, required=True, help="the checkpoint directory to write")
-    parser.add_argument("--steps", type=int, default=6400)
-    parser.add_argument("--minutes", type=float, help="wall-clock limit that shortens the schedule; none by default")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--scene-count", type=int, default=24_000)
-    parser.add_argument("--validation-count", type=int, default=100)
+    parser = training_parser(str(__doc__), steps=6400, batch=4, learning_rate=1.5e-3)
     parser.add_argument("--config", type=json.loads, default={}, help="changes to the configuration, as JSON")
     options = parser.parse_args()
-    train_segmenter(
-        scenes=options.scenes,
-        work=options.work,
-        output=options.output,
-        schedule=Schedule(steps=options.steps, minutes=options.minutes, learning_rate=options.learning_rate),
-        batch=options.batch,
-        scene_count=options.scene_count,
-        validation_count=options.validation_count,
-        config=TINY_SAM_CONFIG | options.config,
-    )
+    train_segmenter(**training_options(options), config=TINY_SAM_CONFIG | options.config)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The loop both training scripts share: a cosine schedule, a log, validation, and a checkpoint to resume from."""
 
+import argparse
 import json
 import math
 import time
@@ -37,6 +38,28 @@ class Schedule:
         """The learning rate: linear warm-up, then a cosine down to 1 %."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress(step, seconds))))
         return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * (0.01 + 0.99 * cosine)
+
+
+def training_parser(description: str, *, steps: int, batch: int, learning_rate: float) -> argparse.ArgumentParser:
+    """The flags that both training scripts have, with a script's own defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=Path, required=True, help="where the drawn scenes are kept")
+    parser.add_argument("--work", type=Path, required=True, help="log and checkpoint of this training")
+    parser.add_argument("--output", type=Path, required=True, help="the checkpoint directory to write")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--minutes", type=float, help="wall-clock limit that shortens the schedule; none by default")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--learning-rate", type=float, default=learning_rate)
+    parser.add_argument("--scene-count", type=int, default=24_000)
+    parser.add_argument("--validation-count", type=int, default=100)
+    return parser
+
+
+def training_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of both training functions from the flags of `training_parser`."""
+    names = ("scenes", "work", "output", "batch", "scene_count", "validation_count")
+    schedule = Schedule(steps=options.steps, minutes=options.minutes, learning_rate=options.learning_rate)
+    return {**{name: getattr(options, name) for name in names}, "schedule": schedule}
 
 
 def train(

@@ -24,8 +24,8 @@ from wsss_ray.data.shards import (
     shard_name,
 )
 from wsss_ray.data.storage import Storage
-from wsss_ray.labelling.sink import count_rows
-from wsss_ray.labelling.summary import summarise, write_summary
+from wsss_ray.label_writing.sink import count_rows
+from wsss_ray.label_writing.summary import summarise, write_summary
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

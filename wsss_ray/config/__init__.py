@@ -15,12 +15,14 @@ from wsss_ray.config.parts import (
     StorageConfig,
     require,
 )
+from wsss_ray.config.prediction import CrfConfig, PredictConfig
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.using import AuditConfig, DemoConfig, EvaluateConfig, ExportConfig, ReportConfig
 
 __all__ = [
     "AuditConfig",
     "ConfigError",
+    "CrfConfig",
     "DemoConfig",
     "DetectorConfig",
     "Device",
@@ -29,6 +31,7 @@ __all__ = [
     "FusionConfig",
     "LabelConfig",
     "Precision",
+    "PredictConfig",
     "RayConfig",
     "ReportConfig",
     "SegmenterConfig",

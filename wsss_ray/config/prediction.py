@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
-from wsss_ray.config.parts import require
+from wsss_ray.config.parts import Device, Precision, RayConfig, StorageConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +36,64 @@ class CrfConfig:
         for name in ("position_width", "xy_width", "rgb_width"):
             require(self, name, getattr(self, name) > 0, "more than 0")
         require(self, "prune", 0 <= self.prune < 1, "at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Predict labels of image shards with a trained student, in the form of a labelling run.
+
+    Every image is predicted at its own size, whatever its tags; classes, palette and preprocessing are the student's.
+    """
+
+    input: str
+    """Directory or `s3://` prefix of image shards, as `jobs/shard.py` writes them, of the student's classes."""
+    output: str
+    """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
+    student: str
+    """The student: output of `jobs/train.py`, or one of its files `*.safetensors`."""
+    flip: bool = False
+    """Average the probabilities with those of the mirrored image, in twice the time."""
+    crf: bool = False
+    """Refine the probabilities by DenseCRF."""
+    crf_settings: CrfConfig = field(default_factory=CrfConfig)
+    """Its settings."""
+    tags_only: bool = False
+    """Allow each image only the classes it is tagged with, and the background: for refining pseudo-labels of tagged
+    images, not for evaluating a student. Images without a tag become background unseen, with the status no_tags."""
+    soft: bool = False
+    """Also write the probabilities, under soft/."""
+    soft_threshold: float = 0.01
+    """Classes whose probability stays below this in the whole image are left out of the soft scores (0 to 1)."""
+    batch_size: int = 4
+    """Images of equal size that run together; fewer where the device's memory is too small."""
+    device: Device = "auto"
+    """auto: CUDA where the actor has a GPU, else CPU."""
+    precision: Precision = "auto"
+    """auto: bfloat16 autocast on CUDA (float32 where the GPU has no native bfloat16), float32 on CPU. Probabilities and
+    DenseCRF are always float32."""
+    decoded_mb: int = 512
+    """Decoded pixels that one actor holds at once (MB of uint8 RGB); larger units are worked through in pieces."""
+    limit: int | None = None
+    """Predict only the first N images, rounded up to whole units. Unset: all."""
+    png: bool = False
+    """Also write one PNG per image under png/, named by image id."""
+    png_palette: Literal["auto", "palette", "grey"] = "auto"
+    """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
+    retry_failed: bool = False
+    """Run the images whose rows failed again; the other rows stand."""
+    dry_run: bool = False
+    """Print the plan (units, pools, paths, estimated hours from a timed sample) and stop."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster and pool."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "limit", self.limit is None or self.limit >= 1, "at least 1")
+        require(self, "soft_threshold", 0 <= self.soft_threshold < 1, "at least 0 and below 1")
+        for name in ("batch_size", "decoded_mb"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

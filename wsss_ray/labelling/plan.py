@@ -1,42 +1,24 @@
-"""What a labelling run is going to do: its identity, its pools, and the text that says so before it starts."""
+"""What a labelling run is going to do: its identity, its pools, and the lines that say so before it starts."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Pool, Resources, check_pools, model_pool
 from wsss_ray.config import LabelConfig
 from wsss_ray.data.shards import ShardSet
 from wsss_ray.data.weights import is_uri, weights_digest
-from wsss_ray.engine import Stage, StageSpec, Task
+from wsss_ray.engine import Stage, StageSpec
+from wsss_ray.label_writing.pictures import Exif
+from wsss_ray.label_writing.precision import resolve
 from wsss_ray.models.sam_weights import checkpoint_path, files_of
 
 ALGORITHM_VERSION = 1
 """Counts changes of the code that change labels on purpose."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A labelling run, resolved."""
-
-    config: LabelConfig
-    classes: ClassSet
-    shards: ShardSet
-    done: int
-    """Images whose units are finished."""
-    tasks: tuple[Task, ...]
-    """What is to be done."""
-    stages: tuple[StageSpec, ...]
-
-    @property
-    def images_to_do(self) -> int:
-        """Images that the tasks run."""
-        return sum(task.images for task in self.tasks)
 
 
 def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gpus: bool) -> dict[str, Any]:
@@ -48,7 +30,7 @@ def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gp
     segmenter = dataclasses.asdict(config.segmenter)
     for section in (detector, segmenter):
         section.pop("batch_size")
-        section["device"], section["precision"] = _resolve(section["device"], section["precision"], has_gpus=has_gpus)
+        section["device"], section["precision"] = resolve(section["device"], section["precision"], has_gpus=has_gpus)
     segmenter.pop("boxes_per_chunk")
     segmenter.pop("checkpoint")
     detector.pop("model")
@@ -68,13 +50,6 @@ def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gp
         "fusion": dataclasses.asdict(config.fusion),
         "shards": shards.digest,
     }
-
-
-def _resolve(device: str, precision: str, *, has_gpus: bool) -> tuple[str, str]:
-    resolved = device if device != "auto" else "cuda" if has_gpus else "cpu"
-    if precision == "auto":
-        precision = "bfloat16" if resolved == "cuda" else "float32"
-    return resolved, precision
 
 
 def _detector_weights(config: LabelConfig) -> str:
@@ -121,14 +96,11 @@ def stage_specs(
 
 def _split_pools(config: LabelConfig, resources: Resources) -> tuple[Pool, Pool]:
     """Segmenters and detectors: SAM takes nine tenths of the arithmetic, so detectors get a quarter of the places."""
-    total = model_pool(dataclasses.replace(config.ray, actors=None), resources).actors
-    detectors = config.ray.detector_actors or max(1, (config.ray.actors or total) // 4)
+    total = config.ray.actors or model_pool(config.ray, resources).actors
+    detectors = config.ray.detector_actors or max(1, total // 4)
     segmenters = config.ray.actors or max(1, total - detectors)
     shared = model_pool(config.ray, resources, actors=detectors + segmenters)
     return dataclasses.replace(shared, actors=segmenters), dataclasses.replace(shared, actors=detectors)
-
-
-Exif = Literal["apply", "ignore"]
 
 
 def _make_label(config: LabelConfig, classes: ClassSet, exif: Exif) -> Stage:
@@ -149,21 +121,11 @@ def _make_segment(config: LabelConfig, classes: ClassSet, exif: Exif) -> Stage:
     return SegmentStage(config, classes, exif)
 
 
-def describe(plan: Plan, *, input_uri: str, output_uri: str) -> str:
-    """The plan as lines of text."""
-    config, classes, shards = plan.config, plan.classes, plan.shards
+def describe_models(config: LabelConfig, classes: ClassSet) -> list[str]:
+    """Lines of the plan about classes and models."""
     assist = "on" if classes.assist_words else "off"
-    outputs = "labels/, run.json, summary.json" + (", png/" if config.png else "")
-    queued = sum(min(stage.pool.actors, len(plan.tasks)) * stage.units_per_actor for stage in plan.stages)
-    queued_mb = queued * shards.size / max(len(shards.units), 1) / 1e6
-    lines = [
-        f"input     {input_uri}: {shards.rows:,} images in {len(shards.units):,} units, classes of '{shards.classes}'",
-        f"output    {output_uri}: {outputs}",
+    return [
         f"classes   {classes.name}: {len(classes.classes)} and background, assist words {assist}",
         f"detector  {config.detector.model}, threshold {config.detector.box_threshold:g}",
         f"segmenter SAM {config.segmenter.model}, paint by {config.fusion.paint}",
-        f"to do     {plan.images_to_do:,} images in {len(plan.tasks):,} units ({plan.done:,} images are done)",
-        *(f"pool      {stage.describe()}" for stage in plan.stages),
-        f"in flight at most {queued} units, about {queued_mb:,.1f} MB; decoded {config.decoded_mb} MB a unit at work",
     ]
-    return "\n".join(lines)

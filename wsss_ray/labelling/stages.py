@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
-from wsss_ray.data.images import ImageError, decode_image
 from wsss_ray.data.labels import encode_label
 from wsss_ray.data.rle import encode_mask
-from wsss_ray.data.shards import LABEL_SCHEMA
 from wsss_ray.data.weights import fetch_directory, fetch_file, is_uri
 from wsss_ray.engine import Meter
 from wsss_ray.engine.worker import READ_COLUMNS
+from wsss_ray.label_writing.pictures import (
+    LABELLED_SCHEMA,
+    Exif,
+    Picture,
+    PictureReader,
+    count_pixels,
+    label_fields,
+    nullable,
+)
 from wsss_ray.models.detector import Detector
 from wsss_ray.models.fusion import Canvas
 from wsss_ray.models.results import Detections, MaskCrop
@@ -47,12 +52,6 @@ DETECTED_SCHEMA = pa.schema(
 )
 """Rows between the pools of a split placement: the encoded image goes on, with its boxes."""
 
-PIXELS_TYPE = pa.list_(pa.struct([("class_id", pa.int32()), ("pixels", pa.int64())]))
-LABELLED_SCHEMA = pa.schema([*LABEL_SCHEMA, pa.field("pixels", PIXELS_TYPE)])
-"""Rows after the last stage: a label row and how many pixels each class has in its label."""
-
-Image = NDArray[np.uint8]
-Exif = Literal["apply", "ignore"]
 assert set(READ_COLUMNS) < set(DETECTED_SCHEMA.names)
 
 
@@ -72,54 +71,6 @@ def load_segmenter(config: LabelConfig) -> Segmenter:
     elif settings.checkpoint is not None:
         path = str(fetch_file(settings.checkpoint, sha256=settings.sha256, config=config.storage))
     return Segmenter(settings, checkpoint=path)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A row on its way through a stage: its image, or why there is none."""
-
-    row: dict[str, Any]
-    image: Image | None = None
-    error: str | None = None
-
-
-class PictureReader:
-    """Decodes rows in pieces that hold a bounded number of pixels."""
-
-    def __init__(self, *, exif: Exif, decoded_bytes: int) -> None:
-        """Take the shards' orientation rule and the bound, in bytes of uint8 RGB."""
-        self._exif = exif
-        self._decoded_bytes = decoded_bytes
-
-    def pieces(self, rows: pa.Table, meter: Meter) -> Iterator[list[Picture]]:
-        """Decode the tagged images of consecutive rows until the bound is reached, again and again."""
-        piece: list[dict[str, Any]] = []
-        size = 0
-        for row in rows.to_pylist():
-            pixels = row["height"] * row["width"] * 3
-            if piece and size + pixels > self._decoded_bytes:
-                yield self._decode(piece, meter)
-                piece, size = [], 0
-            piece.append(row)
-            size += pixels
-        if piece:
-            yield self._decode(piece, meter)
-
-    def _decode(self, rows: list[dict[str, Any]], meter: Meter) -> list[Picture]:
-        with meter("decode"):
-            return [self._picture(row) for row in rows]
-
-    def _picture(self, row: dict[str, Any]) -> Picture:
-        if not row["tags"]:
-            return Picture(row=row)
-        try:
-            image = decode_image(row["image"], exif=self._exif, max_pixels=row["height"] * row["width"])
-        except ImageError as error:
-            return Picture(row=row, error=f"decode: {error}")
-        if image.shape[:2] != (row["height"], row["width"]):
-            size = f"{image.shape[1]} x {image.shape[0]}"
-            return Picture(row=row, error=f"decode: the image is {size}, not {row['width']} x {row['height']}")
-        return Picture(row=row, image=image)
 
 
 class Labeller:
@@ -164,20 +115,19 @@ class Labeller:
     def finish(self, palette: bytes | None) -> dict[str, Any]:
         """The label row."""
         row = self._picture.row
-        result = {name: row[name] for name in ("image_id", "height", "width", "tags")}
+        result = label_fields(row)
         if self._picture.error is not None:
             return {**result, "error": self._picture.error}
         assert len(self._masks) == len(self._detections), "every box has its mask"
         label = self._canvas.label
         found = {self._classes.by_id[mask["class_id"]].name for mask in self._masks}
-        ids, pixels = np.unique(label, return_counts=True)
         return {
             **result,
             "label": encode_label(label, palette=palette),
             "instances": self._masks,
             "undetected_tags": [tag for tag in row["tags"] if tag not in found],
             "status": "no_tags" if not row["tags"] else "ok" if self._masks else "no_detections",
-            "pixels": [{"class_id": int(i), "pixels": int(n)} for i, n in zip(ids, pixels, strict=True)],
+            "pixels": count_pixels(label),
         }
 
 
@@ -188,7 +138,7 @@ class DetectStage:
 
     def __init__(self, config: LabelConfig, classes: ClassSet, exif: Exif) -> None:
         """Load the detector."""
-        self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6)
+        self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6, tagged_only=True)
         self._detector = load_detector(config, classes)
         self._device = threading.Lock()
 
@@ -211,7 +161,7 @@ class SegmentStage:
 
     def __init__(self, config: LabelConfig, classes: ClassSet, exif: Exif) -> None:
         """Load the segmenter."""
-        self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6)
+        self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6, tagged_only=True)
         self._segmenter = load_segmenter(config)
         self._device = threading.Lock()
         self._label = functools.partial(label_pictures, config=config, classes=classes)
@@ -222,7 +172,7 @@ class SegmentStage:
         for piece in self._reader.pieces(rows, meter):
             found = [_detections_from_list(picture.row["detections"]) for picture in piece]
             results += self._label(piece, found, self._segmenter, self._device, meter)
-        return pa.Table.from_pylist(results, schema=_nullable(LABELLED_SCHEMA))
+        return pa.Table.from_pylist(results, schema=nullable(LABELLED_SCHEMA))
 
 
 class LabelStage:
@@ -232,7 +182,7 @@ class LabelStage:
 
     def __init__(self, config: LabelConfig, classes: ClassSet, exif: Exif) -> None:
         """Load both models."""
-        self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6)
+        self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6, tagged_only=True)
         self._detector = load_detector(config, classes)
         self._segmenter = load_segmenter(config)
         self._device = threading.Lock()
@@ -245,7 +195,7 @@ class LabelStage:
             with self._device, meter("detect"):
                 found = detect(self._detector, piece)
             results += self._label(piece, found, self._segmenter, self._device, meter)
-        return pa.Table.from_pylist(results, schema=_nullable(LABELLED_SCHEMA))
+        return pa.Table.from_pylist(results, schema=nullable(LABELLED_SCHEMA))
 
 
 def detect(detector: Detector, pictures: Sequence[Picture]) -> list[Detections]:
@@ -304,7 +254,3 @@ def _detections_from_list(entries: Sequence[dict[str, Any]] | None) -> Detection
         class_ids=np.array([entry["class_id"] for entry in entries], np.int32),
         phrases=tuple(entry["phrase"] for entry in entries),
     )
-
-
-def _nullable(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_nullable(True) for field in schema])

@@ -12,7 +12,7 @@ import numpy as np
 from wsss_ray.data.shards import STATUSES
 from wsss_ray.data.storage import Storage
 from wsss_ray.label_run import LabelRun
-from wsss_ray.labelling.summary import SUMMARY_FILE, summarise
+from wsss_ray.label_writing.summary import SUMMARY_FILE, summarise
 from wsss_ray.report.unit import Card
 
 BINS = 20

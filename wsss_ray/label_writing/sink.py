@@ -1,4 +1,4 @@
-"""Committing a labelled unit: PNGs first, then the label file, which is the marker that the unit is done."""
+"""Committing a unit: PNGs first, then the label file, which is the marker that the unit is done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,11 @@ class LabelSink:
     """Write a PNG per image, too."""
     grey: bool
     """PNGs in grey rather than with the class set's palette."""
+
+    @property
+    def outputs(self) -> list[str]:
+        """What the run directory will hold, for the plan."""
+        return ["labels/", "run.json", "summary.json", *(["png/"] if self.png else [])]
 
     def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
         """Write the unit; with a `version`, put the rows into its label file if that still stands."""
@@ -95,6 +100,11 @@ class LabelSink:
         return read_label_counts(self.output, unit.label_path)
 
 
+def writes_grey(form: Literal["auto", "palette", "grey"], classes: ClassSet) -> bool:
+    """Whether PNGs of this configured form are grey: by default, as the data sets publish theirs, COCO's alone."""
+    return form == "grey" or (form == "auto" and classes.name == "coco")
+
+
 def png_path(image_id: str) -> str:
     """Path of an image's PNG below the run directory."""
     return f"png/{image_id}.png"
@@ -109,8 +119,8 @@ def count_rows(labels: pa.Table, classes: ClassSet, pixels: list[dict[int, int]]
         pixels: per row, pixels by class id.
 
     Returns:
-        images, boxes, statuses (status to images), errors (reason to images) and classes (name to tagged images,
-        detected images and pixels), as JSON values.
+        images, boxes (unless no row has instances), statuses (status to images), errors (reason to images) and classes
+        (name to tagged images, detected images and pixels), as JSON values.
     """
     errors: Counter[str] = Counter()
     tagged: Counter[str] = Counter()
@@ -133,9 +143,10 @@ def count_rows(labels: pa.Table, classes: ClassSet, pixels: list[dict[int, int]]
         if tagged[name] or covered[name]
     }
     statuses = Counter(labels["status"].to_pylist())
+    boxes = pc.sum(pc.list_value_length(labels["instances"])).as_py()
     return {
         "images": labels.num_rows,
-        "boxes": pc.sum(pc.list_value_length(labels["instances"])).as_py() or 0,
+        **({} if boxes is None else {"boxes": boxes}),
         "statuses": {status: statuses[status] for status in STATUSES if statuses[status]},
         "errors": dict(errors),
         "classes": per_class,

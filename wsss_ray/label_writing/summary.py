@@ -1,35 +1,38 @@
-"""What a labelling run found, over all its sessions: summary.json and a table."""
+"""What a run found, over all its sessions: summary.json and a table."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from wsss_ray.data.shards import Unit, read_label_counts
+from wsss_ray.data.shards import ShardError, Unit, read_label_counts
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Outcome
-from wsss_ray.labelling.sink import add_counts
+from wsss_ray.label_writing.sink import add_counts
 
 SUMMARY_FILE = "summary.json"
 
 
-def summarise(output: Storage, units: Sequence[Unit], outcome: Outcome | None) -> dict[str, Any]:
+def summarise(
+    output: Storage, units: Sequence[Unit], outcome: Outcome | None, *, damaged_fail: bool = False
+) -> dict[str, Any]:
     """Sum the counts in the label files' footers.
 
     Args:
         output: run directory.
         units: finished units.
         outcome: what this session did; None where there was nothing to do.
+        damaged_fail: the images of a damaged label file count as failed; else it is an error.
 
     Returns:
-        JSON values: images, boxes, statuses, errors, classes (as `sink.count_rows`) and the throughput of the last
-        session that labelled something.
+        JSON values: images, boxes (where there are instances), statuses, errors, classes (as `sink.count_rows`) and the
+        throughput of the last session that labelled something.
     """
-    total: dict[str, Any] = {"images": 0, "boxes": 0, "statuses": {}, "errors": {}, "classes": {}}
+    total: dict[str, Any] = {"images": 0, "statuses": {}, "errors": {}, "classes": {}}
     with ThreadPoolExecutor(16) as pool:
-        for counts in pool.map(lambda unit: read_label_counts(output, unit.label_path), units):
+        for counts in pool.map(lambda unit: _counts_of(output, unit, damaged_fail=damaged_fail), units):
             add_counts(total, counts)
     total["units"] = len(units)
     if outcome is not None:
@@ -42,6 +45,15 @@ def summarise(output: Storage, units: Sequence[Unit], outcome: Outcome | None) -
     elif (session := _last_session(output)) is not None:
         total["session"] = session
     return total
+
+
+def _counts_of(output: Storage, unit: Unit, *, damaged_fail: bool) -> dict[str, Any]:
+    try:
+        return read_label_counts(output, unit.label_path)
+    except ShardError:
+        if not damaged_fail:
+            raise
+        return {"images": unit.rows, "statuses": {"failed": unit.rows}, "errors": {"label file: damaged": unit.rows}}
 
 
 def _last_session(output: Storage) -> dict[str, Any] | None:
@@ -67,7 +79,8 @@ def format_summary(summary: dict[str, Any]) -> str:
         for name, entry in summary["classes"].items()
     ]
     statuses = ", ".join(f"{count:,} {status}" for status, count in summary["statuses"].items())
-    lines.append(f"{summary['images']:,} images, {summary['boxes']:,} boxes: {statuses or 'none'}")
+    boxes = f", {summary['boxes']:,} boxes" if "boxes" in summary else ""
+    lines.append(f"{summary['images']:,} images{boxes}: {statuses or 'none'}")
     reasons = sorted(summary["errors"].items(), key=lambda item: -item[1])
     lines += [f"  failed, {count:,} x {reason}" for reason, count in reasons[:5]]
     if len(reasons) > 5:
@@ -77,11 +90,20 @@ def format_summary(summary: dict[str, Any]) -> str:
         parts = session["stage_seconds"]
         per_image = ", ".join(
             f"{part} {1000 * parts[part] / max(session['images'], 1):.1f}"
-            for part in ("wait", "read", "decode", "detect", "segment", "encode", "write")
+            for part in ("wait", "read", "decode", "detect", "segment", "predict", "crf", "encode", "write")
             if part in parts
         )
+        after = "after it" if excludes_start_up(session) else "with it, as its units ended together"
         lines.append(
             f"last session: {session['images']:,} images in {session['seconds']:.1f} s, start-up included; "
-            f"{session['images_per_second']:.2f} images/s after it; actor ms per image: {per_image}"
+            f"{session['images_per_second']:.2f} images/s {after}; actor ms per image: {per_image}"
         )
     return "\n".join(lines)
+
+
+def excludes_start_up(session: Mapping[str, Any] | None) -> bool:
+    """Whether a session's rate is of its steady part: one whose units all ended together knows only the whole."""
+    if not session or not session.get("seconds"):
+        return False
+    whole = session["images"] / session["seconds"]
+    return abs(session["images_per_second"] - whole) > 0.001 + 0.01 * whole  # it is rounded to thousandths

@@ -1,0 +1,87 @@
+"""What the stages of such jobs share: decoding the images of a unit piece by piece, and the columns of their result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from wsss_ray.data.images import ImageError, decode_image
+from wsss_ray.data.shards import LABEL_SCHEMA
+from wsss_ray.engine import Meter
+
+PIXELS_TYPE = pa.list_(pa.struct([("class_id", pa.int32()), ("pixels", pa.int64())]))
+LABELLED_SCHEMA = pa.schema([*LABEL_SCHEMA, pa.field("pixels", PIXELS_TYPE)])
+"""Rows after the last stage: a label row and how many pixels each class has in its label."""
+
+Image = NDArray[np.uint8]
+Exif = Literal["apply", "ignore"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A row on its way through a stage: its image, or why there is none."""
+
+    row: dict[str, Any]
+    image: Image | None = None
+    error: str | None = None
+
+
+class PictureReader:
+    """Decodes rows in pieces that hold a bounded number of pixels."""
+
+    def __init__(self, *, exif: Exif, decoded_bytes: int, tagged_only: bool) -> None:
+        """Take the shards' orientation rule, the bound in bytes of uint8 RGB, and which images are to be decoded."""
+        self._exif = exif
+        self._decoded_bytes = decoded_bytes
+        self._tagged_only = tagged_only
+
+    def pieces(self, rows: pa.Table, meter: Meter) -> Iterator[list[Picture]]:
+        """Decode the images of consecutive rows until the bound is reached, again and again."""
+        piece: list[dict[str, Any]] = []
+        size = 0
+        for row in rows.to_pylist():
+            pixels = row["height"] * row["width"] * 3
+            if piece and size + pixels > self._decoded_bytes:
+                yield self._decode(piece, meter)
+                piece, size = [], 0
+            piece.append(row)
+            size += pixels
+        if piece:
+            yield self._decode(piece, meter)
+
+    def _decode(self, rows: list[dict[str, Any]], meter: Meter) -> list[Picture]:
+        with meter("decode"):
+            return [self._picture(row) for row in rows]
+
+    def _picture(self, row: dict[str, Any]) -> Picture:
+        if self._tagged_only and not row["tags"]:
+            return Picture(row=row)
+        try:
+            image = decode_image(row["image"], exif=self._exif, max_pixels=row["height"] * row["width"])
+        except ImageError as error:
+            return Picture(row=row, error=f"decode: {error}")
+        if image.shape[:2] != (row["height"], row["width"]):
+            size = f"{image.shape[1]} x {image.shape[0]}"
+            return Picture(row=row, error=f"decode: the image is {size}, not {row['width']} x {row['height']}")
+        return Picture(row=row, image=image)
+
+
+def label_fields(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a label row that come from the image row."""
+    return {name: row[name] for name in ("image_id", "height", "width", "tags")}
+
+
+def count_pixels(label: np.ndarray) -> list[dict[str, int]]:
+    """The `pixels` of a label row: how many pixels of a (H, W) label map each id has."""
+    ids, pixels = np.unique(label, return_counts=True)
+    return [{"class_id": int(i), "pixels": int(n)} for i, n in zip(ids, pixels, strict=True)]
+
+
+def nullable(schema: pa.Schema) -> pa.Schema:
+    """The schema for rows of which some have failed and lack columns."""
+    return pa.schema([field.with_nullable(True) for field in schema])

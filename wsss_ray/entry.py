@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from wsss_ray import config
+from wsss_ray.data import retries
 from wsss_ray.errors import JobError, Terminated
 
 ConfigT = TypeVar("ConfigT")
@@ -23,9 +24,18 @@ def run_job(config_type: type[ConfigT], job: Callable[[ConfigT], object]) -> Non
     parsed = config.parse(config_type)
     try:
         job(parsed)
+        tell_of_retries()
     except (ValueError, OSError, JobError) as error:
+        tell_of_retries()
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except (KeyboardInterrupt, Terminated) as signal:
         print("interrupted: what is finished stands; the same command goes on from there.", file=sys.stderr, flush=True)
         raise SystemExit(130 if isinstance(signal, KeyboardInterrupt) else 143) from None
+
+
+def tell_of_retries() -> None:
+    """Say what the job's processes asked a store for again; nothing where all went well."""
+    counts = retries.counted()
+    if counts:
+        print(f"storage: {retries.describe(counts)}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import pickle
 import uuid
@@ -17,6 +18,7 @@ from ray.exceptions import RayError
 
 from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
+from wsss_ray.data import retries
 from wsss_ray.data.shards import Unit
 from wsss_ray.engine.ledger import Ledger, Orders
 from wsss_ray.engine.ray_data import explain, set_data_context
@@ -25,7 +27,9 @@ from wsss_ray.errors import JobError
 logger = logging.getLogger(__name__)
 
 _TASK_SCHEMA = pa.schema([("index", pa.int64()), ("unit", pa.string()), ("attachment", pa.large_binary())])
-_RESULT_SCHEMA = pa.schema([("index", pa.int64()), ("result", pa.large_binary()), ("error", pa.string())])
+_RESULT_SCHEMA = pa.schema(
+    [("index", pa.int64()), ("result", pa.large_binary()), ("error", pa.string()), ("retries", pa.string())]
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -88,6 +92,7 @@ def map_units(
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in cast("pa.Table", batch).to_pylist():
+                retries.add(json.loads(row["retries"]))
                 if row["error"] is not None:
                     raise JobError(f"unit {units[row['index']].name}: {row['error']}")
                 yield row["index"], pickle.loads(row["result"])  # noqa: S301 - made by our own task a moment ago
@@ -127,7 +132,7 @@ def _call(task: pa.Table, work: Callable[..., Any], ledger: ActorHandle, stage: 
                 error = f"{type(problem).__name__}: {problem}"
         if orders.retried:
             ray.get(ledger.end.remote(stage, unit.name, finished=True))
-        rows.append({"index": index, "result": result, "error": error})
+        rows.append({"index": index, "result": result, "error": error, "retries": json.dumps(retries.take())})
     ray.get(ledger.end.remote(*whole, finished=True))
     return pa.Table.from_pylist(rows, schema=_RESULT_SCHEMA)
 

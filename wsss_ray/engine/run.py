@@ -14,6 +14,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from wsss_ray.cluster import READ_CPUS
+from wsss_ray.data import retries
 from wsss_ray.data.shards import ShardSet, Unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.ledger import Ledger
@@ -52,6 +53,8 @@ class Outcome:
     """Images per second in steady state."""
     seconds: Counter[str] = field(default_factory=Counter)
     """Actor seconds by part of the work."""
+    retries: Counter[str] = field(default_factory=Counter)
+    """Requests to the store that the driver and the workers made again, by reason."""
     problems: list[str] = field(default_factory=list)
     """Units that could not be read, with the reason."""
 
@@ -146,6 +149,7 @@ def run_units(
         JobError: the run broke off; what was committed stands.
     """
     set_data_context()
+    retried_before = retries.counted()
     ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     dataset = ray.data.from_arrow([_task_row(task) for task in tasks]).map_batches(
         functools.partial(read_task, images=images), batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS
@@ -171,6 +175,7 @@ def run_units(
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for text in cast("pa.Table", batch)["report"].to_pylist():
                     report = Report(**json.loads(text))
+                    retries.add(report.retries)
                     if report.fatal is not None:
                         raise _broken_off(report.fatal)
                     if report.problem is not None:
@@ -183,6 +188,7 @@ def run_units(
     outcome.seconds_elapsed = progress.elapsed
     outcome.rate = progress.rate
     outcome.seconds = progress.seconds
+    outcome.retries = retries.counted() - retried_before
     return outcome
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import ray
 from ray.actor import ActorHandle
 
+from wsss_ray.data import retries
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.ledger import Orders
@@ -47,6 +49,8 @@ class Report:
     counts: dict[str, Any] | None = None
     """The sink's counts, once the unit is committed."""
     seconds: dict[str, float] | None = None
+    retries: dict[str, int] | None = None
+    """Requests to a store that this unit's workers made again, by reason."""
     problem: str | None = None
     """Why the whole unit could not be read; the run goes on without it."""
     fatal: str | None = None
@@ -56,6 +60,10 @@ class Report:
         """Add a meter's seconds."""
         total = self.seconds or {}
         self.seconds = {part: total.get(part, 0.0) + meter.seconds.get(part, 0.0) for part in {*total, *meter.seconds}}
+
+    def add_retries(self) -> None:
+        """Add the requests that this process made again and has not told of yet."""
+        self.retries = dict(Counter(self.retries or {}) + Counter(retries.take()))
 
 
 class Gate:
@@ -262,6 +270,7 @@ def _told(error: Exception) -> str:
 
 
 def _task_table(task: dict[str, Any], rows: pa.Table | None, report: Report) -> pa.Table:
+    report.add_retries()
     stream = None if rows is None else _to_stream(rows)
     columns = [[task["unit"]], [task["only"]], [task["version"]], pa.array([stream], pa.large_binary())]
     return pa.table([*columns, [json.dumps(vars(report))]], schema=TASK_SCHEMA)

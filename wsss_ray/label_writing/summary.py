@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from wsss_ray.data import retries
 from wsss_ray.data.shards import ShardError, Unit, read_label_counts
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Outcome
@@ -41,6 +42,7 @@ def summarise(
             "seconds": round(outcome.seconds_elapsed, 3),
             "images_per_second": round(outcome.rate, 3),
             "stage_seconds": {part: round(seconds, 3) for part, seconds in sorted(outcome.seconds.items())},
+            "storage_retries": dict(sorted(outcome.retries.items())),
         }
     elif (session := _last_session(output)) is not None:
         total["session"] = session
@@ -98,6 +100,8 @@ def format_summary(summary: dict[str, Any]) -> str:
             f"last session: {session['images']:,} images in {session['seconds']:.1f} s, start-up included; "
             f"{session['images_per_second']:.2f} images/s {after}; actor ms per image: {per_image}"
         )
+        if session.get("storage_retries"):
+            lines.append(f"storage: {retries.describe(session['storage_retries'])}")
     return "\n".join(lines)
 
 

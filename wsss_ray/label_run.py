@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig
 from wsss_ray.data.images import ImageError, decode_label, decode_truth
-from wsss_ray.data.shards import ShardError, ShardSet, Unit, check_label_space, read_labels, read_shard_set, read_unit
+from wsss_ray.data.shards import (
+    LABEL_SCHEMA,
+    ShardError,
+    ShardSet,
+    Unit,
+    check_label_space,
+    read_labels,
+    read_shard_set,
+    read_unit,
+)
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import units_to_do
 from wsss_ray.engine.run import RUN_FILE
+from wsss_ray.errors import JobError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +92,26 @@ class LabelRun:
         return None if threshold is None else float(threshold)
 
 
+OnDamage = Callable[[str], None]
+"""Told why a unit's label file cannot be used."""
+
+
+def label_rows(images: Storage, labels: Storage, unit: Unit, on_damage: OnDamage) -> pa.Table:
+    """Rows of a unit's label file in LABEL_SCHEMA; where it is damaged, a failed row for each image of the unit.
+
+    Raises:
+        FileNotFoundError: the label file is not there.
+        ShardError: it is damaged, and so is the image shard.
+    """
+    try:
+        return read_labels(labels, unit.label_path)
+    except ShardError as error:
+        on_damage(str(error))
+        return _failed_rows(images, unit, str(error))
+
+
 def read_joined(
-    images: Storage, labels: Storage, unit: Unit, *, columns: Sequence[str]
+    images: Storage, labels: Storage, unit: Unit, *, columns: Sequence[str], on_damage: OnDamage | None = None
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Rows of a unit, image and label side by side, in order.
 
@@ -91,6 +120,7 @@ def read_joined(
         labels: run directory.
         unit: one that has a label file.
         columns: columns of IMAGE_SCHEMA wanted of the image rows.
+        on_damage: is told why the label file cannot be used, and each image gets a failed row; None: that is an error.
 
     Yields:
         An image row and a row of LABEL_SCHEMA, as Python values.
@@ -104,13 +134,35 @@ def read_joined(
         columns=list(dict.fromkeys(["image_id", *columns])),
         check="content" if "image" in columns else "footer",
     )
-    labelled = read_labels(labels, unit.label_path)
+    if on_damage is None:
+        labelled = read_labels(labels, unit.label_path)
+    else:
+        labelled = label_rows(images, labels, unit, on_damage)
     if rows["image_id"].to_pylist() != labelled["image_id"].to_pylist():
-        raise ShardError(
-            f"{labels.describe(unit.label_path)} does not hold the images of its unit. Remove it and label again."
-        )
+        problem = f"{labels.describe(unit.label_path)} does not hold the images of its unit. Remove it and label again."
+        if on_damage is None:
+            raise ShardError(problem)
+        on_damage(problem)
+        labelled = _failed_rows(images, unit, problem)
     for index in range(rows.num_rows):  # one at a time: the unit's encoded images once more as bytes would double them
         yield rows.slice(index, 1).to_pylist()[0], labelled.slice(index, 1).to_pylist()[0]
+
+
+def _failed_rows(images: Storage, unit: Unit, problem: str) -> pa.Table:
+    """A failed row for each image of a unit whose label file cannot be used."""
+    rows = read_unit(images, unit, columns=["image_id", "height", "width", "tags"], check="footer").to_pylist()
+    failed = {"status": "failed", "error": f"label file: {problem}"}
+    return pa.Table.from_pylist([{**row, **failed} for row in rows], schema=LABEL_SCHEMA)
+
+
+def damage_error(damaged: Mapping[str, str]) -> JobError | None:
+    """What ends a job that went on past damaged label files, given the reason by name of the unit; None without."""
+    if not damaged:
+        return None
+    first = min(damaged)
+    return JobError(
+        f"{len(damaged):,} label files cannot be used, and their images counted as failed; the first: {damaged[first]}"
+    )
 
 
 def label_of(row: Mapping[str, Any]) -> np.ndarray:

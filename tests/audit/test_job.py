@@ -19,6 +19,7 @@ from wsss_ray.config import AuditConfig
 from wsss_ray.data.labels import decode_label
 from wsss_ray.data.shards import read_shard_set
 from wsss_ray.data.storage import Storage
+from wsss_ray.errors import JobError
 
 CLASSES = ClassSet.load("voc")
 CAT, DOG = CLASSES.by_name["cat"].id, CLASSES.by_name["dog"].id
@@ -95,6 +96,24 @@ def test_places_against_the_truth_and_equal_files_from_a_second_run(config: Audi
     files = {path.name: path.read_bytes() for path in Path(config.output).iterdir()}
     run(config)
     assert {path.name: path.read_bytes() for path in Path(config.output).iterdir()} == files
+
+
+@pytest.mark.parametrize("against_truth", [False, True])
+def test_a_damaged_label_file_fails_its_images_and_the_job_at_its_end(
+    config: AuditConfig, local_ray: Resources, *, against_truth: bool
+) -> None:
+    first = min((Path(config.labels) / "labels").iterdir())
+    first.write_bytes(first.read_bytes()[:400])
+    with pytest.raises(JobError, match=r"1 label files cannot be used.*Remove it and run again"):
+        run(dataclasses.replace(config, against_truth=against_truth))
+    summary = json.loads((Path(config.output) / "audit.json").read_text())
+    assert list(summary["damaged_label_files"]) == [first.stem]
+    assert summary["images"] == 7
+    assert summary["statuses"]["failed"] in (2, 3)
+    rows = pq.read_table(Path(config.output) / "audit.parquet").to_pylist()
+    failed = [row for row in rows if row["unit"] == first.stem]
+    assert len(failed) == 2
+    assert all("is not a label file" in row["reasons"][0]["text"] for row in failed)
 
 
 def test_predictions_have_no_boxes_to_judge(tmp_path: Path, local_ray: Resources) -> None:

@@ -57,6 +57,34 @@ def test_the_viewer_shows_label_and_truth_large_and_equal(
     assert sizes[0][0] / sizes[0][1] == pytest.approx(80 / 60, rel=0.01)
 
 
+def test_names_of_boxes_do_not_hide_each_other(browser: Browser, gallery: Gallery) -> None:
+    for width in (1280, 390):
+        browser.open(gallery.url("pages/page-0001.html#image=hostile"), width=width)
+        browser.wait("return document.querySelectorAll('#viewer .box-name').length === 2")
+        browser.run(  # four more at the same corner
+            "const names = document.querySelectorAll('#viewer .box-name');"
+            "for (let k = 0; k < 4; k += 1) names[0].after(names[k % 2].cloneNode(true));"
+            "window.dispatchEvent(new Event('resize'));"
+        )
+        hidden = (
+            "const boxes = [...document.querySelectorAll('#viewer .box-name')].map((e) => e.getBoundingClientRect());"
+            "const frame = document.querySelector('#viewer .picture').getBoundingClientRect();"
+            "const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1"
+            " && b.top < a.bottom - 1;"
+            "return [boxes.length, boxes.filter((a, i) => boxes.some((b, k) => k < i && meet(a, b))).length,"
+            " boxes.filter((a) => a.top < frame.top - 1 || a.bottom > frame.bottom + 1).length];"
+        )
+        browser.wait(f"const f = () => {{ {hidden} }}; return f()[0] === 6 && f()[1] === 0")
+        assert browser.run(hidden) == [6, 0, 0]
+
+
+def test_a_wide_table_says_that_it_scrolls(browser: Browser, gallery: Gallery) -> None:
+    browser.open(gallery.url("index.html"), width=390)
+    assert browser.texts("#classes ~ .scroll-hint") == ["Scroll the table sideways for all columns."]
+    browser.open(gallery.url("index.html"), width=1280)
+    assert browser.texts("#classes ~ .scroll-hint") == [""]
+
+
 def test_the_overview_counts_and_leads_on(browser: Browser, gallery: Gallery) -> None:
     browser.open(gallery.url("index.html"))
     tiles = dict(zip(browser.texts(".tiles dt"), browser.texts(".tiles dd"), strict=True))

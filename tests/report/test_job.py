@@ -19,6 +19,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources
 from wsss_ray.config import ReportConfig
 from wsss_ray.data.storage import Storage
+from wsss_ray.errors import JobError
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -56,10 +57,46 @@ def test_pages_refer_to_files_of_the_folder_alone(gallery: Gallery) -> None:
                 assert not path or (folder / path).resolve().is_file(), (name, link)
 
 
-def test_a_second_run_leaves_the_same_files(gallery: Gallery, local_ray: Resources) -> None:
+def test_a_second_run_does_nothing_while_nothing_changed(
+    gallery: Gallery, local_ray: Resources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(gallery.config, output=str(tmp_path / "site"))
+    shutil.copytree(gallery.path, config.output)
     before = files(gallery.path)
-    report.run(gallery.config)
-    assert files(gallery.path) == before
+    (tmp_path / "site/photos/cat_0.jpg").unlink()
+    report.run(config)
+    assert "nothing to do" in capsys.readouterr().out
+    assert not (tmp_path / "site/photos/cat_0.jpg").exists()
+    (tmp_path / "site/gallery.json").write_text('{"made_by": "wsss_ray report"}')  # as if it had broken off
+    report.run(config)
+    assert files(tmp_path / "site") == before
+    report.run(dataclasses.replace(config, title="Other pets"))
+    assert "<h1>Other pets</h1>" in (tmp_path / "site/index.html").read_text()
+
+
+def test_the_overview_names_no_path_of_this_machine(gallery: Gallery) -> None:
+    text = (gallery.path / "index.html").read_text()
+    assert '<p class="path">run</p>' in text
+    assert str(gallery.path.parent) not in text
+
+
+def test_a_damaged_label_file_fails_its_images_and_the_job_at_its_end(
+    gallery: Gallery, local_ray: Resources, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(gallery.config.labels, run)
+    first = min((run / "labels").iterdir())
+    first.write_bytes(first.read_bytes()[:500])
+    config = dataclasses.replace(gallery.config, labels=str(run), output=str(tmp_path / "site"), audit=None)
+    for _ in range(2):  # a gallery with damage is not whole: it is made again
+        with pytest.raises(JobError, match=r"1 label files cannot be used.*Remove it and run again"):
+            report.run(config)
+    assert shown(tmp_path / "site") == [image.image_id for image in made_images()]
+    page = (tmp_path / "site/pages/page-0001.html").read_text()
+    assert page.count("is not a label file") == 3
+    assert "<dt>failed</dt><dd>4</dd>" in (tmp_path / "site/index.html").read_text()
+    assert not (tmp_path / "site/labels/cat_0.png").exists()
+    assert (tmp_path / "site/truths/cat_0.png").exists()
 
 
 def test_a_sample_in_the_same_folder_retires_the_pages_behind_it(
@@ -131,7 +168,7 @@ def test_from_and_to_s3_with_types_that_a_browser_shows(s3: S3Server, local_ray:
     assert list(output.list("thumbnails")) == ["cat_0.jpg", "cat_1.jpg"]
     output.write("photos/old.jpg", b"of an earlier gallery")
     output.write("truths/old.png", b"of an earlier gallery")
-    report.run(ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config))
+    report.run(ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config, title="again"))
     assert list(output.list("photos")) == ["cat_0.jpg", "cat_1.jpg"]
     assert list(output.list("truths")) == ["cat_0.png", "cat_1.png"]
     client = boto3.client("s3", endpoint_url=s3.endpoint_url)

@@ -13,10 +13,10 @@ from wsss_ray.audit.ranking import Ranking
 from wsss_ray.audit.unit import AUDIT_SCHEMA, PLACES_SCHEMA, Auditor, UnitAudit
 from wsss_ray.cluster import connect
 from wsss_ray.config import AuditConfig
-from wsss_ray.data.shards import STATUSES
+from wsss_ray.data.shards import STATUSES, Unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Progress, Report, map_units
-from wsss_ray.label_run import LabelRun
+from wsss_ray.label_run import LabelRun, damage_error
 
 AUDIT_FILE = "audit.parquet"
 PLACES_FILE = "places.parquet"
@@ -42,13 +42,16 @@ class _Total:
         self.compared = 0
         self.not_compared = 0
         self.why: dict[str, str] = {}
+        self.damaged: dict[str, str] = {}
 
-    def add(self, shard: str, audit: UnitAudit) -> None:
+    def add(self, unit: Unit, audit: UnitAudit) -> None:
         self.statuses.update(audit.statuses)
         self.reasons.update(audit.reasons)
         self.classes.update(audit.classes)
         self.with_boxes += audit.with_boxes
-        self.shards[shard].add(audit.shares)
+        if audit.damage is not None:
+            self.damaged[unit.name] = audit.damage
+        self.shards[unit.shard].add(audit.shares)
         self.images.add(audit.rows)
         self.places.add(audit.places)
         self.compared += audit.compared
@@ -64,7 +67,8 @@ def run(config: AuditConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: labels, images or classes cannot be used together.
-        JobError: a unit could not be read.
+        JobError: an image shard could not be read; or label files are damaged: their images are in the list as failed,
+            and everything was written.
     """
     run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
     if config.against_truth and not run.shards.has_truth:
@@ -84,7 +88,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
             run.units, auditor, config=config.ray, resources=resources, units_per_task=UNITS_PER_TASK
         ):
             unit = run.units[index]
-            total.add(unit.shard, audit)
+            total.add(unit, audit)
             progress.add(Report(images=unit.rows, counts={"statuses": dict(audit.statuses)}))
     summary = _summary(config, run, total)
     output.write(AUDIT_FILE, total.images.to_parquet())
@@ -93,6 +97,8 @@ def run(config: AuditConfig) -> dict[str, Any]:
     output.write(SUMMARY_FILE, json.dumps(summary, indent=2).encode())
     print(format_summary(summary), flush=True)
     print(f"ranked list in {output.describe(AUDIT_FILE)}, summary in {output.describe(SUMMARY_FILE)}", flush=True)
+    if (error := damage_error(total.damaged)) is not None:
+        raise error
     return summary
 
 
@@ -108,6 +114,7 @@ def _summary(config: AuditConfig, run: LabelRun, total: _Total) -> dict[str, Any
         "images": images,
         "unlabelled": sum(unit.rows for unit in run.missing),
         "statuses": {status: total.statuses[status] for status in STATUSES if total.statuses[status]},
+        "damaged_label_files": dict(sorted(total.damaged.items())),
         "suspicious": total.images.seen,
         "reasons": {kind: total.reasons[kind] for kind in WEIGHTS if kind not in skipped},
         "not_judged": skipped,
@@ -146,6 +153,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     if summary["not_judged"]:
         why = "the run holds no boxes" if "same_object" in summary["not_judged"] else "its threshold is not known"
         lines.append(f"not judged, as {why}: {', '.join(summary['not_judged'])}")
+    for reason in list(summary["damaged_label_files"].values())[:TOP]:
+        lines.append(f"failed throughout: {reason}")
     if summary["unlabelled"]:
         lines.append(f"{summary['unlabelled']:,} images have no label yet")
     for drift in summary["drift"][:TOP]:

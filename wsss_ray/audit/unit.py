@@ -15,9 +15,9 @@ from wsss_ray.audit.findings import Finding, score
 from wsss_ray.audit.places import find_places
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
-from wsss_ray.data.shards import Unit, read_labels
+from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.label_run import label_of, read_joined, truth_of
+from wsss_ray.label_run import label_of, label_rows, read_joined, truth_of
 
 REASON_TYPE = pa.struct(
     [
@@ -78,6 +78,12 @@ class UnitAudit:
     """Images whose label was held against a truth."""
     not_compared: dict[str, str] = field(default_factory=dict)
     """Why an image's label or truth could not be used, by image id."""
+    damage: str | None = None
+    """Why the unit's label file cannot be used: its images are failed."""
+
+    def note_damage(self, reason: str) -> None:
+        """Keep the reason."""
+        self.damage = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +103,12 @@ class Auditor:
         """Read and audit a unit, one decoded image at a time."""
         audit = UnitAudit()
         if self.config.against_truth:
-            for image, row in read_joined(self.images, self.labels, unit, columns=["height", "width", "truth"]):
+            columns = ["height", "width", "truth"]
+            for image, row in read_joined(self.images, self.labels, unit, columns=columns, on_damage=audit.note_damage):
                 self._add(row, unit, audit)
                 self._add_places(image, row, unit, audit)
-        else:  # the image shards are not needed
-            rows = read_labels(self.labels, unit.label_path)
+        else:  # the image shards are needed only where a label file is damaged
+            rows = label_rows(self.images, self.labels, unit, audit.note_damage)
             for index in range(rows.num_rows):
                 self._add(rows.slice(index, 1).to_pylist()[0], unit, audit)
         return audit

@@ -15,27 +15,35 @@ from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Progress, Report, map_units
 from wsss_ray.engine.run import RUN_FILE
-from wsss_ray.label_run import LabelRun
+from wsss_ray.label_run import LabelRun, damage_error
+from wsss_ray.label_writing.summary import excludes_start_up
 from wsss_ray.report import overview
 from wsss_ray.report.index import Index, details_path, encode_details
 from wsss_ray.report.site import CONTENT, Site, remove_leftovers
+from wsss_ray.report.state import MARKER, encode_marker, read_marker, state_of
 from wsss_ray.report.unit import Card, UnitReporter
 
 INDEX_PATH = "data/index.js"
-MARKER = "gallery.json"
 ResultT = TypeVar("ResultT")
 
 
 def run(config: ReportConfig) -> None:
     """Make the gallery of a run; an earlier one in the same folder is replaced, with its pictures.
 
+    Nothing is done where the folder holds the gallery of the same configuration, labels and audit.
+
     Raises:
         ValueError: labels, images, classes or audit cannot be used together, or the output holds something else.
-        JobError: a unit could not be read.
+        JobError: an image shard could not be read; or label files are damaged: their images are shown as failed, and
+            everything was written.
     """
     run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
     output = Storage(config.output, config.storage)
-    _claim(output)
+    earlier, state = _claim(output), state_of(config, run)
+    if earlier == state:
+        print(f"nothing to do: the gallery is made of these labels: open {output.describe('index.html')}", flush=True)
+        return
+    damaged: dict[str, str] = {}
     chosen = choose(run.units, config.sample, config.seed)
     units = [unit for unit in run.units if chosen is None or unit.name in chosen]
     shown = sum(unit.rows for unit in units) if chosen is None else sum(len(rows) for rows in chosen.values())
@@ -53,10 +61,14 @@ def run(config: ReportConfig) -> None:
     index = Index(run.classes, audit.kinds)
     agreement = overview.Agreement(len(run.classes.classes))
     progress = Progress(total=shown, done=0, every_seconds=config.status_seconds)
+    output.write(MARKER, encode_marker(None))
     site.write_static()
     with connect(config.ray) as resources, progress.printing():
         pages = _Pages(site, config.images_per_page)
-        for place, cards in _in_order(map_units(units, reporter, config=config.ray, resources=resources)):
+        for place, made in _in_order(map_units(units, reporter, config=config.ray, resources=resources)):
+            cards = made.cards
+            if made.damage is not None:
+                damaged[units[place].name] = made.damage
             audit.join(cards)
             output.write(details_path(units[place].name), encode_details(units[place].name, cards))
             for card in cards:
@@ -71,6 +83,9 @@ def run(config: ReportConfig) -> None:
     site.retire_pages()
     remove_leftovers(output, index.files())
     print(f"gallery of {shown:,} images: open {output.describe('index.html')}", flush=True)
+    if (error := damage_error(damaged)) is not None:
+        raise error
+    output.write(MARKER, encode_marker(state))
 
 
 def choose(units: Sequence[Unit], sample: int | None, seed: int) -> dict[str, list[int]] | None:
@@ -166,19 +181,20 @@ def _statuses(cards: Iterable[Card]) -> dict[str, int]:
     return {"failed": sum(card.status == "failed" for card in cards)}
 
 
-def _claim(output: Storage) -> None:
-    """Refuse a folder that holds something else."""
+def _claim(output: Storage) -> str | None:
+    """Refuse a folder that holds something else; the state of the whole gallery that is there, if there is one."""
     if output.exists(RUN_FILE):
         raise ValueError(f"{output.uri} is the directory of a run. Give the gallery a folder of its own as --output.")
-    if output.exists("index.html") and not output.exists(MARKER):
+    if output.exists(MARKER):
+        return read_marker(output)
+    if output.exists("index.html"):
         raise ValueError(f"{output.uri} holds an index.html that is no gallery of this job. Give an empty --output.")
-    if not output.exists(MARKER):  # a later gallery removes from these folders what it does not name
-        for folder in CONTENT:
-            if output.list(folder):
-                raise ValueError(
-                    f"{output.describe(folder)} holds files of no gallery of this job. Give an empty --output."
-                )
-    output.write(MARKER, b'{"made_by": "wsss_ray report"}\n')
+    for folder in CONTENT:  # a later gallery removes from these folders what it does not name
+        if output.list(folder):
+            raise ValueError(
+                f"{output.describe(folder)} holds files of no gallery of this job. Give an empty --output."
+            )
+    return None
 
 
 def _overview(
@@ -189,7 +205,7 @@ def _overview(
         "shown": shown,
         "sample": config.sample is not None and shown < counts["images"],
         "seed": config.seed,
-        "labels": run.labels.uri,
+        "labels": overview.portable(run.labels),
         "total": run.shards.rows,
         "counts": counts,
         "statuses": overview.status_rows(counts),
@@ -198,7 +214,7 @@ def _overview(
         "agreement": {"images": agreement.images, "mean": agreement.mean, "bins": agreement.bins},
         "audit": audit.summary,
         "session": counts["session"],
-        "after_start_up": overview.excludes_start_up(counts["session"]),
+        "after_start_up": excludes_start_up(counts["session"]),
         "stages": overview.stage_rows(counts["session"]),
         "settings": overview.setting_rows(run.identity),
     }

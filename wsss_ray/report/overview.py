@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,11 @@ class Agreement:
 
 
 def read_counts(run: LabelRun) -> dict[str, Any]:
-    """Counts of the whole run, from its label files' footers, and what summary.json tells of its last session."""
-    counts = summarise(run.labels, run.units, None)
+    """Counts of the whole run, from its label files' footers, and what summary.json tells of its last session.
+
+    The images of a damaged label file count as failed.
+    """
+    counts = summarise(run.labels, run.units, None, damaged_fail=True)
     try:
         counts["session"] = json.loads(run.labels.read(SUMMARY_FILE)).get("session")
     except FileNotFoundError:  # a run that has not ended yet
@@ -101,14 +105,6 @@ def error_rows(counts: Mapping[str, Any]) -> list[tuple[str, int]]:
     return sorted(counts["errors"].items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
 
 
-def excludes_start_up(session: Mapping[str, Any] | None) -> bool:
-    """Whether a session's rate is of its steady part: one whose units all ended together knows only the whole."""
-    if not session or not session.get("seconds"):
-        return False
-    whole = session["images"] / session["seconds"]
-    return abs(session["images_per_second"] - whole) > 0.001 + 0.01 * whole  # it is rounded to thousandths
-
-
 def stage_rows(session: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Actor seconds by part of the work."""
     seconds: Mapping[str, float] = (session or {}).get("stage_seconds", {})
@@ -122,6 +118,11 @@ def stage_rows(session: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 def setting_rows(identity: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What run.json holds, flat, without anything that looks like a secret."""
     return [(key, _public(key, value)) for key, value in _flat(identity, "")]
+
+
+def portable(storage: Storage) -> str:
+    """Where a folder is, as far as it means something to others: a URI, or the last name of a path of this machine."""
+    return PurePosixPath(storage.uri).name if storage.is_local else storage.uri
 
 
 def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:

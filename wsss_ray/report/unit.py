@@ -78,6 +78,15 @@ class Card:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitCards:
+    """What the driver hears of a unit."""
+
+    cards: list[Card]
+    damage: str | None
+    """Why the unit's label file cannot be used: its images are failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnitReporter:
     """Makes a unit's part of the gallery. It is pickled to the tasks."""
 
@@ -93,19 +102,21 @@ class UnitReporter:
     chosen: Mapping[str, Sequence[int]] | None
     """Rows to show by name of the unit; None: all."""
 
-    def __call__(self, unit: Unit) -> list[Card]:
+    def __call__(self, unit: Unit) -> UnitCards:
         """Write the unit's pictures; one decoded image in memory at a time."""
         rows = None if self.chosen is None else frozenset(self.chosen[unit.name])
         columns = ["image", "height", "width", "truth"]
-        cards = []
+        cards: list[Card] = []
+        damage: list[str] = []
         with ThreadPoolExecutor(_WRITERS) as pool:
-            for index, (image, label) in enumerate(read_joined(self.images, self.labels, unit, columns=columns)):
+            joined = read_joined(self.images, self.labels, unit, columns=columns, on_damage=damage.append)
+            for index, (image, label) in enumerate(joined):
                 if rows is None or index in rows:
                     card, files = self._show(unit, image, label)
                     for _ in pool.map(lambda item: self.output.write(*item), files.items()):
                         pass
                     cards.append(card)
-        return cards
+        return UnitCards(cards=cards, damage=damage[0] if damage else None)
 
     @cached_property
     def _places(self) -> dict[str, int]:

@@ -172,10 +172,35 @@
       const text = boxes.length > MANY_BOXES ? `${number + 1}` : `${className(place)} ${score.toFixed(2)}`;
       const name = make("span", { className: `box-name class-${place}` }, text);
       name.setAttribute("aria-hidden", "true");  // the list beside the picture says it in order
-      name.style.left = `${Math.min(94, Math.max(0, 100 * left / image.width))}%`;
-      name.style.top = `${Math.min(94, Math.max(0, 100 * top / image.height))}%`;
+      name.dataset.left = left / image.width;
+      name.dataset.top = top / image.height;
       frame.append(name);
     });
+    placeNames(frame);
+  }
+
+  // Names at their boxes' upper left corners, inside the picture, and below those that they would hide.
+  function placeNames(frame) {
+    const [width, height] = [frame.clientWidth, frame.clientHeight];
+    const taken = [];
+    const names = [...frame.querySelectorAll(".box-name")];
+    for (const name of names.sort((one, other) => one.dataset.top - other.dataset.top)) {
+      const [wide, high] = [name.offsetWidth, name.offsetHeight];
+      const left = Math.max(0, Math.min(width - wide, name.dataset.left * width));
+      let top = Math.max(0, Math.min(height - high, name.dataset.top * height));
+      const hides = (from) => taken.find((other) => left < other.right && other.left < left + wide
+        && from < other.bottom && other.top < from + high);
+      const fits = (from) => from >= 0 && from + high <= height && !hides(from);
+      if (hides(top)) {
+        const candidates = taken.flatMap((other) => [other.bottom, other.top - high]).filter(fits);
+        if (candidates.length) {
+          top = candidates.reduce((best, from) => (Math.abs(from - top) < Math.abs(best - top) ? from : best));
+        }
+      }
+      taken.push({ left, right: left + wide, top, bottom: top + high });
+      name.style.left = `${left}px`;
+      name.style.top = `${top}px`;
+    }
   }
 
   function boxTable(frame, detail) {
@@ -338,6 +363,7 @@
     pictures.classList.toggle("stacked", scale(1, times) > scale(times, 1));
     const best = Math.max(scale(1, times), scale(times, 1));
     for (const frame of frames) frame.style.width = narrow ? "100%" : `${Math.max(80, Math.floor(best * opened.width))}px`;
+    frames.forEach(placeNames);
   }
 
   function table(heads, rows, numbersFrom) {

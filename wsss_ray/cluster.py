@@ -23,6 +23,7 @@ WORKER_ENVIRONMENT = {
     # glibc keeps large tensors' pages: without this, a third of SAM's time on a CPU is page faults.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # who holds no GPU sees none, or `auto` would take another actor's
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # one bar per actor and checkpoint would bury the status line
 }
 """Environment of every worker process."""
@@ -114,16 +115,31 @@ def _keep_to_loopback() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
+def uses_gpus(config: RayConfig, gpus: float) -> bool:
+    """Whether model actors will hold GPUs: what the configuration says, else whether the cluster has `gpus` now."""
+    return config.gpus_per_actor > 0 if config.gpus_per_actor is not None else gpus > 0
+
+
 def model_pool(config: RayConfig, resources: Resources, *, actors: int | None = None) -> Pool:
-    """Size a pool of model actors: what the configuration says, else one actor per GPU, else one per core."""
-    has_gpus = resources.gpus > 0
-    gpus = config.gpus_per_actor if config.gpus_per_actor is not None else float(has_gpus)
+    """Size a pool of model actors: what the configuration says, else one actor per GPU, else one per core.
+
+    Raises:
+        ValueError: nodes are still to come, so that what is there now cannot say how many actors there should be.
+    """
+    if config.wait_for_nodes and (config.actors is None or config.gpus_per_actor is None):
+        raise ValueError(
+            "--ray.wait-for-nodes needs --ray.actors and --ray.gpus-per-actor (0 for nodes without GPUs): the cluster "
+            "as it is now does not tell what it will grow to."
+        )
+    gpus = config.gpus_per_actor if config.gpus_per_actor is not None else float(uses_gpus(config, resources.gpus))
     wanted = actors or config.actors
     if wanted is None:
         wanted = int(resources.gpus // gpus) if gpus else int(resources.cpus)
         wanted = max(1, wanted)
     cpus = config.cpus_per_actor
-    if cpus is None:
+    if cpus is None and config.wait_for_nodes:
+        cpus = 1.0
+    elif cpus is None:
         share = (resources.cpus - 2 * READ_CPUS) / wanted
         cpus = min(1.0, share) if gpus else share
         cpus = max(0.01, round(cpus - 0.005, 2))

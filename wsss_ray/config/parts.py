@@ -49,10 +49,11 @@ class RayConfig:
     gpus_per_actor: float | None = None
     """GPUs each model actor holds (0.5: two share one). Unset: 1 where the cluster has GPUs, else 0."""
     cpus_per_actor: float | None = None
-    """Cores each model actor holds. Unset: 1 with GPUs; without, the machine's cores divided among the actors. Of jobs
-    without models: cores each task holds; unset: 1."""
+    """Cores each model actor holds. Unset: 1 with GPUs or `wait_for_nodes`; else the machine's cores divided
+    among the actors. Of jobs without models: cores each task holds; unset: 1."""
     wait_for_nodes: bool = False
-    """Accept a request that the cluster cannot meet yet, because an autoscaler will add the nodes."""
+    """Accept a request that the cluster cannot meet yet, because an autoscaler will add the nodes. Model actors then
+    need `actors` and `gpus_per_actor`."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

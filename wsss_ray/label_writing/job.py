@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pyarrow as pa
 import ray
 
-from wsss_ray.cluster import Resources, connect, warn_of_local_paths
+from wsss_ray.cluster import Resources, connect, uses_gpus, warn_of_local_paths
 from wsss_ray.config import LabelConfig, PredictConfig
 from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels
 from wsss_ray.data.storage import Storage
@@ -83,8 +83,8 @@ class LabelJob(ABC, Generic[ConfigT]):
         with ExitStack() as stack:
             joins = config.ray.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
             resources = stack.enter_context(connect(config.ray)) if joins else None
-            has_gpus = resources.gpus > 0 if resources else _machine_has_gpus()
-            content = self.identity(has_gpus=has_gpus)
+            gpus = resources.gpus if resources else float(_machine_has_gpus())
+            content = self.identity(has_gpus=uses_gpus(config.ray, gpus))
             if not config.dry_run and self.output.exists(RUN_FILE):
                 self._claim(content)
             finished, tasks = self._find_work()

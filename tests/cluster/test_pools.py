@@ -1,0 +1,65 @@
+"""Sizes of pools on clusters that are there and on clusters that are still to grow, and what their workers see."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import ray
+
+from wsss_ray.cluster import Pool, Resources, check_pools, model_pool, uses_gpus
+from wsss_ray.config import RayConfig
+
+NOTHING = Resources(cpus=0, gpus=0, nodes=1)
+"""An autoscaling cluster before its first job: a head that takes no work."""
+GROWING: dict[str, Any] = {"wait_for_nodes": True, "actors": 8, "gpus_per_actor": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "resources", "pool"),
+    [
+        ({}, Resources(cpus=32, gpus=4, nodes=2), Pool(actors=4, cpus=0.99, gpus=1)),
+        ({"gpus_per_actor": 0.5}, Resources(cpus=32, gpus=4, nodes=2), Pool(actors=8, cpus=0.99, gpus=0.5)),
+        ({"gpus_per_actor": 0}, Resources(cpus=8, gpus=4, nodes=1), Pool(actors=8, cpus=0.97, gpus=0)),
+        ({"actors": 2}, Resources(cpus=2, gpus=0, nodes=1), Pool(actors=2, cpus=0.9, gpus=0)),
+        (GROWING, NOTHING, Pool(actors=8, cpus=1.0, gpus=1)),
+        ({**GROWING, "cpus_per_actor": 3}, NOTHING, Pool(actors=8, cpus=3, gpus=1)),
+        ({**GROWING, "gpus_per_actor": 0}, NOTHING, Pool(actors=8, cpus=1.0, gpus=0)),
+    ],
+)
+def test_sizes(config: dict[str, Any], resources: Resources, pool: Pool) -> None:
+    assert model_pool(RayConfig(**config), resources) == pool
+
+
+@pytest.mark.parametrize("missing", ["actors", "gpus_per_actor"])
+def test_a_cluster_still_to_grow_does_not_tell_its_size(missing: str) -> None:
+    config = RayConfig(**{name: value for name, value in GROWING.items() if name != missing})
+    with pytest.raises(ValueError, match=r"needs --ray[.]actors and --ray[.]gpus-per-actor"):
+        model_pool(config, NOTHING)
+
+
+def test_what_can_never_be_held_is_refused_unless_nodes_will_come() -> None:
+    pools = [Pool(actors=8, cpus=1, gpus=1)]
+    with pytest.raises(ValueError, match="the pools need 8 GPUs, but the cluster has 4"):
+        check_pools(pools, Resources(cpus=64, gpus=4, nodes=1), RayConfig())
+    check_pools(pools, NOTHING, RayConfig(**GROWING))
+
+
+@pytest.mark.parametrize(
+    ("gpus_per_actor", "gpus", "uses"), [(None, 0, False), (None, 4, True), (1, 0, True), (0, 4, False), (0.5, 0, True)]
+)
+def test_the_run_s_identity_is_the_same_before_and_after_nodes_come(
+    gpus_per_actor: float | None, gpus: float, uses: bool
+) -> None:
+    assert uses_gpus(RayConfig(gpus_per_actor=gpus_per_actor), gpus) is uses
+
+
+def test_who_holds_no_gpu_sees_none(local_ray: Resources) -> None:
+    """Ray alone would leave all GPUs of the machine visible to it."""
+
+    @ray.remote(num_cpus=0, num_gpus=0)
+    def visible() -> str | None:
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    assert ray.get(visible.remote()) == ""

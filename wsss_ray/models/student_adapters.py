@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import get_model
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, PretrainedConfig
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PretrainedConfig, PreTrainedModel
 
 from wsss_ray.classes import ClassSet, UnknownTagError
 from wsss_ray.models.sam_weights import CheckpointError
-from wsss_ray.models.state_files import read_state
 from wsss_ray.models.student_sources import segmentation_name
 from wsss_ray.models.student_spec import Preprocessing, StudentSpec
 
@@ -58,7 +58,12 @@ class TorchvisionNetwork(Adapter):
 
 
 class TransformersNetwork(Adapter):
-    """A model that AutoModelForSemanticSegmentation builds."""
+    """A model that AutoModelForSemanticSegmentation builds; what is not its backbone classifies."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Wrap a model of the library."""
+        backbones = (model.base_model_prefix, "backbone")
+        super().__init__(model, tuple(name for name, _ in model.named_children() if name not in backbones))
 
     def logits(self, images: Tensor) -> Tensor:
         """See Adapter."""
@@ -79,8 +84,7 @@ def build_adapter(spec: StudentSpec) -> Adapter:
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     config.num_labels = spec.num_classes
     model = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
-    backbones = (model.base_model_prefix, "backbone")
-    return TransformersNetwork(model, tuple(name for name, _ in model.named_children() if name not in backbones))
+    return TransformersNetwork(model)
 
 
 def describe_transformers(spec: StudentSpec, directory: Path) -> tuple[StudentSpec, tuple[str, ...]]:
@@ -99,11 +103,26 @@ def describe_transformers(spec: StudentSpec, directory: Path) -> tuple[StudentSp
 
 
 def transformers_state(directory: Path) -> dict[str, Tensor]:
-    """Weights of a checkpoint's directory under the names of `TransformersNetwork`, from safetensors alone."""
-    files = sorted(directory.glob("model*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{directory} lacks model.safetensors: weights are read from safetensors alone.")
-    return {f"model.{name}": value for file in files for name, value in read_state(file).items()}
+    """Weights of a checkpoint's directory under the names of `TransformersNetwork`, from safetensors alone.
+
+    Raises CheckpointError for weights that are absent, damaged or incomplete.
+    """
+    try:
+        # the library renames tensors of older files as it loads them
+        model, loaded = AutoModelForSemanticSegmentation.from_pretrained(
+            directory, use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"the weights in {directory} cannot be read: {error}") from error
+    # an encoder alone will do: the classifier starts at random, as for other classes
+    head = TransformersNetwork(model).head
+    missing = sorted(name for name in loaded["missing_keys"] if not f"model.{name}".startswith(head))
+    if missing:
+        raise CheckpointError(
+            f"the weights in {directory} lack {len(missing)} tensors of the backbone ({', '.join(missing[:3])}, ...): "
+            "take the weights that belong to its config.json, or set student.init to none."
+        )
+    return {f"model.{name}": value.float() for name, value in model.state_dict().items()}
 
 
 def torchvision_classes_fit(class_set: ClassSet) -> bool:

@@ -13,6 +13,7 @@ from wsss_ray.config import DetectorConfig
 from wsss_ray.models.detector_files import load_network, load_processor, load_tokenizer, model_directory
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.grounding import concatenate, read_outputs, suppress
+from wsss_ray.models.grounding_layers import quicken
 from wsss_ray.models.pixels import PixelTransform
 from wsss_ray.models.prompts import Prompt, build_prompts, check_phrases
 from wsss_ray.models.results import Detections
@@ -43,7 +44,7 @@ class Detector:
         processor = load_processor(source)
         self.tokenizer = processor.tokenizer
         check_phrases(class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length)
-        self.network = load_network(source).to(self.compute.device)
+        self.network = quicken(load_network(source)).to(self.compute.device)
         self.pixels = PixelTransform.of(
             processor.image_processor,
             self.network.config,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsss_ray.models.device import Compute
+from wsss_ray.models.linear import FusedLinear
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,10 @@ class ImageEncoder:
         self.float32_fallbacks = 0
         """Batches that overflowed in float16 and were encoded again in float32."""
         for block in sam.image_encoder.blocks:
-            block.attn = PiecewiseAttention(block.attn, BIAS_BYTES[compute.device.type])
+            block.attn = PiecewiseAttention(block.attn, BIAS_BYTES[compute.device.type], window=block.window_size)
+            block.window_size = 0  # the attention itself parts its input
+            block.mlp.lin1, block.mlp.act = FusedLinear(block.mlp.lin1, "gelu"), nn.Identity()
+            block.mlp.lin2 = FusedLinear(block.mlp.lin2)
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Pictures from `resize_longest_side` -> (B, C, g, g) float32 features.
@@ -90,19 +94,22 @@ class PiecewiseAttention(nn.Module):
     """segment-anything's `Attention` with decomposed relative positions, by fused attention and piece by piece.
 
     The relative positions become an additive bias for `scaled_dot_product_attention`, made for as many images, heads
-    and rows of queries at once as `bias_bytes` holds. Equal to the package's but for rounding.
+    and rows of queries at once as `bias_bytes` holds. With windows, what pads the last ones is neither projected nor
+    asked: it is zero before the projection, so that its keys and values are the projection's bias. Equal to the
+    package's but for rounding.
     """
 
     rows_HKC: Tensor
     columns_WKC: Tensor
 
-    def __init__(self, attention: Attention, bias_bytes: int) -> None:
-        """Share the parameters of `attention`, whose weights must be final."""
+    def __init__(self, attention: Attention, bias_bytes: int, *, window: int = 0) -> None:
+        """Share the parameters of `attention`, whose weights must be final; `window` 0: positions see all others."""
         super().__init__()
         assert attention.use_rel_pos
         self.num_heads: int = attention.num_heads
-        self.qkv: nn.Linear = attention.qkv
-        self.proj: nn.Linear = attention.proj
+        self.window = window
+        self.qkv = FusedLinear(attention.qkv)
+        self.proj = FusedLinear(attention.proj)
         self._bias_bytes = bias_bytes
         for name, table in (("rows_HKC", attention.rel_pos_h), ("columns_WKC", attention.rel_pos_w)):
             side = (len(table) + 1) // 2
@@ -111,8 +118,24 @@ class PiecewiseAttention(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        batch, height, width, _ = x_BHWC.shape
-        qkv = self.qkv(x_BHWC).view(batch, height * width, 3, self.num_heads, -1)
+        qkv = self.qkv(x_BHWC)
+        if not self.window:
+            return self.proj(self._attend(qkv))
+        batch, height, width, channels = qkv.shape
+        down, across = -(-height // self.window), -(-width // self.window)
+        padded = qkv.new_empty(batch, down * self.window, across * self.window, channels)
+        bias = torch.zeros(channels, device=qkv.device) if self.qkv.bias is None else self.qkv.bias
+        padded[:, height:] = padded[:, :height, width:] = bias.to(qkv.dtype)
+        padded[:, :height, :width] = qkv
+        windows = padded.view(batch, down, self.window, across, self.window, channels).transpose(2, 3)
+        mixed = self._attend(windows.flatten(0, 2)).view(batch, down, across, self.window, self.window, -1)
+        whole = mixed.transpose(2, 3).reshape(batch, down * self.window, across * self.window, -1)
+        return self.proj(whole[:, :height, :width])
+
+    def _attend(self, qkv_BHW3C: Tensor) -> Tensor:
+        """Attention among the H x W positions of each of B windows or images: (B, H, W, C)."""
+        batch, height, width, _ = qkv_BHW3C.shape
+        qkv = qkv_BHW3C.view(batch, height * width, 3, self.num_heads, -1)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, H W, C / heads) each
         queries = queries.unflatten(2, (height, width))
         mixed = torch.empty_like(values.transpose(1, 2)).unflatten(1, (height, width))
@@ -127,8 +150,7 @@ class PiecewiseAttention(nn.Module):
                 attn_mask=bias.flatten(4).flatten(2, 3),
             )  # fmt: skip
             mixed[images, rows, :, heads] = attended.unflatten(2, (-1, width)).permute(0, 2, 3, 1, 4)
-        output: Tensor = self.proj(mixed.flatten(3))
-        return output
+        return mixed.flatten(3)
 
 
 def _pieces(batch: int, heads: int, rows: int, rows_at_once: int) -> Iterator[tuple[slice, slice, slice]]:

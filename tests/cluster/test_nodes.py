@@ -1,0 +1,75 @@
+"""Two nodes with fake GPUs, one of which is killed in the middle of a run: nothing is lost and nothing is twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster.nodes_run import GPUS_PER_NODE, PER_UNIT, UNITS
+from conftest import REPOSITORY
+
+# How soon a head takes a silent node for dead; Ray's own half minute only makes the test longer.
+_HEALTH = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the run left; it has a process group of its own, which ends with it."""
+    folder = tmp_path_factory.mktemp("nodes")
+    temporary = tempfile.mkdtemp(prefix="n", dir="/tmp")  # sockets' paths must be short
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= _HEALTH | {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all nodes on 127.0.0.1
+        "RAY_TMPDIR": temporary,
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
+    }
+    log = folder / "run.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.nodes_run", str(folder)],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        assert process.wait(timeout=240) == 0, log.read_text()[-4000:]
+        yield folder
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def test_a_killed_node_loses_nothing(folder: Path) -> None:
+    told = json.loads((folder / "told.json").read_text())
+    assert UNITS // 4 <= told["done_before"] < UNITS, "the kill came too late to test anything"
+    assert told["problems"] == []
+    assert [row["image_id"] for row in told["rows"]] == [f"{u}-{i}" for u in range(UNITS) for i in range(PER_UNIT)]
+    assert [row["length"] for row in told["rows"]] == [u + i for u in range(UNITS) for i in range(PER_UNIT)]
+    assert all(row["error"] is None for row in told["rows"])
+
+
+def test_both_nodes_worked_and_the_other_went_on(folder: Path) -> None:
+    told = json.loads((folder / "told.json").read_text())
+    assert told["actors"] == 2 * GPUS_PER_NODE  # one per GPU of the cluster
+    lines = [line.split() for line in (folder / "log.nodes").read_text().splitlines()]
+    assert len({node for node, _ in lines}) == 2
+    assert told["killed"] in {node for node, _ in lines}
+    assert lines[-1][0] != told["killed"]
+    repeated = len(lines) - UNITS * PER_UNIT
+    assert repeated <= told["actors"] * 2 * PER_UNIT, "more was made again than was in work on the killed node"

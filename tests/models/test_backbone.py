@@ -4,9 +4,10 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
 
 from wsss_ray.config.student import Geometry
-from wsss_ray.models.backbone import FORMS, Backbone, FrozenBatchNorm
+from wsss_ray.models.backbone import FORMS, Backbone, FrozenBatchNorm, ResNetForm
 from wsss_ray.models.deeplab import DeepLabV2
 
 BLOCKS = {"resnet101": (3, 4, 23, 3), "resnet50": (3, 4, 6, 3), "resnet18": (2, 2, 2, 2), "tiny": (1, 1, 1, 1)}
@@ -102,6 +103,14 @@ def test_frozen_batch_norm_never_learns() -> None:
     assert torch.allclose(output[:, 1], torch.tensor(6.0), atol=1e-4)
     assert norm.running_mean.tolist() == [1.0, -1.0]
     assert not any(parameter.requires_grad for parameter in norm.parameters())
+
+
+def test_features_of_a_deep_random_network_stay_in_range() -> None:
+    torch.manual_seed(0)
+    deep = ResNetForm(block=Bottleneck, blocks=(3, 4, 23, 3), width=8)
+    with torch.no_grad():
+        features = Backbone(deep, "caffe")(torch.randn(1, 3, 64, 64))
+    assert 0.1 < features.std().item() < 10
 
 
 def test_tiny_normalises_each_image_alone() -> None:

@@ -85,6 +85,8 @@ class Backbone(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, BasicBlock | Bottleneck):
+                _calm(module, blocks=sum(form.blocks))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) to features (N, channels, h, w) with (h, w) = `output_size(H, W)`."""
@@ -121,6 +123,13 @@ def _make_stage(form: ResNetForm, geometry: Geometry, stage: int, count: int, ch
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
         blocks.append(block)
     return nn.Sequential(*blocks)
+
+
+def _calm(block: BasicBlock | Bottleneck, *, blocks: int) -> None:
+    """Weaken the residual branch: without weights to load, frozen norms would let features grow block by block."""
+    last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+    if isinstance(last, FrozenBatchNorm):
+        nn.init.constant_(last.weight, blocks**-0.5)
 
 
 def _dilate(block: nn.Module, dilation: int) -> None:

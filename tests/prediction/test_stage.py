@@ -1,0 +1,135 @@
+"""The stage and the sink without Ray: every option against the same computed image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from prediction_cases import CLASSES, DAMAGED
+
+from wsss_ray.config import CrfConfig, PredictConfig
+from wsss_ray.data.images import decode_image
+from wsss_ray.data.labels import decode_label
+from wsss_ray.data.shards import Unit, read_labels
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Meter
+from wsss_ray.models.crf import dense_crf
+from wsss_ray.models.student import Student
+from wsss_ray.prediction.sink import PredictionSink
+from wsss_ray.prediction.soft import probabilities_of, read_soft
+from wsss_ray.prediction.stage import PredictStage
+
+Configure = Callable[..., PredictConfig]
+CRF = CrfConfig(iterations=3, xy_width=20, rgb_width=10)
+UNIT = Unit(shard="shard-00000-of-00001.parquet", row_group=0, rows=6, digest="ab" * 32, exif="ignore")
+
+
+def with_error(rows: pa.Table) -> pa.Table:
+    return rows.drop_columns(["source", "truth"]).append_column("error", pa.nulls(rows.num_rows, pa.string()))
+
+
+def predict(config: PredictConfig, rows: pa.Table) -> pa.Table:
+    stage = PredictStage(config, f"{config.student}/student.safetensors", "ignore")
+    result = stage(with_error(rows), Meter())
+    assert result.schema.names == stage.output_schema.names
+    return result
+
+
+def alone(student: Student, rows: pa.Table, image_id: str, *, flip: bool = False) -> tuple[np.ndarray, torch.Tensor]:
+    """The image, and its probabilities when it is predicted by itself."""
+    row = next(row for row in rows.to_pylist() if row["image_id"] == image_id)
+    image = decode_image(row["image"], exif="ignore")
+    return image, student.predict([image], flip=flip)[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "batch_size"),
+    [({}, 1), ({}, 4), ({"flip": True, "decoded_mb": 1}, 2), ({"crf": True, "crf_settings": CRF}, 4)],
+)
+def test_labels_are_those_of_the_images_one_by_one(
+    configure: Configure, student: Student, scene_rows: pa.Table, fields: dict[str, object], batch_size: int
+) -> None:
+    config = configure("out", batch_size=batch_size, **fields)
+    rows = predict(config, scene_rows).to_pylist()
+    assert [row["image_id"] for row in rows] == scene_rows["image_id"].to_pylist()
+    for row in rows:
+        if row["image_id"] == DAMAGED:
+            assert row["error"].startswith("decode: truncated")
+            assert row["label"] is None
+            continue
+        image, probabilities = alone(student, scene_rows, row["image_id"], flip=config.flip)
+        if config.crf:
+            probabilities = dense_crf(image, probabilities, CRF)
+        label = decode_label(row["label"])
+        assert label.shape == image.shape[:2]
+        assert (label == probabilities.argmax(0).numpy()).mean() >= 0.999
+        assert len(np.unique(label)) >= 2, "a student that says one thing tests nothing"
+        assert row["status"] == "ok"
+        assert row["instances"] is None
+        seen = {CLASSES.by_id[i].name for i in np.unique(label).tolist() if i}
+        assert row["undetected_tags"] == [tag for tag in row["tags"] if tag not in seen]
+        assert {entry["class_id"]: entry["pixels"] for entry in row["pixels"]} == {
+            int(i): int((label == i).sum()) for i in np.unique(label)
+        }
+
+
+def test_flip_and_crf_change_something(configure: Configure, scene_rows: pa.Table) -> None:
+    plain = predict(configure("out"), scene_rows)["label"].to_pylist()
+    assert predict(configure("out", flip=True), scene_rows)["label"].to_pylist() != plain
+    assert predict(configure("out", crf=True, crf_settings=CRF), scene_rows)["label"].to_pylist() != plain
+
+
+def test_tags_restrict_the_classes(configure: Configure, student: Student, scene_rows: pa.Table) -> None:
+    rows = predict(configure("out", tags_only=True), scene_rows).to_pylist()
+    for row in rows:
+        if row["image_id"] == DAMAGED:
+            continue
+        label = decode_label(row["label"])
+        ids = [0, *sorted(CLASSES.by_name[tag].id for tag in row["tags"])]
+        assert set(np.unique(label).tolist()) <= set(ids)
+        assert row["status"] == ("ok" if row["tags"] else "no_tags")
+        _, probabilities = alone(student, scene_rows, row["image_id"])
+        assert (label == np.array(ids)[probabilities[ids].argmax(0).numpy()]).mean() >= 0.999
+
+
+def test_soft_scores_are_the_probabilities_in_255ths(
+    configure: Configure, student: Student, scene_rows: pa.Table, tmp_path: Path
+) -> None:
+    config = configure(tmp_path, soft=True, soft_threshold=0.2)
+    sink = PredictionSink(output=Storage(str(tmp_path)), classes=CLASSES, png=False, grey=False, soft=True)
+    assert "soft/" in sink.outputs
+    sink.commit(UNIT, predict(config, scene_rows), version=None)
+    left_out = 0
+    for row in read_soft(sink.output, UNIT).to_pylist():
+        if row["image_id"] == DAMAGED:
+            assert row["maps"] is None
+            continue
+        maps = probabilities_of(row)
+        _, probabilities = alone(student, scene_rows, row["image_id"])
+        for channel, plane in enumerate(probabilities.numpy()):
+            if channel in maps:
+                assert np.abs(maps[channel] - plane).max() <= 0.5 / 255 + 1e-5
+            else:
+                left_out += 1
+                assert plane.max() < 0.2 + 1e-5
+    assert left_out > 0
+    assert len(read_labels(sink.output, UNIT.label_path)) == 6
+
+
+def test_soft_scores_of_images_that_are_run_again_replace_theirs_alone(
+    configure: Configure, scene_rows: pa.Table, tmp_path: Path
+) -> None:
+    sink = PredictionSink(output=Storage(str(tmp_path)), classes=CLASSES, png=False, grey=False, soft=True)
+    config = configure(tmp_path, soft=True)
+    sink.commit(UNIT, predict(config, scene_rows), version=None)
+    before = read_soft(sink.output, UNIT).to_pylist()
+    version = sink.output.list("labels")[UNIT.label_path.removeprefix("labels/")].version
+    sink.commit(UNIT, predict(replace(config, flip=True), scene_rows.slice(2, 1)), version=version)
+    after = read_soft(sink.output, UNIT).to_pylist()
+    assert [index for index in range(6) if before[index] != after[index]] == [2]
+    assert [row["image_id"] for row in after] == [row["image_id"] for row in before]

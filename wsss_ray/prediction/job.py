@@ -1,0 +1,118 @@
+"""The prediction job: a trained student over image shards, in the form of a labelling run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from wsss_ray.cluster import Resources, check_pools, model_pool
+from wsss_ray.config import PredictConfig
+from wsss_ray.data.shards import ShardSet, read_shard_set
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Stage, StageSpec
+from wsss_ray.label_writing import LabelJob
+from wsss_ray.label_writing.pictures import Exif
+from wsss_ray.label_writing.precision import resolve
+from wsss_ray.label_writing.sink import writes_grey
+from wsss_ray.prediction.sink import PredictionSink
+from wsss_ray.prediction.student import KnownStudent, find_student
+
+ALGORITHM_VERSION = 1
+"""Counts changes of the code that change predictions on purpose."""
+
+
+def run(config: PredictConfig) -> dict[str, Any]:
+    """Predict all images of `config.input` that have no row in `config.output` yet.
+
+    Returns:
+        The summary over all sessions, as `summary.json` holds it; empty for a dry run.
+
+    Raises:
+        ValueError: input, student, output or configuration cannot be used together; nothing was changed.
+        JobError: the run broke off or units could not be read; what is finished stands.
+    """
+    images = Storage(config.input, config.storage)
+    shards = read_shard_set(images)
+    student = find_student(config.student, config.storage)
+    _check_classes(shards, student)
+    sink = PredictionSink(
+        output=Storage(config.output, config.storage),
+        classes=student.classes,
+        png=config.png,
+        grey=writes_grey(config.png_palette, student.classes),
+        soft=config.soft,
+    )
+    return _PredictionJob(config=config, images=images, shards=shards, sink=sink, student=student).run()
+
+
+def _check_classes(shards: ShardSet, student: KnownStudent) -> None:
+    if student.spec.label_space != shards.label_space:
+        raise ValueError(
+            f"the student {student.uri} knows the classes of '{student.spec.class_set}', but the shards were made with "
+            f"class set '{shards.classes}', whose names and ids are others. Make the shards with --classes "
+            f"{student.spec.class_set}, or give a student of '{shards.classes}'."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PredictionJob(LabelJob[PredictConfig]):
+    student: KnownStudent
+
+    done_word: ClassVar[str] = "predicted"
+
+    def identity(self, *, has_gpus: bool) -> dict[str, Any]:
+        config, spec = self.config, self.student.spec
+        device, precision = resolve(config.device, config.precision, has_gpus=has_gpus)
+        return {
+            "algorithm": ALGORITHM_VERSION,
+            "classes": {"name": spec.class_set, "label_space": spec.label_space},
+            "student": {
+                "architecture": spec.architecture,
+                "scales": list(spec.scales),
+                "weights": self.student.digest,
+                "device": device,
+                "precision": precision,
+                "flip": config.flip,
+            },
+            "crf": dataclasses.asdict(config.crf_settings) if config.crf else "off",
+            "tags_only": config.tags_only,
+            "soft": {"threshold": config.soft_threshold} if config.soft else "off",
+            "shards": self.shards.digest,
+        }
+
+    def stages(self, resources: Resources) -> tuple[StageSpec, ...]:
+        pool = model_pool(self.config.ray, resources)
+        check_pools([pool], resources, self.config.ray)
+        make = functools.partial(_make_stage, self.config, self.student.uri, self.shards.units[0].exif)
+        return (StageSpec(name="predict", make=make, pool=pool),)
+
+    def describe_models(self) -> list[str]:
+        spec, config, crf = self.student.spec, self.config, self.config.crf_settings
+        settings = ", ".join(
+            [f"scales {' '.join(f'{scale:g}' for scale in spec.scales)}", f"flip {'on' if config.flip else 'off'}"]
+        )
+        refined = (
+            f"{crf.iterations} iterations; positions: weight {crf.position_weight:g}, width {crf.position_width:g}; "
+            f"with colours: weight {crf.bilateral_weight:g}, widths {crf.xy_width:g} and {crf.rgb_width:g}"
+        )
+        return [
+            f"classes   {spec.class_set}: {len(spec.class_names) - 1} and background"
+            + (", of an image those of its tags alone" if config.tags_only else ""),
+            f"student   {self.student.uri}: {spec.architecture}, {settings}",
+            f"crf       {refined if config.crf else 'off'}",
+        ]
+
+    def rows_with_work(self, rows: pa.Table) -> pa.Table:
+        if not self.config.tags_only:
+            return rows
+        return rows.filter([bool(tags) for tags in rows["tags"].to_pylist()])
+
+
+def _make_stage(config: PredictConfig, student: str, exif: Exif) -> Stage:
+    from wsss_ray.prediction.stage import PredictStage  # noqa: PLC0415 - the driver runs no model
+
+    return PredictStage(config, student, exif)

@@ -1,0 +1,42 @@
+"""Committing a predicted unit: its soft scores, where asked for, before the label file that says it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from wsss_ray.data.shards import Unit
+from wsss_ray.label_writing import LabelSink
+from wsss_ray.prediction.soft import SOFT_SCHEMA, encode_soft, read_soft, soft_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSink(LabelSink):
+    """A LabelSink that also writes soft scores."""
+
+    soft: bool
+    """The rows have `maps`, to be written."""
+
+    @property
+    def outputs(self) -> list[str]:
+        """What the run directory will hold, for the plan."""
+        return [*super().outputs, *(["soft/"] if self.soft else [])]
+
+    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
+        """See LabelSink."""
+        if self.soft:
+            scores = rows.select(SOFT_SCHEMA.names).cast(SOFT_SCHEMA)
+            if version is not None:
+                scores = _put_into(read_soft(self.output, unit), scores)
+            self.output.write(soft_path(unit), encode_soft(scores))
+        return super().commit(unit, rows, version=version)
+
+
+def _put_into(before: pa.Table, fresh: pa.Table) -> pa.Table:
+    """The rows of a unit, those of some images replaced."""
+    places = {image_id: before.num_rows + index for index, image_id in enumerate(fresh["image_id"].to_pylist())}
+    both = pa.concat_tables([before, fresh])
+    return both.take([places.get(image_id, index) for index, image_id in enumerate(before["image_id"].to_pylist())])

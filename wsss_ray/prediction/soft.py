@@ -1,0 +1,75 @@
+"""Soft scores of a run: soft/<unit>.parquet beside labels/<unit>.parquet, the probabilities in steps of 1/255.
+
+One row per image, in the unit's order. Each class that is likely enough somewhere has a map: an 8-bit grey PNG of the
+image's size whose values divided by 255 are the class's probabilities. Classes without a map stayed below the run's
+threshold in the whole image. A failed image has no maps (null).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wsss_ray.data.labels import decode_label, encode_label
+from wsss_ray.data.shards import ShardError, Unit
+from wsss_ray.data.storage import Storage
+
+MAPS_TYPE = pa.list_(pa.struct([("class_id", pa.int32()), ("probability", pa.large_binary())]))
+SOFT_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("maps", MAPS_TYPE),
+    ]
+)
+
+
+def soft_path(unit: Unit) -> str:
+    """Path of the unit's soft scores below the run directory."""
+    return f"soft/{unit.name}.parquet"
+
+
+def encode_maps(class_ids: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+    """The `maps` of a row: of (K,) class ids and (K, H, W) uint8 probabilities in 255ths."""
+    return [
+        {"class_id": int(class_id), "probability": encode_label(plane, palette=None)}
+        for class_id, plane in zip(class_ids, scores, strict=True)
+    ]
+
+
+def encode_soft(rows: pa.Table) -> bytes:
+    """Parquet bytes of rows in SOFT_SCHEMA; the maps are compressed already."""
+    buffer = io.BytesIO()
+    pq.write_table(rows.cast(SOFT_SCHEMA), buffer, compression="none", use_dictionary=False, write_statistics=False)
+    return buffer.getvalue()
+
+
+def read_soft(run: Storage, unit: Unit) -> pa.Table:
+    """Rows in SOFT_SCHEMA of a unit of a run directory, in the unit's order.
+
+    Raises:
+        FileNotFoundError: the unit is not predicted yet, or the run was made without --soft.
+        ShardError: the file is damaged.
+    """
+    data = run.read(soft_path(unit))
+    try:
+        return pq.read_table(pa.BufferReader(data), schema=SOFT_SCHEMA, use_threads=False)
+    except pa.ArrowException as error:
+        raise ShardError(
+            f"{run.describe(soft_path(unit))} is damaged: {error}. Remove it and {unit.label_path}, and run again."
+        ) from error
+
+
+def probabilities_of(row: Mapping[str, Any]) -> dict[int, np.ndarray]:
+    """(H, W) float32 probabilities, from 0 to 1, by class id, of a row that has not failed."""
+    size = row["height"] * row["width"]
+    return {
+        entry["class_id"]: decode_label(entry["probability"], max_pixels=size).astype(np.float32) / 255
+        for entry in row["maps"]
+    }

@@ -1,0 +1,139 @@
+"""What happens to an image: student, tags, DenseCRF, label map, in one actor."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from wsss_ray.config import PredictConfig
+from wsss_ray.data.labels import encode_label
+from wsss_ray.data.weights import fetch_file
+from wsss_ray.engine import Meter
+from wsss_ray.label_writing.pictures import (
+    LABELLED_SCHEMA,
+    Exif,
+    Image,
+    Picture,
+    PictureReader,
+    count_pixels,
+    label_fields,
+    nullable,
+)
+from wsss_ray.models.backoff import Backoff
+from wsss_ray.models.crf import dense_crf
+from wsss_ray.models.device import resolve_compute
+from wsss_ray.models.student import decode_student
+from wsss_ray.prediction.soft import MAPS_TYPE, encode_maps
+
+SOFT_LABELLED_SCHEMA = LABELLED_SCHEMA.append(pa.field("maps", MAPS_TYPE))
+"""Rows with soft scores."""
+
+BatchT = TypeVar("BatchT")
+
+
+class PredictStage:
+    """Image rows to label rows."""
+
+    def __init__(self, config: PredictConfig, student: str, exif: Exif) -> None:
+        """Load the student, fetching a remote file to this node first.
+
+        Args:
+            config: how to predict.
+            student: path or URI of the student's file.
+            exif: the shards' orientation rule.
+        """
+        self._config = config
+        self._compute = resolve_compute(config.device, config.precision)
+        path = fetch_file(student, sha256=None, config=config.storage)
+        self._student = decode_student(path.read_bytes(), where=student).to(self._compute.device)
+        if self._compute.device.type == "cuda":
+            self._student.to(memory_format=torch.channels_last)
+        self._spec = self._student.spec
+        self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6, tagged_only=config.tags_only)
+        self._batches = Backoff(config.batch_size, what="images")
+        self._device = threading.Lock()
+        self.output_schema = SOFT_LABELLED_SCHEMA if config.soft else LABELLED_SCHEMA
+
+    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        """Predict."""
+        results = []
+        for piece in self._reader.pieces(rows, meter):
+            made: dict[int, dict[str, Any]] = {}
+            for index, probabilities in self._probabilities(piece, meter):
+                made[index] = self._finish(piece[index], probabilities, meter)
+            results += [made[index] for index in range(len(piece))]
+        return pa.Table.from_pylist(results, schema=nullable(self.output_schema))
+
+    def _probabilities(self, pictures: Sequence[Picture], meter: Meter) -> Iterator[tuple[int, Tensor | None]]:
+        """Index and (C, H, W) probabilities on the device of every picture, None where it has no image."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            if picture.image is None:
+                yield index, None
+            else:
+                groups.setdefault(picture.image.shape, []).append(index)
+        for indices in groups.values():
+            images = [image for index in indices if (image := pictures[index].image) is not None]
+            batches = self._batches.run(len(images), functools.partial(self._predict, images))
+            while (batch := self._next(batches, meter)) is not None:
+                part, found = batch
+                yield from zip(indices[part], found, strict=True)
+
+    def _predict(self, images: Sequence[Image], part: slice) -> list[Tensor]:
+        return self._student.predict(images[part], flip=self._config.flip)
+
+    def _next(self, batches: Iterator[BatchT], meter: Meter) -> BatchT | None:
+        """The next batch, with the device to itself."""
+        with self._device, meter("predict"), self._compute.running():
+            return next(batches, None)
+
+    def _finish(self, picture: Picture, probabilities: Tensor | None, meter: Meter) -> dict[str, Any]:
+        """The label row of a picture."""
+        row = picture.row
+        result = label_fields(row)
+        if picture.error is not None:
+            return {**result, "error": picture.error}
+        channels = self._channels(row["tags"])
+        if probabilities is None:
+            assert self._config.tags_only, "every other image is predicted"
+            probabilities = torch.ones(1, row["height"], row["width"])
+        elif len(channels) < len(probabilities):
+            probabilities = probabilities[channels]
+            probabilities = probabilities / probabilities.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
+        if self._config.crf and picture.image is not None:
+            with self._device, meter("crf"):
+                probabilities = dense_crf(picture.image, probabilities, self._config.crf_settings)
+        with meter("encode"):
+            return {**result, **self._labelled(row, channels, probabilities)}
+
+    def _channels(self, tags: Sequence[str]) -> list[int]:
+        """Channels of the classes that an image of these tags may have."""
+        names = self._spec.class_names
+        if not self._config.tags_only:
+            return list(range(len(names)))
+        return sorted({0, *(names.index(tag, 1) for tag in tags)})
+
+    def _labelled(self, row: dict[str, Any], channels: list[int], probabilities: Tensor) -> dict[str, Any]:
+        ids = np.array(self._spec.class_ids, self._spec.label_dtype)[channels]
+        label = ids[probabilities.argmax(0).cpu().numpy()]
+        pixels = count_pixels(label)
+        found = {entry["class_id"] for entry in pixels}
+        id_of = dict(zip(self._spec.class_names[1:], self._spec.class_ids[1:], strict=True))
+        result = {
+            "label": encode_label(label, palette=self._spec.palette_bytes()),
+            "undetected_tags": [tag for tag in row["tags"] if id_of[tag] not in found],
+            "status": "no_tags" if self._config.tags_only and not row["tags"] else "ok",
+            "pixels": pixels,
+        }
+        if self._config.soft:
+            kept = (probabilities.amax((1, 2)) >= self._config.soft_threshold).nonzero()[:, 0]
+            scores = (probabilities[kept] * 255).round().to(torch.uint8)
+            result["maps"] = encode_maps(ids[kept.cpu().numpy()], scores.cpu().numpy())
+        return result

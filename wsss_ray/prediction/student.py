@@ -1,0 +1,80 @@
+"""Finding a student: its file, its digest, and what it says about itself, without reading its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss_ray.class_entry import voc_color
+from wsss_ray.classes import ClassEntry, ClassSet
+from wsss_ray.config import StorageConfig
+from wsss_ray.data.storage import Storage
+from wsss_ray.data.weights import is_uri, weights_digest
+from wsss_ray.models.student import StudentSpec, read_spec
+
+STUDENT_FILE = "student.safetensors"
+"""Name of the final student in the output of a training."""
+_LARGEST_HEADER = 100_000_000
+"""safetensors reads no longer header either (bytes)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownStudent:
+    """A student as the driver knows it."""
+
+    uri: str
+    """Its file: an absolute path, or a URI."""
+    digest: str
+    """Which weights it holds."""
+    spec: StudentSpec
+    classes: ClassSet
+
+
+def find_student(name: str, config: StorageConfig) -> KnownStudent:
+    """The student of a training's output, or of a file `*.safetensors`.
+
+    Raises:
+        ValueError: there is none, or it cannot be used; says what to give.
+    """
+    given = name.rstrip("/")
+    folder, _, file = given.rpartition("/") if given.endswith(".safetensors") else (given, "", STUDENT_FILE)
+    storage = Storage(folder or ("/" if given.startswith("/") else "."), config)
+    uri = storage.describe(file)
+    try:
+        spec = _read_spec(storage, file, uri)
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no student {uri}: --student takes the output of jobs/train.py, which writes {STUDENT_FILE} when "
+            "it ends, or such a file."
+        ) from None
+    if not is_uri(uri):
+        uri = str(Path(uri.removeprefix("file://")).absolute())
+    return KnownStudent(
+        uri=uri, digest=weights_digest(uri, config=config), spec=spec, classes=_class_set(spec, where=uri)
+    )
+
+
+def _read_spec(storage: Storage, file: str, uri: str) -> StudentSpec:
+    with storage.open(file) as stream:
+        start = stream.read(8)
+        length = min(int.from_bytes(start, "little"), _LARGEST_HEADER)
+        return read_spec(start + stream.read(length), where=uri)
+
+
+def _class_set(spec: StudentSpec, *, where: str) -> ClassSet:
+    """The student's classes: names, ids and colours, without phrases, which are the detector's."""
+    palette = spec.palette_bytes()
+    entries = []
+    for name, class_id in zip(spec.class_names[1:], spec.class_ids[1:], strict=True):
+        red, green, blue = voc_color(class_id) if palette is None else palette[3 * class_id : 3 * class_id + 3]
+        entries.append(ClassEntry(name=name, id=class_id, phrases=(name,), color=(red, green, blue)))
+    classes = ClassSet(
+        name=spec.class_set,
+        classes=tuple(entries),
+        background_id=spec.background_id,
+        ignore_id=spec.ignore_id,
+        assist_words=False,
+    )
+    if classes.label_space_digest != spec.label_space:
+        raise ValueError(f"{where}: the digest of its classes is not theirs: the file was changed. Train it again.")
+    return classes

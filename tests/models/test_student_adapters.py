@@ -1,5 +1,6 @@
 """torchvision's and transformers' segmentation networks as students."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StudentConfig
 from wsss_ray.models.student import IMAGENET, Student, build_student, decode_student, encode_student, weights_source
-from wsss_ray.models.student_adapters import torchvision_classes_fit
+from wsss_ray.models.student_adapters import build_adapter, torchvision_classes_fit
 
 ANIMALS = ClassSet.from_names(["cat", "dog"])
 MOBILE = "torchvision:lraspp_mobilenet_v3_large"
@@ -117,6 +118,22 @@ def test_a_file_does_not_say_where_it_came_from(segformer: Path) -> None:
     assert settings is not None
     assert str(segformer) not in settings
     assert json.loads(settings)["model_type"] == "segformer"
+
+
+def test_a_file_cannot_make_the_library_fetch_code_or_weights(segformer: Path) -> None:
+    student = pretrained(segformer)
+    assert student.spec.settings is not None
+    forged = json.loads(student.spec.settings) | {
+        "auto_map": {"AutoModelForSemanticSegmentation": "someone/evil--model.Model"},
+        "attn_implementation": "someone/evil",
+        "_attn_implementation": "someone/evil",
+        "backbone_config": {"model_type": "resnet", "use_pretrained_backbone": True, "_commit_hash": "0"},
+    }
+    spec = dataclasses.replace(student.spec, settings=json.dumps(forged))
+    config = build_adapter(spec).model.config
+    assert config._attn_implementation in ("eager", "sdpa")
+    assert not hasattr(config, "auto_map")
+    assert config.backbone_config == {"model_type": "resnet"}
 
 
 def test_random_transformers_student(segformer: Path) -> None:

@@ -26,6 +26,13 @@ TORCHVISION_CATEGORIES = (
 """Classes of all of torchvision's published segmentation weights, after the background."""
 
 
+_NOT_THE_NETWORK = {
+    *("architectures", "auto_map", "id2label", "label2id", "transformers_version", "dtype", "torch_dtype"),
+    *("attn_implementation", "quantization_config", "backbone", "use_pretrained_backbone", "backbone_kwargs"),
+}
+"""Keys of a transformers configuration that name classes, versions, code, kernels or weights elsewhere."""
+
+
 class Adapter(nn.Module):
     """A library's network; normalised images (N, 3, H, W) to logits (N, C, H, W) float32."""
 
@@ -78,7 +85,7 @@ def build_adapter(spec: StudentSpec) -> Adapter:
         return TorchvisionNetwork(model, ("classifier",))
     if kind != "transformers" or spec.settings is None:
         raise ValueError(f"there is no student of architecture {spec.architecture!r}.")
-    settings = json.loads(spec.settings)
+    settings = _network_alone(json.loads(spec.settings))  # the file may be anybody's
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise ValueError(f"the settings of the student {spec.architecture} do not say which model they are of.")
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
@@ -146,10 +153,18 @@ def from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _settings(config: PretrainedConfig) -> str:
     """A model's configuration as JSON: what `from_config` needs, and nothing of where it came from."""
-    values = json.loads(config.to_json_string())
-    for key in ("_name_or_path", "auto_map", "id2label", "label2id", "transformers_version", "architectures", "dtype"):
-        values.pop(key, None)
+    values = _network_alone(json.loads(config.to_json_string()))
     return json.dumps({**values, "model_type": config.model_type}, sort_keys=True)
+
+
+def _network_alone(values: Any) -> Any:
+    """A configuration, at every depth, without what would fetch weights or code, or tells of its origin."""
+    if isinstance(values, list):
+        return [_network_alone(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    kept = {key: value for key, value in values.items() if key not in _NOT_THE_NETWORK and not key.startswith("_")}
+    return {key: _network_alone(value) for key, value in kept.items()}
 
 
 def _preprocessing(directory: Path, default: Preprocessing) -> Preprocessing:

@@ -17,6 +17,7 @@ from wsss_ray.config.parts import (
 )
 from wsss_ray.config.prediction import CrfConfig, PredictConfig
 from wsss_ray.config.student import StudentConfig
+from wsss_ray.config.training import TrainConfig
 from wsss_ray.config.using import AuditConfig, DemoConfig, EvaluateConfig, ExportConfig, ReportConfig
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ShardConfig",
     "StorageConfig",
     "StudentConfig",
+    "TrainConfig",
     "parse",
     "require",
 ]

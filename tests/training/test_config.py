@@ -1,0 +1,53 @@
+"""What a configuration of a training may say."""
+
+import pytest
+from training_cases import configure
+
+from wsss_ray.config import RayConfig
+from wsss_ray.config.training import PRESETS, TrainConfig
+from wsss_ray.training.plan import check_batch
+
+
+def test_a_preset_gives_what_is_unset_and_flags_win() -> None:
+    config = TrainConfig(images="i", output="o", labels="l", preset="voc", crop=100)
+    assert config.recipe.crop == 100
+    assert (config.recipe.batch_size, config.recipe.iterations) == (10, 20_000)
+
+
+def test_the_published_recipes() -> None:
+    table = {name: (r.learning_rate, r.batch_size, r.accumulation, r.iterations, r.crop) for name, r in PRESETS.items()}
+    assert table["voc"] == (2.5e-4, 10, 2, 20_000, 321)
+    assert table["voc-imagenet"] == (2.5e-4, 20, 2, 30_000, 321)
+    assert table["coco"] == (2.5e-4, 20, 1, 50_000, 321)
+    assert table["coco-long"] == (2e-4, 20, 2, 100_000, 321)
+
+
+@pytest.mark.parametrize("fields", [{}, {"labels": "a", "label_folder": "b"}, {"labels": "a", "label_column": "truth"}])
+def test_one_source_of_labels(fields: dict) -> None:
+    with pytest.raises(ValueError, match="one source of labels is needed"):
+        TrainConfig(images="i", output="o", **fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("iterations", 0),
+        ("crop", 0),
+        ("learning_rate", 0.0),
+        ("momentum", 1.0),
+        ("random_scales", ()),
+        ("precision", "float16"),
+        ("checkpoint_every", 0),
+    ],
+)
+def test_values_out_of_range_are_named(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"TrainConfig.{field} is"):
+        configure("f", "o", **{field: value})
+
+
+def test_a_batch_that_the_workers_cannot_share() -> None:
+    config = configure("f", "o", batch_size=10, accumulation=2, ray=RayConfig(actors=2))
+    check_batch(config, 1)
+    check_batch(config, 5)
+    with pytest.raises(ValueError, match=r"10 samples cannot be shared by 2 workers x 2 micro-batches.*may be 1, 5"):
+        check_batch(config, 2)

@@ -1,0 +1,153 @@
+"""Reading and augmenting samples, without Ray."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from made_runs import Made
+from training_cases import CLASSES, HEIGHT, WIDTH, configure, draw, write_set
+
+from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.labels import encode_label
+from wsss_ray.data.shards import read_shard_set
+from wsss_ray.data.storage import Storage
+from wsss_ray.models.student_spec import IGNORE, StudentSpec
+from wsss_ray.training.augmentation import Augmentation
+from wsss_ray.training.feed import Feed
+from wsss_ray.training.order import Order
+from wsss_ray.training.sources import open_labels, survey
+
+SPEC = StudentSpec.of(CLASSES, architecture="deeplabv2-tiny", geometry="caffe", scales=(1.0,))
+
+
+def make_feed(config: TrainConfig, *, batch_size: int = 4) -> Feed:
+    images = Storage(config.images)
+    shards = read_shard_set(images)
+    labels = open_labels(config, shards)
+    found = survey(labels, images, shards, unusable=config.unusable)
+    rows = [unit.rows for unit in shards.units]
+    return Feed(
+        images=images,
+        units=shards.units,
+        labels=labels,
+        order=Order(rows=rows, left_out=found.left_out, seed=0, batch_size=batch_size, window=1024),
+        augmentation=Augmentation(crop=96, scales=(1.0,), flip=False, fill=(1, 2, 3)),
+        spec=SPEC,
+        unusable=config.unusable,
+    )
+
+
+def read_all(feed: Feed, slots: range) -> list[dict]:
+    stretch = feed.order.stretches(0, feed.order.length)[0]
+    return [piece for table in feed.read(stretch, slots) for piece in table.to_pylist()]
+
+
+def test_samples_are_those_of_the_order_with_their_labels(tmp_path: Path) -> None:
+    made = [draw(index) for index in range(8)]
+    write_set(tmp_path, made)
+    feed = make_feed(configure(tmp_path, tmp_path / "out"))
+    (piece,) = read_all(feed, range(4))
+    assert piece["iteration"] == 0
+    wanted = [sample for iteration in range(2) for sample in feed.order.batch(iteration)]
+    assert [(row["unit"], row["row"]) for row in piece["samples"]] == [(sample.unit, sample.row) for sample in wanted]
+    ready = feed.augment(piece["samples"])
+    labels = np.frombuffer(ready["labels"], np.int16).reshape(8, 96, 96)
+    images = np.frombuffer(ready["images"], np.uint8).reshape(8, 96, 96, 3)
+    for label, image, image_id in zip(labels, images, ready["image_ids"], strict=True):
+        expected = made[int(image_id[-3:])].label
+        assert expected is not None
+        assert np.array_equal(label[:HEIGHT, :WIDTH], expected)  # the demo's ids are its channels
+        assert (label[HEIGHT:] == IGNORE).all()
+        assert (label[:, WIDTH:] == IGNORE).all()
+        assert (image[HEIGHT:] == (1, 2, 3)).all()
+    assert ready["problem"] is None
+
+
+def test_two_workers_read_what_one_does(tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index) for index in range(8)])
+    feed = make_feed(configure(tmp_path, tmp_path / "out"))
+    whole = [row["image_id"] for row in read_all(feed, range(4))[0]["samples"]]
+    halves = [[row["image_id"] for row in read_all(feed, part)[0]["samples"]] for part in (range(2), range(2, 4))]
+    assert [*halves[0][:2], *halves[1][:2], *halves[0][2:], *halves[1][2:]] == whole
+
+
+def test_failed_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index, failed=index in (1, 6)) for index in range(8)])
+    config = configure(tmp_path, tmp_path / "out")
+    shards = read_shard_set(Storage(config.images))
+    found = survey(open_labels(config, shards), Storage(config.images), shards, unusable="error")
+    assert found.left_out == {0: (1,), 1: (2,)}
+    assert found.reasons["failed"] == 2
+    feed = make_feed(config, batch_size=2)  # a stretch of three iterations: an epoch
+    ids = {row["image_id"] for piece in read_all(feed, range(2)) for row in piece["samples"]}
+    assert ids == {f"image-{index:03d}" for index in (0, 2, 3, 4, 5, 7)}
+
+
+def test_missing_label_files_are_an_error_or_left_out(tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index) for index in range(8)])
+    next((tmp_path / "labels" / "labels").glob("*.parquet")).unlink()
+    config = configure(tmp_path, tmp_path / "out")
+    shards = read_shard_set(Storage(config.images))
+    labels = open_labels(config, shards)
+    with pytest.raises(ValueError, match="4 of 8 images have no label"):
+        survey(labels, Storage(config.images), shards, unusable="error")
+    found = survey(labels, Storage(config.images), shards, unusable="leave-out")
+    assert (found.left_out, found.reasons["missing"]) == ({0: (0, 1, 2, 3)}, 4)
+
+
+def write_folder(folder: Path, made: list[Made]) -> None:
+    folder.mkdir()
+    for one in made:
+        assert one.label is not None
+        (folder / f"{one.image_id}.png").write_bytes(encode_label(one.label, palette=None))
+
+
+def test_a_folder_of_pngs_and_one_that_is_missing(tmp_path: Path) -> None:
+    made = [draw(index) for index in range(8)]
+    write_set(tmp_path, made)
+    write_folder(tmp_path / "pngs", made[:-1])
+    config = configure(tmp_path, tmp_path / "out", labels=None, label_folder=str(tmp_path / "pngs"))
+    shards = read_shard_set(Storage(config.images))
+    with pytest.raises(ValueError, match="1 of 8 images have no label, the first is row 3"):
+        survey(open_labels(config, shards), Storage(config.images), shards, unusable="error")
+    feed = make_feed(configure(tmp_path, "out", labels=None, label_folder=config.label_folder, unusable="leave-out"))
+    assert feed.order.epoch_samples == 7
+
+
+def test_truth_is_read_where_there_is_one(tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index, truth=index != 2, failed=True) for index in range(8)])
+    fields = {"labels": None, "label_column": "truth"}
+    config = configure(tmp_path, tmp_path / "out", **fields, unusable="leave-out")
+    feed = make_feed(config)
+    assert feed.order.epoch_samples == 7
+    ready = feed.augment(read_all(feed, range(4))[0]["samples"])
+    assert len(np.unique(np.frombuffer(ready["labels"], np.int16))) > 3
+
+
+@pytest.mark.parametrize("unusable", ["error", "leave-out"])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"label": b"no PNG"}, "image-"),
+        ({"label": encode_label(np.zeros((5, 5), np.uint8), palette=None)}, "the label is 5 x 5, the image 80 x 60"),
+        ({"label": encode_label(np.full((60, 80), 77, np.uint8), palette=None)}, "pixels of id 77"),
+        ({"image": b"no picture"}, "image-"),
+        ({"label": None}, "no label"),
+    ],
+)
+def test_a_sample_that_cannot_be_used(
+    tmp_path: Path, change: dict, reason: str, unusable: Literal["error", "leave-out"]
+) -> None:
+    write_set(tmp_path, [draw(index) for index in range(4)])
+    feed = make_feed(configure(tmp_path, tmp_path / "out", unusable=unusable))
+    rows = read_all(feed, range(4))[0]["samples"]
+    rows[1] |= change
+    ready = feed.augment(rows)
+    labels = np.frombuffer(ready["labels"], np.int16).reshape(4, 96, 96)
+    assert (labels[1] == IGNORE).all()
+    assert (labels[0] != IGNORE).any()
+    assert len(ready["unusable"]) == 1
+    assert reason in ready["unusable"][0]
+    assert ready["unusable"][0].startswith(rows[1]["image_id"])
+    assert (ready["problem"] is not None) == (unusable == "error")

@@ -1,0 +1,202 @@
+"""The training job on a real Ray: the same curve whatever the workers, and after any death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import training_cases
+from conftest import REPOSITORY, S3Server
+from training_cases import CLASSES, configure, draw, write_set
+
+from wsss_ray.cluster import Resources
+from wsss_ray.config import RayConfig
+from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.storage import Storage
+from wsss_ray.errors import JobError
+from wsss_ray.models.student import decode_student
+from wsss_ray.training import run
+from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
+from wsss_ray.training.history import Row, read_metrics
+
+ITERATIONS = 20
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 images, two of which failed in labelling."""
+    folder = tmp_path_factory.mktemp("training")
+    write_set(folder, [draw(index, failed=index in (3, 17)) for index in range(24)])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def common(images: Path) -> Callable[..., TrainConfig]:
+    """`common(output, **fields)`: the training that several tests repeat."""
+
+    def make(output: Path, **fields: object) -> TrainConfig:
+        return configure(
+            images,
+            output,
+            **{
+                "iterations": ITERATIONS,
+                "learning_rate": 1e-3,
+                "checkpoint_every": 5,
+                "validation": f"{images}/images",
+                "validation_every": 10,
+                "validation_limit": 8,
+                **fields,
+            },
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def straight(
+    common: Callable[..., TrainConfig], local_ray: Resources, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Row], dict]:
+    """One worker, undisturbed: its run directory, rows and summary."""
+    output = tmp_path_factory.mktemp("straight")
+    summary = run(common(output))
+    return output, read_metrics(Storage(str(output))), summary
+
+
+def check_same_curve(output: Path, straight: list[Row], *, tolerance: float) -> None:
+    rows = read_metrics(Storage(str(output)))
+    assert [row.iteration for row in rows] == list(range(1, ITERATIONS + 1))
+    assert [row.learning_rate for row in rows] == [row.learning_rate for row in straight]
+    assert [row.loss for row in rows] == pytest.approx([row.loss for row in straight], rel=tolerance)
+    for row, other in zip(rows, straight, strict=True):
+        assert (row.miou is None) == (other.miou is None)
+        assert row.miou == (None if other.miou is None else pytest.approx(other.miou, abs=0.01))
+
+
+def test_a_run_leaves_all_that_it_should(straight: tuple[Path, list[Row], dict]) -> None:
+    output, rows, summary = straight
+    assert [row.iteration for row in rows] == list(range(1, ITERATIONS + 1))
+    assert [row.iteration for row in rows if row.miou is not None] == [10, 20]
+    assert rows[-1].loss < 0.7 * rows[0].loss
+    assert rows[9].learning_rate == pytest.approx(1e-3 * (1 - 9 / ITERATIONS) ** 0.9)
+    assert summary == json.loads((output / "summary.json").read_text())
+    assert (summary["iterations"], summary["images"], summary["left_out"]) == (ITERATIONS, 22, {"failed": 2})
+    assert list_checkpoints(Storage(str(output))) == [15, 20]
+    student = decode_student((output / "student.safetensors").read_bytes())
+    assert student.spec.class_names == ("background", *CLASSES.names)
+    assert list((output / "tensorboard").glob("events.*"))
+
+
+def test_a_finished_run_has_nothing_to_do(
+    straight: tuple[Path, list[Row], dict], common: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, _, summary = straight
+    assert run(common(output, checkpoint_every=7, ray=RayConfig(actors=2))) == summary
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused(
+    straight: tuple[Path, list[Row], dict], common: Callable[..., TrainConfig]
+) -> None:
+    config = common(straight[0])
+    for changed, name in ((replace(config, seed=5), "seed: 0 -> 5"), (replace(config, crop=66), "crop: 65 -> 66")):
+        with pytest.raises(ValueError, match=f"another configuration(.|\n)*{name}"):
+            run(changed)
+
+
+def below(pid: int) -> list[int]:
+    """Processes below a process."""
+    children = [int(c) for file in Path(f"/proc/{pid}/task").glob("*/children") for c in file.read_text().split()]
+    return [found for child in children for found in (child, *below(child))]
+
+
+def training_workers() -> list[int]:
+    """The training workers of this process's Ray."""
+    return [
+        pid
+        for pid in below(os.getpid())
+        if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    ]
+
+
+def wait_for_checkpoint(output: Path) -> None:
+    end = time.monotonic() + 120
+    while not list((output / FOLDER).glob("iteration-*")):
+        assert time.monotonic() < end, "no checkpoint came"
+        time.sleep(0.02)
+
+
+def test_two_workers_one_of_which_is_killed(
+    common: Callable[..., TrainConfig], straight: tuple[Path, list[Row], dict], tmp_path: Path
+) -> None:
+    killed = []
+
+    def kill() -> None:
+        wait_for_checkpoint(tmp_path)
+        killed.append(training_workers())
+        os.kill(killed[0][-1], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    summary = run(common(tmp_path, ray=RayConfig(actors=2)))
+    thread.join()
+    assert len(killed[0]) == 2
+    assert summary["session"]["restarts"] == 1
+    check_same_curve(tmp_path, straight[1], tolerance=1e-3)  # sums in another order
+
+
+def test_a_killed_driver_is_followed_by_the_same_command(
+    common: Callable[..., TrainConfig], straight: tuple[Path, list[Row], dict], tmp_path: Path, images: Path
+) -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(training_cases.__file__).parent)!r})
+from pathlib import Path
+from training_cases import configure
+from wsss_ray.training import run
+folder = {str(images)!r}
+run(configure(folder, {str(tmp_path)!r}, iterations={ITERATIONS}, learning_rate=1e-3, checkpoint_every=5,
+    validation=folder + "/images", validation_every=10, validation_limit=8))
+"""
+    driver = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for_checkpoint(tmp_path)
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert not (tmp_path / "student.safetensors").exists()
+    begun = list_checkpoints(Storage(str(tmp_path)))[-1]
+    assert 5 <= begun < ITERATIONS
+    run(common(tmp_path))
+    check_same_curve(tmp_path, straight[1], tolerance=1e-6)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    common: Callable[..., TrainConfig], local_ray: Resources, tmp_path: Path
+) -> None:
+    config = replace(common(tmp_path), learning_rate=1e30, validation=None)
+    with pytest.raises(JobError, match=r"the loss of iteration \d+ is (nan|inf).*learning rate.*samples image-\d"):
+        run(config)
+    assert not (tmp_path / "student.safetensors").exists()
+
+
+def test_on_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_path: Path) -> None:
+    folder = s3.uri("train")
+    write_set(folder, [draw(index) for index in range(8)], storage=s3.config)
+    config = configure(
+        folder, s3.uri("trained"), labels=None, label_column="truth", storage=s3.config, checkpoint_every=3
+    )
+    summary = run(config)
+    assert (summary["iterations"], summary["images"]) == (6, 8)
+    output = Storage(s3.uri("trained"), s3.config)
+    decode_student(output.read("student.safetensors"))
+    assert list_checkpoints(output) == [3, 6]
+    assert [name.startswith("events.") for name in output.list("tensorboard")] == [True]

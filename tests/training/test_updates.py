@@ -1,0 +1,98 @@
+"""One update of the weights, without Ray."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from training_cases import CLASSES
+
+from wsss_ray.config import StudentConfig
+from wsss_ray.models.device import Compute
+from wsss_ray.models.student import IGNORE, Student, build_student
+from wsss_ray.training.checkpoint import put_back, take_snapshot
+from wsss_ray.training.updates import Schedule, Updater
+
+CPU = Compute(device=torch.device("cpu"), tier="float32")
+
+
+def make_updater(*, accumulation: int = 1, seed: int = 0, learning_rate: float = 1e-3) -> Updater:
+    torch.manual_seed(seed)
+    student = build_student(StudentConfig(architecture="deeplabv2-tiny", init="none"), CLASSES, weights=None)
+    return Updater(
+        student,
+        compute=CPU,
+        learning_rate=learning_rate,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule=Schedule(iterations=10, power=0.9),
+        accumulation=accumulation,
+    )
+
+
+def make_batch(samples: int = 4, *, size: int = 33) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (samples, size, size, 3), dtype=np.uint8)
+    labels = random.integers(0, CLASSES.num_classes, (samples, size, size)).astype(np.int16)
+    labels[0] = IGNORE  # micro-batches and samples count differently
+    labels[1, : size // 2] = IGNORE
+    return images, labels
+
+
+def weights(student: Student) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in student.state_dict().items()}
+
+
+def test_the_loss_is_the_mean_over_all_valid_pixels_of_each_output() -> None:
+    updater = make_updater()
+    images, labels = make_batch()
+    student = updater.student
+    with torch.no_grad():
+        outputs = student(torch.from_numpy(images).permute(0, 3, 1, 2))
+    targets = student.targets(torch.from_numpy(labels))
+    expected = [
+        torch.nn.functional.cross_entropy(logits, target, ignore_index=IGNORE).item()
+        for logits, target in zip(outputs, targets, strict=True)
+    ]
+    assert updater.update(0, images, labels).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_micro_batches_give_the_same_update() -> None:
+    images, labels = make_batch()
+    whole, parts = make_updater(), make_updater(accumulation=4)
+    losses = [updater.update(0, images, labels) for updater in (whole, parts)]
+    assert losses[0].tolist() == pytest.approx(losses[1].tolist(), rel=1e-5)
+    for name, value in weights(whole.student).items():
+        torch.testing.assert_close(value, weights(parts.student)[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_without_a_valid_pixel_leaves_the_loss_at_zero() -> None:
+    updater = make_updater()
+    images, labels = make_batch()
+    losses = updater.update(0, images, np.full_like(labels, IGNORE))
+    assert losses.tolist() == [0.0] * updater.student.num_outputs
+    assert all(torch.isfinite(value).all() for value in weights(updater.student).values())
+
+
+def test_the_rate_falls_by_the_formula_and_the_head_learns_faster() -> None:
+    updater = make_updater(learning_rate=0.5)
+    updater.update(4, *make_batch())
+    expected = 0.5 * (1 - 4 / 10) ** 0.9
+    assert updater.learning_rate(4) == pytest.approx(expected)
+    rates = {group["name"]: group["lr"] for group in updater.optimizer.param_groups}
+    assert rates["base"] == pytest.approx(expected)
+    assert rates["head"] == pytest.approx(10 * expected)
+    assert rates["head_bias"] == pytest.approx(20 * expected)
+
+
+def test_a_snapshot_goes_on_to_the_same_weights() -> None:
+    images, labels = make_batch()
+    straight = make_updater()
+    for iteration in range(2):
+        straight.update(iteration, images, labels)
+    snapshot = take_snapshot(2, straight.student, straight.optimizer)
+    straight.update(2, images, labels)
+    resumed = make_updater(seed=7)
+    put_back(snapshot, resumed.student, resumed.optimizer)
+    resumed.update(2, images, labels)
+    for name, value in weights(straight.student).items():
+        assert torch.equal(value, weights(resumed.student)[name]), name

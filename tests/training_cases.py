@@ -1,0 +1,74 @@
+"""Small sets to train on: coloured rectangles of the demo's classes, with labels as a labelling run leaves them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from made_runs import Made, write_run
+from PIL import Image
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import RayConfig, StudentConfig
+from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.storage import Storage
+
+CLASSES = ClassSet.load("demo")
+HEIGHT, WIDTH = 60, 80
+
+
+def draw(index: int, *, truth: bool = True, failed: bool = False) -> Made:
+    """A grey image with one rectangle in its class's colour, and its label."""
+    random = np.random.default_rng(index)
+    entry = CLASSES.classes[index % len(CLASSES.classes)]
+    picture = np.full((HEIGHT, WIDTH, 3), 128, np.uint8) + random.integers(0, 20, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    label = np.zeros((HEIGHT, WIDTH), np.uint8)
+    top, left = random.integers(0, 20, 2)
+    picture[top : top + 30, left : left + 40] = entry.color
+    label[top : top + 30, left : left + 40] = entry.id
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    return Made(
+        image_id=f"image-{index:03d}",
+        label=None if failed else label,
+        tags=[entry.name],
+        truth=label if truth else None,
+        image=stream.getvalue(),
+        error="segment: broken" if failed else None,
+        size=(HEIGHT, WIDTH),
+    )
+
+
+def write_set(folder: Path | str, made: list[Made], *, images_per_unit: int = 4, storage: object = None) -> None:
+    """Image shards in <folder>/images and a run of labels in <folder>/labels: two shards."""
+    half = (len(made) // 2 + images_per_unit - 1) // images_per_unit * images_per_unit
+    shards = [part for part in (made[:half], made[half:]) if part]
+    write_run(
+        Storage(f"{folder}/images", storage),
+        Storage(f"{folder}/labels", storage),
+        shards,
+        classes=CLASSES,
+        images_per_unit=images_per_unit,
+        exif="ignore",
+    )
+
+
+def configure(folder: Path | str, output: Path | str, **fields: object) -> TrainConfig:
+    """A short training of the tiny student on a set that `write_set` wrote."""
+    config = TrainConfig(
+        images=f"{folder}/images",
+        labels=f"{folder}/labels",
+        output=str(output),
+        classes="demo",
+        preset="demo",
+        iterations=6,
+        batch_size=4,
+        crop=65,
+        checkpoint_every=2,
+        status_seconds=60,
+        student=StudentConfig(architecture="deeplabv2-tiny", init="none"),
+        ray=RayConfig(actors=1),
+    )
+    return replace(config, **fields)

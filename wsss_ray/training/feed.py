@@ -1,0 +1,279 @@
+"""The stream of training samples: Ray Data reads, decodes and augments on CPUs; the worker takes ready batches.
+
+Each worker runs a data set of its own, made from the list of stretches that it still has to do: *read* (a stretch's
+units, once; encoded images and labels of this worker's slots, in pieces of some iterations) → *augment* (a piece:
+decode, resize, crop, mirror; raw pixels). Order is kept throughout, and nothing is split dynamically. One Ray row is
+one piece, so that nothing joins or divides it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import DataContext, TaskPoolStrategy
+
+from wsss_ray.cluster import READ_CPUS
+from wsss_ray.data.image_header import ImageError
+from wsss_ray.data.images import decode_image
+from wsss_ray.data.labels import decode_ids
+from wsss_ray.data.shards import ShardError, Unit, read_unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine.ray_data import set_data_context
+from wsss_ray.evaluation.inputs import LabelFile
+from wsss_ray.models.student_spec import IGNORE, StudentSpec, label_to_index
+from wsss_ray.training.augmentation import Augmentation
+from wsss_ray.training.order import Order, Sample, Stretch, sample_stream
+from wsss_ray.training.sources import LabelPlan
+
+PIECE_SAMPLES = 64
+"""Samples of one augmenting task, about: tenths of a second, against some hundredths that a task costs."""
+_READERS = 8
+_TASK_RETRIES = 4
+_STRETCHES_AHEAD = 2
+"""Reading tasks at once: a stretch may be a hundred megabytes."""
+
+_ENCODED = pa.struct(
+    [
+        ("epoch", pa.int64()),
+        ("unit", pa.int64()),
+        ("row", pa.int64()),
+        ("image_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("image", pa.large_binary()),
+        ("label", pa.large_binary()),
+        ("problem", pa.string()),
+    ]
+)
+READ_SCHEMA = pa.schema([("iteration", pa.int64()), ("samples", pa.large_list(_ENCODED)), ("problem", pa.string())])
+"""One piece, encoded: its first iteration, and its samples by iteration, then by slot; or why they cannot be read."""
+
+PIECE_SCHEMA = pa.schema(
+    [
+        ("iteration", pa.int64()),
+        ("images", pa.large_binary()),
+        ("labels", pa.large_binary()),
+        ("image_ids", pa.list_(pa.string())),
+        ("unusable", pa.list_(pa.string())),
+        ("problem", pa.string()),
+    ]
+)
+"""One piece, ready: RGB bytes (samples, crop, crop, 3), channels (samples, crop, crop) as int16, ids by sample, why
+samples could not be used, and why training cannot go on, if so."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """What one worker computes in one iteration."""
+
+    iteration: int
+    """From 0."""
+    images: np.ndarray
+    """(n, crop, crop, 3) uint8 RGB, read-only."""
+    labels: np.ndarray
+    """(n, crop, crop) int16 channels or IGNORE, read-only."""
+    image_ids: tuple[str, ...]
+    unusable: tuple[str, ...]
+    """Images of this piece that could not be used, with the reason; with the piece's first batch."""
+
+
+class BadSampleError(ValueError):
+    """An image or label that cannot be used; the text names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """All that is needed to make a worker's batches. It is pickled to the tasks."""
+
+    images: Storage
+    """Folder of the image shards."""
+    units: Sequence[Unit]
+    labels: LabelPlan
+    order: Order
+    augmentation: Augmentation
+    spec: StudentSpec
+    unusable: Literal["error", "leave-out"]
+
+    def batches(self, *, rank: int, workers: int, start: int, end: int, cpus: float) -> Iterator[Batch]:
+        """Batches of a worker for iterations `start` to `end` (from 0, the end excluded), in order. Ray is connected.
+
+        Args:
+            rank: the worker.
+            workers: how many there are; they divide the batch.
+            start: first iteration.
+            end: the iteration after the last.
+            cpus: cores that an augmenting task reserves.
+
+        Raises:
+            BadSampleError: a sample cannot be used, and `unusable` is error, or a shard cannot be read.
+        """
+        share = self.order.batch_size // workers
+        slots = range(rank * share, (rank + 1) * share)
+        stretches = self.order.stretches(start, end)
+        if not stretches:
+            return
+        set_data_context()
+        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # a warning that it is off, as wanted
+        context = DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.target_max_block_size = 1  # every piece becomes a block, and so a task, of its own
+        feed = ray.put(self)
+        dataset = (
+            ray.data.from_arrow([_stretch_row(stretch) for stretch in stretches])
+            .map_batches(
+                functools.partial(_read, feed=feed, slots=slots),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=READ_CPUS,
+                compute=TaskPoolStrategy(size=min(_STRETCHES_AHEAD, len(stretches))),
+                ray_remote_args_fn=_task_options,
+            )
+            .map_batches(
+                functools.partial(_augment, feed=feed),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=cpus,
+                ray_remote_args_fn=_task_options,
+            )
+        )
+        crop = self.augmentation.crop
+        for pieces in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+            table = cast("pa.Table", pieces)
+            for row in range(table.num_rows):
+                yield from _batches_of(table.slice(row, 1), share, crop)
+
+    def read(self, stretch: Stretch, slots: range) -> Iterator[pa.Table]:
+        """Encoded samples of a stretch in pieces, each a table of one row in READ_SCHEMA."""
+        samples = self.order.slots(stretch.index, slots)
+        wanted = [[slot[place] for slot in samples] for place in range(stretch.first, stretch.last)]
+        encoded = self._read_samples([sample for batch in wanted for sample in batch])
+        step = max(1, PIECE_SAMPLES // len(slots))
+        for begin in range(0, len(wanted), step):
+            piece = [encoded[sample] for batch in wanted[begin : begin + step] for sample in batch]
+            iteration = stretch.index * self.order.length + stretch.first + begin
+            yield pa.Table.from_pylist([{"iteration": iteration, "samples": piece}], schema=READ_SCHEMA)
+
+    def _read_samples(self, samples: Sequence[Sample]) -> dict[Sample, dict[str, Any]]:
+        by_unit: dict[int, list[Sample]] = {}
+        for sample in samples:
+            by_unit.setdefault(sample.unit, []).append(sample)
+        with ThreadPoolExecutor(min(_READERS, len(by_unit))) as pool:
+            parts = pool.map(lambda unit: self._read_unit(unit, by_unit[unit]), by_unit)
+            return {sample: row for part in parts for sample, row in part.items()}
+
+    def _read_unit(self, place: int, samples: Sequence[Sample]) -> dict[Sample, dict[str, Any]]:
+        unit = self.units[place]
+        columns = ["image_id", "height", "width", "image", *self.labels.columns]
+        chosen = sorted({sample.row for sample in samples})
+        table = read_unit(self.images, unit, columns=columns)
+        ids = table["image_id"].to_pylist()
+        rows = dict(zip(chosen, table.take(chosen).to_pylist(), strict=True))
+        labels = dict(zip(chosen, self._labels(unit, ids, rows, chosen), strict=True))
+        return {
+            sample: {
+                "epoch": sample.epoch,
+                "unit": sample.unit,
+                "row": sample.row,
+                **{name: rows[sample.row][name] for name in ("image_id", "height", "width", "image")},
+                "label": labels[sample.row].png,
+                "problem": labels[sample.row].problem,
+            }
+            for sample in samples
+        }
+
+    def _labels(
+        self, unit: Unit, ids: Sequence[str], rows: dict[int, dict[str, Any]], chosen: Sequence[int]
+    ) -> list[LabelFile]:
+        if self.labels.source is None:
+            return [LabelFile(png=rows[row]["truth"]) for row in chosen]
+        return self.labels.source.read(unit, ids, chosen)
+
+    def augment(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Decode and augment encoded samples: the columns of PIECE_SCHEMA, without the iteration."""
+        crop = self.augmentation.crop
+        images = np.empty((len(samples), crop, crop, 3), np.uint8)
+        labels = np.empty((len(samples), crop, crop), np.int16)
+        unusable = []
+        for place, row in enumerate(samples):
+            try:
+                images[place], labels[place] = self._sample(row)
+            except (ImageError, BadSampleError) as error:
+                unusable.append(f"{row['image_id']}: {error}")
+                images[place], labels[place] = self.augmentation.fill, IGNORE
+        return {
+            "images": images.tobytes(),
+            "labels": labels.tobytes(),
+            "image_ids": [row["image_id"] for row in samples],
+            "unusable": unusable,
+            "problem": unusable[0] if unusable and self.unusable == "error" else None,
+        }
+
+    def _sample(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        if row["problem"] is not None or row["label"] is None:
+            raise BadSampleError(row["problem"] or "it has no label")
+        image = decode_image(row["image"], exif=self.units[row["unit"]].exif)
+        if image.shape[:2] != (row["height"], row["width"]):
+            raise BadSampleError("the image has not the size that its shard says")
+        label = decode_ids(row["label"], palette=self.spec.palette_bytes())
+        if label.shape != image.shape[:2]:
+            raise BadSampleError(
+                f"the label is {label.shape[1]} x {label.shape[0]}, the image {image.shape[1]} x {image.shape[0]} "
+                "(width x height)"
+            )
+        sample = Sample(epoch=row["epoch"], unit=row["unit"], row=row["row"])
+        random = sample_stream(self.order.seed, sample)
+        image, label = self.augmentation(image, label, random, ignore=self.spec.ignore_id)
+        try:
+            return image, label_to_index(label, self.spec)
+        except ValueError as error:
+            raise BadSampleError(str(error)) from error
+
+
+def _stretch_row(stretch: Stretch) -> pa.Table:
+    return pa.table({"index": [stretch.index], "first": [stretch.first], "last": [stretch.last]})
+
+
+def _task_options() -> dict[str, Any]:
+    """Ray Data alone would repeat a task whose process dies for ever."""
+    return {"max_retries": _TASK_RETRIES}
+
+
+def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range) -> Iterator[pa.Table]:
+    """The first task: a stretch, by pieces."""
+    try:
+        yield from ray.get(feed).read(Stretch(**batch.to_pylist()[0]), slots)
+    except ShardError as error:  # Ray Data would lose the text
+        yield pa.Table.from_pylist([{"iteration": -1, "samples": [], "problem": str(error)}], schema=READ_SCHEMA)
+
+
+def _augment(batch: pa.Table, feed: ray.ObjectRef) -> pa.Table:
+    """The second task: a piece."""
+    row = batch.to_pylist()[0]
+    ready = {"problem": row["problem"]} if row["problem"] else ray.get(feed).augment(row["samples"])
+    return pa.Table.from_pylist([{"iteration": row["iteration"], **ready}], schema=PIECE_SCHEMA)
+
+
+def _batches_of(piece: pa.Table, share: int, crop: int) -> Iterator[Batch]:
+    """The batches of a piece, without copying pixels."""
+    row = {name: piece[name][0] for name in PIECE_SCHEMA.names}
+    if row["problem"].is_valid:
+        raise BadSampleError(row["problem"].as_py())
+    images = np.frombuffer(row["images"].as_buffer(), np.uint8).reshape(-1, share, crop, crop, 3)
+    labels = np.frombuffer(row["labels"].as_buffer(), np.int16).reshape(-1, share, crop, crop)
+    ids, unusable = row["image_ids"].as_py(), tuple(row["unusable"].as_py())
+    for place in range(len(images)):
+        yield Batch(
+            iteration=row["iteration"].as_py() + place,
+            images=images[place],
+            labels=labels[place],
+            image_ids=tuple(ids[place * share : (place + 1) * share]),
+            unusable=unusable if place == 0 else (),
+        )

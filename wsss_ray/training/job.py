@@ -1,0 +1,219 @@
+"""The training job: labels in, a trained student out, resumable to the same result."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import connect, warn_of_local_paths
+from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.shards import ShardSet, check_label_space, read_shard_set
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import claim
+from wsss_ray.engine.ray_data import explain
+from wsss_ray.errors import JobError
+from wsss_ray.evaluation.metrics import ClassIndex
+from wsss_ray.training.board import Board, State, status_line
+from wsss_ray.training.checkpoint import list_checkpoints
+from wsss_ray.training.history import METRICS_FILE, read_metrics
+from wsss_ray.training.order import Order
+from wsss_ray.training.plan import Layout, describe, identity, lay_out
+from wsss_ray.training.sources import LabelPlan, Survey, open_labels, survey
+from wsss_ray.training.trainer import make_trainer
+from wsss_ray.training.validation import Validation
+from wsss_ray.training.worker import STUDENT_FILE, Assignment
+
+SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What all steps of one call need."""
+
+    config: TrainConfig
+    classes: ClassSet
+    images: Storage
+    shards: ShardSet
+    labels: LabelPlan
+    found: Survey
+    order: Order
+    validation: Validation | None
+    validation_shards: ShardSet | None
+    output: Storage
+
+
+def run(config: TrainConfig) -> dict[str, Any]:
+    """Train a student as configured, or go on from the last checkpoint in `config.output`.
+
+    Returns:
+        The summary, as `summary.json` holds it.
+
+    Raises:
+        ValueError: input, output or configuration cannot be used together; nothing was changed.
+        JobError: training broke off; the last checkpoint stands.
+    """
+    job = _prepare(config)
+    with connect(config.ray) as resources:
+        layout = lay_out(config, resources)
+        content = identity(
+            config,
+            job.classes,
+            job.shards,
+            job.found,
+            validation=job.validation_shards,
+            has_gpus=layout.workers.gpus > 0,
+        )
+        if claim(job.output, content):
+            print(f"started the run in {job.output.uri}", flush=True)
+        if job.output.exists(STUDENT_FILE):
+            print(f"nothing to do: {job.output.describe(STUDENT_FILE)} is trained", flush=True)
+            return _finish(job, None)
+        warn_of_local_paths(resources, job.images, job.output)
+        checkpoints = list_checkpoints(job.output)
+        start = checkpoints[-1] if checkpoints else 0
+        print(describe(config, job.order, job.found, layout, start=start), flush=True)
+        return _finish(job, _train(job, layout))
+
+
+def _prepare(config: TrainConfig) -> _Run:
+    """Read what there is, and check that it fits together, before anything starts."""
+    classes = ClassSet.load(config.classes)
+    images = Storage(config.images, config.storage)
+    shards = read_shard_set(images)
+    check_label_space(shards, classes)
+    labels = open_labels(config, shards)
+    found = survey(labels, images, shards, unusable=config.unusable)
+    order = Order(
+        rows=[unit.rows for unit in shards.units],
+        left_out=found.left_out,
+        seed=config.seed,
+        batch_size=config.recipe.batch_size,
+        window=config.shuffle_window,
+    )
+    validation, validation_shards = _open_validation(config, classes)
+    return _Run(
+        config=config,
+        classes=classes,
+        images=images,
+        shards=shards,
+        labels=labels,
+        found=found,
+        order=order,
+        validation=validation,
+        validation_shards=validation_shards,
+        output=Storage(config.output, config.storage),
+    )
+
+
+def _open_validation(config: TrainConfig, classes: ClassSet) -> tuple[Validation | None, ShardSet | None]:
+    if config.validation is None:
+        return None, None
+    images = Storage(config.validation, config.storage)
+    shards = read_shard_set(images)
+    check_label_space(shards, classes)
+    if not shards.has_truth:
+        raise ValueError(f"the image shards in {images.uri} hold no ground truth to validate on.")
+    units, rows = [], 0
+    for unit in shards.units:
+        if config.validation_limit is not None and rows >= config.validation_limit:
+            break
+        units.append(unit)
+        rows += unit.rows
+    index = ClassIndex.of(classes)
+    return Validation(images=images, units=units, index=index, ignore_id=classes.ignore_id), shards
+
+
+def _train(job: _Run, layout: Layout) -> State:
+    """Run Ray Train's workers to the end, printing status lines; returns the last state."""
+    board = cast("ActorHandle", ray.remote(Board).options(num_cpus=0).remote())
+    assignment = Assignment(
+        config=job.config,
+        classes=job.classes,
+        images=job.images,
+        units=job.shards.units,
+        labels=job.labels,
+        order=job.order,
+        output=job.output,
+        validation=job.validation,
+        board=board,
+        feed_cpus=layout.feed_cpus,
+        threads=layout.threads,
+    )
+    errors: list[BaseException] = []
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="wsss-ray-train-") as scratch:
+        trainer = make_trainer(assignment, layout, scratch=scratch)
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except (TrainingFailedError, RayError) as error:
+                errors.append(error)
+
+        # In a thread of its own: fit() would take over the process's SIGINT, and end it with status 0.
+        thread = threading.Thread(target=fit, name="train", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(job.config.status_seconds)
+            state = cast("State", ray.get(board.state.remote()))
+            print(status_line(state, job.config.recipe.iterations, time.monotonic() - begun), flush=True)
+    state = cast("State", ray.get(board.state.remote()))
+    ray.kill(board)
+    if state.problem is not None:
+        raise JobError(f"training stopped: {state.problem}")
+    if errors:
+        raise JobError(
+            f"training broke off: {explain(errors[0])}\nThe last checkpoint stands; when the cause is mended, the same "
+            "command goes on from there."
+        )
+    return state
+
+
+def _finish(job: _Run, state: State | None) -> dict[str, Any]:
+    """Write the summary, and print it."""
+    rows = read_metrics(job.output)
+    mious = [row.miou for row in rows if row.miou is not None]
+    before = _read_summary(job.output)
+    summary: dict[str, Any] = {
+        "iterations": rows[-1].iteration if rows else 0,
+        "loss": rows[-1].loss if rows else None,
+        "validation_miou": mious[-1] if mious else None,
+        "images": job.order.epoch_samples,
+        "left_out": {reason: count for reason, count in job.found.reasons.items() if count},
+        "student": job.output.describe(STUDENT_FILE),
+        "metrics": job.output.describe(METRICS_FILE),
+    }
+    if state is None:
+        session = before.get("session")
+        unusable = before.get("unusable", {})
+    else:
+        unusable = {**before.get("unusable", {}), **state.unusable}
+        session = {
+            "iterations_per_second": state.rate,
+            "images_per_second": state.rate * job.config.recipe.batch_size,
+            "restarts": max(len(state.starts) - 1, 0),
+            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+    summary |= {"unusable": unusable, "session": session}
+    job.output.write(SUMMARY_FILE, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+    miou = "" if summary["validation_miou"] is None else f", validation mIoU {summary['validation_miou']:.3f}"
+    loss = "" if summary["loss"] is None else f", loss {summary['loss']:.3f}"
+    print(f"{summary['iterations']:,} iterations{loss}{miou}; the student is {summary['student']}", flush=True)
+    return summary
+
+
+def _read_summary(output: Storage) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", json.loads(output.read(SUMMARY_FILE)))
+    except FileNotFoundError:
+        return {}

@@ -1,0 +1,138 @@
+"""What a training run is going to do: its identity, its resources, and the text that says so before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import READ_CPUS, Pool, Resources, check_pools
+from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.shards import ShardSet
+from wsss_ray.student_weights import student_weights_digest
+from wsss_ray.training.order import Order
+from wsss_ray.training.sources import Survey
+
+ALGORITHM_VERSION = 1
+"""Counts changes of the code that change the trained network on purpose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the work runs."""
+
+    workers: Pool
+    feed_cpus: float
+    """Cores that an augmenting task reserves."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of a worker without a GPU."""
+        return max(1, int(self.workers.cpus))
+
+
+def lay_out(config: TrainConfig, resources: Resources) -> Layout:
+    """Divide the cluster between the workers and the tasks that feed them.
+
+    Raises:
+        ValueError: the cluster cannot hold it, or the workers cannot share the batch evenly.
+    """
+    has_gpus = resources.gpus > 0 and config.device != "cpu"
+    gpus = config.ray.gpus_per_actor if config.ray.gpus_per_actor is not None else float(has_gpus)
+    actors = config.ray.actors or (max(1, int(resources.gpus // gpus)) if gpus else 1)
+    feed_cpus = min(1.0, resources.cpus / 2)
+    cpus = config.ray.cpus_per_actor
+    if cpus is None:
+        share = (resources.cpus - feed_cpus - 2 * READ_CPUS) / actors
+        cpus = max(0.01, round(min(1.0, share) if gpus else share, 2) - 0.01)
+    check_batch(config, actors)
+    workers = Pool(actors=actors, cpus=cpus, gpus=gpus)
+    check_pools([workers, Pool(actors=1, cpus=min(feed_cpus, 0.01), gpus=0)], resources, config.ray)
+    return Layout(workers=workers, feed_cpus=feed_cpus)
+
+
+def check_batch(config: TrainConfig, workers: int) -> None:
+    """Refuse a batch that the workers and micro-batches cannot share evenly.
+
+    Raises:
+        ValueError: names the numbers and what fits.
+    """
+    recipe = config.recipe
+    parts = workers * recipe.accumulation
+    if recipe.batch_size % parts:
+        fitting = [n for n in range(1, recipe.batch_size + 1) if recipe.batch_size % (n * recipe.accumulation) == 0]
+        micro = recipe.batch_size % workers == 0 and recipe.accumulation > 1
+        hint = " --accumulation 1 fits, where memory allows it;" if micro else ""
+        raise ValueError(
+            f"a batch of {recipe.batch_size} samples cannot be shared by {workers} workers x {recipe.accumulation} "
+            f"micro-batches:{hint} --ray.actors may be {', '.join(map(str, fitting)) or 'none'}. "
+            "The batch is that of all workers together, so that the result does not depend on their number."
+        )
+
+
+def identity(
+    config: TrainConfig,
+    classes: ClassSet,
+    shards: ShardSet,
+    found: Survey,
+    *,
+    validation: ShardSet | None,
+    has_gpus: bool,
+) -> dict[str, Any]:
+    """All that changes the trained network or what is measured, as JSON values.
+
+    Left out: the number of workers, micro-batches, compile, memory order, checkpoints, places.
+    """
+    recipe = dataclasses.asdict(config.recipe)
+    recipe.pop("accumulation")
+    student = dataclasses.asdict(config.student)
+    for name in ("weights", "sha256"):
+        student.pop(name)
+    student["weights"] = student_weights_digest(config.student, config.storage)
+    device = "cuda" if has_gpus and config.device != "cpu" else "cpu"
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if device == "cuda" else "float32"
+    return {
+        "kind": "training",
+        "algorithm": ALGORITHM_VERSION,
+        "classes": {"name": classes.name, "label_space": classes.label_space_digest},
+        "shards": shards.digest,
+        "labels": {"digest": found.digest, "unusable": config.unusable},
+        **recipe,
+        "power": config.power,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+        "random_scales": list(config.random_scales),
+        "flip": config.flip,
+        "shuffle_window": config.shuffle_window,
+        "seed": config.seed,
+        "student": {**student, "scales": list(config.student.resolved_scales)},
+        "device": device,
+        "precision": precision,
+        "validation": None
+        if validation is None
+        else {"shards": validation.digest, "every": config.validation_every, "limit": config.validation_limit},
+    }
+
+
+def describe(config: TrainConfig, order: Order, found: Survey, layout: Layout, *, start: int) -> str:
+    """The plan as text."""
+    recipe = config.recipe
+    epochs = recipe.iterations * recipe.batch_size / order.epoch_samples
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in found.reasons.items() if count)
+    micro = f" in {recipe.accumulation} micro-batches" if recipe.accumulation > 1 else ""
+    lines = [
+        f"{order.epoch_samples:,} images to train on" + (f" (left out: {left_out})" if left_out else ""),
+        f"{config.student.architecture}, {recipe.iterations:,} iterations of {recipe.batch_size} samples{micro}, crops "
+        f"of {recipe.crop}, learning rate {recipe.learning_rate:g}: {epochs:.1f} epochs",
+        f"workers: {layout.workers}; augmenting tasks: {layout.feed_cpus:g} cores each",
+        f"output: {config.output}" + (f", going on after iteration {start:,}" if start else ""),
+    ]
+    if config.preset == "voc" and config.student.init in ("imagenet", "none"):
+        lines.append(
+            "note: preset voc is for a network that has seen COCO (--student.init caffe or checkpoint); for one from "
+            "ImageNet there is --preset voc-imagenet"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,171 @@
+"""Which images have a label to train on, found before training begins, and which labels they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow.compute as pc
+
+from wsss_ray.config import StorageConfig
+from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels, read_unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine.run import RUN_FILE
+from wsss_ray.evaluation.inputs import PngFolder, RunLabels, find_pngs, nothing_matches
+
+_READERS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPlan:
+    """Where the labels are. It is pickled to the tasks that read them."""
+
+    kind: Literal["run", "folder", "truth"]
+    source: RunLabels | PngFolder | None
+    """None: the truth in the image shards."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the image shards that hold labels."""
+        return ["truth"] if self.kind == "truth" else []
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """What there is to train on."""
+
+    left_out: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Rows without a label, by place of the unit."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Images left out: "failed" in labelling, "missing"."""
+    digest: str = ""
+    """Of the labels, for the run's identity, as far as a listing tells them apart."""
+
+
+def open_labels(config: TrainConfig, shards: ShardSet) -> LabelPlan:
+    """Find the labels that a configuration names.
+
+    Raises:
+        ValueError: there are none, or they belong to other image shards.
+    """
+    if config.label_column == "truth":
+        if not shards.has_truth:
+            raise ValueError(
+                f"the image shards in {config.images} hold no ground truth: train on --labels, or make the shards "
+                "again with a truth (jobs/shard.py --help)."
+            )
+        return LabelPlan(kind="truth", source=None)
+    if config.label_folder is not None:
+        folder = find_pngs(Storage(config.label_folder, config.storage), what="label PNGs named by image id")
+        return LabelPlan(kind="folder", source=folder)
+    assert config.labels is not None, "TrainConfig checks that there is one source"
+    return LabelPlan(kind="run", source=_open_run(config.labels, config.storage, shards))
+
+
+def _open_run(uri: str, storage: StorageConfig, shards: ShardSet) -> RunLabels:
+    labels = Storage(uri, storage)
+    files = frozenset(f"labels/{name}" for name in labels.list("labels"))
+    there = files & {unit.label_path for unit in shards.units}
+    if there:
+        return RunLabels(storage=labels, files=there)
+    if files:
+        raise ValueError(
+            f"none of the {len(files)} label files in {labels.describe('labels')} belongs to these image shards: give "
+            "the shards that were labelled as --images, or label these."
+        )
+    raise ValueError(
+        f"{labels.describe('labels')} holds no label files: --labels must be the --output of jobs/label.py or "
+        "jobs/predict.py; a folder of PNGs is given as --label-folder."
+    )
+
+
+def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Literal["error", "leave-out"]) -> Survey:
+    """Look for every image's label, without reading the label maps where a listing or a footer tells.
+
+    Args:
+        plan: where the labels are.
+        images: folder of the image shards.
+        shards: its units.
+        unusable: whether a missing label is an error.
+
+    Raises:
+        ValueError: labels are missing and `unusable` says that it is an error, or none matches.
+    """
+    found = Survey()
+    digest = hashlib.sha256()
+    names: frozenset[str] = frozenset()
+    if plan.kind == "run":
+        assert isinstance(plan.source, RunLabels)
+        digest.update(_run_identity(plan.source.storage))
+        sizes = {f"labels/{name}": info.size for name, info in plan.source.storage.list("labels").items()}
+        digest.update(json.dumps({path: sizes.get(path) for path in sorted(plan.source.files)}).encode())
+    elif plan.kind == "folder":
+        assert isinstance(plan.source, PngFolder)
+        listed = {name: info.size for name, info in plan.source.storage.list().items() if name.endswith(".png")}
+        names = frozenset(name.removesuffix(".png") for name in listed)
+        digest.update(json.dumps(listed).encode())
+    first = ""
+    with ThreadPoolExecutor(_READERS) as pool:
+        look = pool.map(lambda unit: _look(plan, images, unit, names), shards.units)
+        for place, (failed, absent, content) in enumerate(look):
+            digest.update(content)
+            if failed or absent:
+                found.left_out[place] = tuple(sorted({*failed, *absent}))
+                found.reasons.update(failed=len(failed), missing=len(absent))
+            if absent and not first:
+                first = f"row {absent[0]} of unit {shards.units[place].name}"
+    found.digest = digest.hexdigest()
+    missing = found.reasons["missing"]
+    if missing and (unusable == "error" or missing == shards.rows):
+        raise ValueError(_missing_text(plan, images, shards, missing, first))
+    return found
+
+
+def _look(
+    plan: LabelPlan, images: Storage, unit: Unit, names: frozenset[str]
+) -> tuple[Sequence[int], Sequence[int], bytes]:
+    """Failed rows of a unit, rows without a label, and bytes that tell these labels from others."""
+    everything = range(unit.rows)
+    if plan.kind == "truth":
+        truths = read_unit(images, unit, columns=["truth"], check="footer")["truth"].to_pylist()
+        hashes = b"".join(hashlib.sha256(truth or b"").digest() for truth in truths)
+        return (), [row for row in everything if truths[row] is None], hashes
+    if plan.kind == "folder":
+        ids = read_unit(images, unit, columns=["image_id"], check="footer")["image_id"].to_pylist()
+        return (), [row for row in everything if ids[row] not in names], b""
+    assert isinstance(plan.source, RunLabels)
+    if unit.label_path not in plan.source.files:
+        return (), everything, b""
+    failed: Sequence[int] = ()
+    if read_label_counts(plan.source.storage, unit.label_path).get("statuses", {}).get("failed"):
+        statuses = read_labels(plan.source.storage, unit.label_path, columns=["status"])["status"]
+        failed = pc.indices_nonzero(pc.equal(statuses, "failed")).to_pylist()
+    return failed, (), json.dumps(list(failed)).encode()
+
+
+def _missing_text(plan: LabelPlan, images: Storage, shards: ShardSet, missing: int, first: str) -> str:
+    if missing == shards.rows and isinstance(plan.source, PngFolder):
+        ids = read_unit(images, shards.units[0], columns=["image_id"], check="footer")["image_id"]
+        return nothing_matches(plan.source, ids[0].as_py(), what="labels")
+    remedy = "finish the labelling first" if plan.kind == "run" else "add them"
+    return (
+        f"{missing:,} of {shards.rows:,} images have no label, the first is {first}: {remedy}, or train without these "
+        "images by --unusable leave-out."
+    )
+
+
+def _run_identity(labels: Storage) -> bytes:
+    """What run.json says of how the labels were made."""
+    try:
+        return labels.read(RUN_FILE)
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of jobs/label.py or "
+            "jobs/predict.py."
+        ) from None

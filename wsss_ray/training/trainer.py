@@ -1,0 +1,61 @@
+"""Ray Train as this job uses it: its workers, and who stands up again after a death."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import uuid
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from wsss_ray.training.plan import Layout
+from wsss_ray.training.worker import Assignment, train_worker
+
+
+def make_trainer(assignment: Assignment, layout: Layout, *, scratch: str) -> TorchTrainer:
+    """A trainer of the assignment. Ray must be connected.
+
+    Args:
+        assignment: what every worker does.
+        layout: how many workers there are, and what each holds.
+        scratch: folder of this machine for Ray Train's own notes; checkpoints are ours, in the run directory.
+    """
+    pool = layout.workers
+    is_loopback = ray.util.get_node_ip_address().startswith("127.")
+    environment = {}
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in workers as here
+    if is_loopback:
+        environment["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    kind = _LoopbackTrainer if is_loopback else TorchTrainer
+    return kind(
+        functools.partial(train_worker, assignment),
+        scaling_config=ScalingConfig(
+            num_workers=pool.actors,
+            use_gpu=pool.gpus > 0,
+            resources_per_worker={"CPU": pool.cpus, **({"GPU": pool.gpus} if pool.gpus else {})},
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg] # its stubs are those of the first version
+            name=f"train-{uuid.uuid4().hex[:8]}",
+            storage_path=scratch,
+            failure_config=FailureConfig(max_failures=assignment.config.worker_failures),
+            logging_config=LoggingConfig(log_level="ERROR"),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+
+
+class _LoopbackTrainer(TorchTrainer):
+    """On a Ray of this machine alone, which ends with the job and has no dashboard.
+
+    Ray Train's cleaner of placement groups survives the job to tidy up after it, and asks the dashboard whether it
+    lives, with a warning each second if there is none.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc] # as above
+        return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]

@@ -1,0 +1,76 @@
+"""The mIoU during training: each worker predicts some units of the validation shards, and the counts are summed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from wsss_ray.data.image_header import ImageError
+from wsss_ray.data.images import decode_image
+from wsss_ray.data.labels import decode_truth
+from wsss_ray.data.shards import ShardError, Unit, read_unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.evaluation.metrics import ClassIndex, count_pixels, headline, score
+from wsss_ray.models.device import Compute
+from wsss_ray.models.student import Student
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What to measure on."""
+
+    images: Storage
+    """Folder of image shards with ground truth."""
+    units: Sequence[Unit]
+    index: ClassIndex
+    ignore_id: int
+    """Value in the truth of pixels that count for nothing."""
+
+    def miou(self, student: Student, compute: Compute, *, rank: int, workers: int) -> float:
+        """mIoU (0 to 1) over all units, the same in every worker: background included, as `jobs/evaluate.py` counts.
+
+        Raises:
+            ShardError: an image or its truth cannot be read, or no image has a truth.
+        """
+        matrix = np.zeros((self.index.count + 1, self.index.count + 1), np.int64)
+        mine = self.units[rank::workers]
+        student.eval()
+        with ThreadPoolExecutor(1) as reader:  # the next unit is decoded while one is predicted
+            coming = [reader.submit(self._read, unit) for unit in mine[:1]]
+            for place in range(len(mine)):
+                samples = coming.pop().result()
+                coming += [reader.submit(self._read, unit) for unit in mine[place + 1 : place + 2]]
+                for image, truth in samples:
+                    with torch.autocast(
+                        compute.device.type, dtype=compute.autocast_dtype, enabled=compute.autocast_dtype is not None
+                    ):
+                        probabilities = student.predict([image], flip=False)[0]
+                    prediction = probabilities.argmax(0).cpu().numpy()
+                    matrix += count_pixels(truth, prediction, self.index.count)
+        student.train()
+        if workers > 1:
+            total = torch.from_numpy(matrix).to(compute.device)
+            dist.all_reduce(total)
+            matrix = total.cpu().numpy()
+        return score(headline(matrix)).miou
+
+    def _read(self, unit: Unit) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Images (H, W, 3) of a unit that have a truth, and its (H, W) indices."""
+        columns = ["image_id", "height", "width", "image", "truth"]
+        samples = []
+        for row in read_unit(self.images, unit, columns=columns).to_pylist():
+            if row["truth"] is None:
+                continue
+            try:
+                size = row["height"], row["width"]
+                image = decode_image(row["image"], exif=unit.exif)
+                truth = decode_truth(row["truth"], size=size, allowed_ids=self.index.ids, ignore_id=self.ignore_id)
+            except ImageError as error:
+                raise ShardError(f"validation image {row['image_id']} cannot be used: {error}") from error
+            samples.append((image, self.index(truth)))
+        return samples

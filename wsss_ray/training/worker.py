@@ -1,0 +1,269 @@
+"""What every training worker runs: build the student, go on from the last checkpoint, update, report, save."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.actor import ActorHandle
+from ray.train.torch import get_device, prepare_model
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.shards import Unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.models.device import resolve_compute
+from wsss_ray.models.student import Student, build_student, encode_student
+from wsss_ray.student_weights import fetch_student_weights
+from wsss_ray.training.augmentation import Augmentation
+from wsss_ray.training.checkpoint import list_checkpoints, put_back, read_checkpoint, take_snapshot, write_checkpoint
+from wsss_ray.training.feed import Batch, Feed
+from wsss_ray.training.history import History, Row
+from wsss_ray.training.order import Order
+from wsss_ray.training.sources import LabelPlan
+from wsss_ray.training.updates import Schedule, Updater
+from wsss_ray.training.validation import Validation
+
+STUDENT_FILE = "student.safetensors"
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"  # newer PyTorch's name
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+"""Option of DDP to send statistics at every step: they are frozen here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What the driver hands every worker."""
+
+    config: TrainConfig
+    classes: ClassSet
+    images: Storage
+    units: Sequence[Unit]
+    labels: LabelPlan
+    order: Order
+    output: Storage
+    validation: Validation | None
+    board: ActorHandle
+    feed_cpus: float
+    """Cores that an augmenting task reserves."""
+    threads: int
+    """Threads that PyTorch computes with on a CPU."""
+
+
+class NotFiniteError(ValueError):
+    """The loss is no number, or infinite; the text says when and of which samples. All workers raise it together."""
+
+    def __init__(self, text: str, *, certain: bool) -> None:
+        """`certain`: by samples of this worker."""
+        super().__init__(text)
+        self.certain = certain
+
+
+def train_worker(assignment: Assignment) -> None:
+    """Train until the end, or from where the last checkpoint is. Runs in every worker of Ray Train's group.
+
+    A reason that would only come again (a damaged image, a loss that is no number, too little memory) is put on the
+    board, and the group, which Ray starts again after any error, then returns at once.
+    """
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(assignment.threads)
+    start = _agree_on_start(assignment.output, rank)
+    problem: object = ray.get(assignment.board.begin.remote(start)) if rank == 0 else None
+    if _broadcast(problem):
+        return
+    try:
+        Worker(assignment, rank=rank, workers=workers).run(start)
+    except (ValueError, torch.OutOfMemoryError) as error:
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        ray.get(assignment.board.fail.remote(text, certain=getattr(error, "certain", True)))
+        if workers > 1 and not isinstance(error, NotFiniteError):
+            raise  # the others know nothing of it, and wait for this worker
+
+
+class Worker:
+    """One of the processes that train together."""
+
+    def __init__(self, assignment: Assignment, *, rank: int, workers: int) -> None:
+        """Build the student and all that surrounds it."""
+        self.assignment = assignment
+        self.config = config = assignment.config
+        self.rank = rank
+        self.workers = workers
+        self.recipe = recipe = config.recipe
+        self.compute = resolve_compute(
+            get_device().type if config.device == "auto" else config.device, config.precision
+        )
+        self.student = self._build()
+        self.updater = Updater(
+            self.student,
+            compute=self.compute,
+            learning_rate=recipe.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            schedule=Schedule(iterations=recipe.iterations, power=config.power),
+            accumulation=recipe.accumulation,
+        )
+        self._saver = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: Future[None] | None = None
+        self._pending: list[tuple[Batch, Tensor]] = []
+
+    def run(self, start: int) -> None:
+        """Iterations from `start` to the end."""
+        if start:
+            put_back(read_checkpoint(self.assignment.output, start), self.student, self.updater.optimizer)
+        self._share()
+        self.history = History(self.assignment.output, start=start) if self.rank == 0 else None
+        self.student.train()
+        iterations = self.recipe.iterations
+        for batch in self._feed().batches(
+            rank=self.rank, workers=self.workers, start=start, end=iterations, cpus=self.assignment.feed_cpus
+        ):
+            assert batch.iteration == start, f"the feed is at {batch.iteration}, the training at {start}"
+            torch.manual_seed(hash((self.config.seed, batch.iteration, self.rank)) % 2**63)  # for networks with dropout
+            self._pending.append((batch, self.updater.update(batch.iteration, batch.images, batch.labels)))
+            start += 1
+            validates = self.assignment.validation is not None and _due(start, self.config.validation_every, iterations)
+            saves = _due(start, self.config.checkpoint_every, iterations)
+            if validates or saves or len(self._pending) >= self._patience:
+                self._record(validates=validates)
+            if saves and self.history is not None:
+                self._save(start)
+        self._finish()
+
+    def _build(self) -> Student:
+        weights = fetch_student_weights(self.config.student, self.config.storage)
+        torch.manual_seed(self.config.seed)
+        student = build_student(self.config.student, self.assignment.classes, weights=weights)
+        if self.config.channels_last:
+            student = student.to(memory_format=torch.channels_last)
+        torch.set_float32_matmul_precision("high" if self.compute.tier == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = self.compute.tier == "tf32"
+        torch.backends.cudnn.benchmark = True  # all crops have one size
+        return student.to(self.compute.device)
+
+    def _share(self) -> None:
+        """Compile the network, and let the workers share its gradients."""
+        model: torch.nn.Module = self.student
+        if self.config.compile:
+            model = torch.compile(model)  # type: ignore[assignment]
+        if self.workers > 1:
+            model = prepare_model(model, move_to_device=False, parallel_strategy_kwargs={_SYNC_BUFFERS: False})
+        self.updater.model = model
+
+    def _feed(self) -> Feed:
+        red, green, blue = (round(value) for value in self.student.spec.preprocessing.mean)
+        return Feed(
+            images=self.assignment.images,
+            units=self.assignment.units,
+            labels=self.assignment.labels,
+            order=self.assignment.order,
+            augmentation=Augmentation(
+                crop=self.recipe.crop,
+                scales=self.config.random_scales,
+                flip=self.config.flip,
+                fill=(red, green, blue),
+            ),
+            spec=self.student.spec,
+            unusable=self.config.unusable,
+        )
+
+    @property
+    def _patience(self) -> int:
+        """Iterations between looks at the loss: on a GPU a look waits for all that is queued there."""
+        return 10 if self.compute.device.type == "cuda" else 1
+
+    def _record(self, *, validates: bool) -> None:
+        """Look at the losses of the iterations since the last look; tell the board and the history."""
+        batches, pending = [batch for batch, _ in self._pending], torch.stack([loss for _, loss in self._pending])
+        self._pending.clear()
+        mine = pending.cpu()
+        if self.workers > 1:
+            dist.all_reduce(pending)
+        losses = pending.sum(1).tolist()
+        self._check_finite(batches, losses, mine)
+        miou = None
+        if validates and self.assignment.validation is not None:
+            miou = self.assignment.validation.miou(self.student, self.compute, rank=self.rank, workers=self.workers)
+        unusable = [text for batch in batches for text in batch.unusable]
+        if unusable:
+            self.assignment.board.unusable.remote(unusable)
+        if self.history is None:
+            return
+        for place, (batch, loss) in enumerate(zip(batches, losses, strict=True)):
+            row = Row(
+                iteration=batch.iteration + 1,
+                loss=loss,
+                learning_rate=self.updater.learning_rate(batch.iteration),
+                miou=miou if place == len(batches) - 1 else None,
+            )
+            self.history.add(row)
+        self.assignment.board.tell.remote(
+            iteration=row.iteration, loss=row.loss, learning_rate=row.learning_rate, miou=miou
+        )
+
+    def _check_finite(self, batches: Sequence[Batch], losses: Sequence[float], mine: Tensor) -> None:
+        """Stop at a loss that is no number, and say of which samples."""
+        for batch, loss, parts in zip(batches, losses, mine, strict=True):
+            if math.isfinite(loss):
+                continue
+            raise NotFiniteError(
+                f"the loss of iteration {batch.iteration + 1} is {loss}, at learning rate "
+                f"{self.updater.learning_rate(batch.iteration):.3g}, with the samples {', '.join(batch.image_ids)} "
+                f"(by output: {', '.join(f'{part:.4g}' for part in parts.tolist())}). A smaller --learning-rate or "
+                "--precision float32 may help; another --output is needed for a changed configuration. The last "
+                "checkpoint stands.",
+                certain=not bool(torch.isfinite(parts).all()),
+            )
+
+    def _save(self, iteration: int) -> None:
+        """Write a checkpoint while training goes on; the history first, so that it holds all rows before it."""
+        self._wait_for_saving()
+        assert self.history is not None
+        self.history.write()
+        snapshot = take_snapshot(iteration, self.student, self.updater.optimizer)
+        self._saving = self._saver.submit(
+            write_checkpoint, self.assignment.output, snapshot, keep=self.config.keep_checkpoints
+        )
+
+    def _wait_for_saving(self) -> None:
+        if self._saving is not None:
+            self._saving.result()
+            self._saving = None
+
+    def _finish(self) -> None:
+        """The final student, last."""
+        if self.history is not None:
+            self._wait_for_saving()
+            self.history.close()
+            self.assignment.output.write(STUDENT_FILE, encode_student(self.student))
+        if self.workers > 1:
+            dist.barrier()
+
+
+def _due(iteration: int, every: int, end: int) -> bool:
+    return iteration % every == 0 or iteration == end
+
+
+def _agree_on_start(output: Storage, rank: int) -> int:
+    """Iteration of the last checkpoint, as the first worker sees it."""
+    checkpoints = list_checkpoints(output) if rank == 0 else []
+    return int(_broadcast(checkpoints[-1] if checkpoints else 0))  # type: ignore[call-overload]
+
+
+def _broadcast(value: object) -> object:
+    """The first worker's value."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]

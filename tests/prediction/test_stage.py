@@ -15,13 +15,13 @@ from prediction_cases import CLASSES, DAMAGED
 from wsss_ray.config import CrfConfig, PredictConfig
 from wsss_ray.data.images import decode_image
 from wsss_ray.data.labels import decode_label
-from wsss_ray.data.shards import Unit, read_labels
+from wsss_ray.data.shards import ShardError, Unit, read_labels
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Meter
 from wsss_ray.models.crf import dense_crf
 from wsss_ray.models.student import Student
 from wsss_ray.prediction.sink import PredictionSink
-from wsss_ray.prediction.soft import probabilities_of, read_soft
+from wsss_ray.prediction.soft import probabilities_of, read_soft, soft_path
 from wsss_ray.prediction.stage import PredictStage
 
 Configure = Callable[..., PredictConfig]
@@ -133,3 +133,12 @@ def test_soft_scores_of_images_that_are_run_again_replace_theirs_alone(
     after = read_soft(sink.output, UNIT).to_pylist()
     assert [index for index in range(6) if before[index] != after[index]] == [2]
     assert [row["image_id"] for row in after] == [row["image_id"] for row in before]
+
+
+def test_lost_and_damaged_soft_scores_say_what_to_do(tmp_path: Path) -> None:
+    run = Storage(str(tmp_path))
+    with pytest.raises(ShardError, match=r"made without --soft, or the unit is not predicted yet"):
+        read_soft(run, UNIT)
+    run.write(soft_path(UNIT), b"torn")
+    with pytest.raises(ShardError, match=r"is damaged: .*Remove it and labels/shard-00000-of-00001-0000-abababab"):
+        read_soft(run, UNIT)

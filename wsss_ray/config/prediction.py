@@ -50,7 +50,7 @@ class PredictConfig:
     output: str
     """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
     student: str
-    """The student: output of `jobs/train.py`, or one of its files `*.safetensors`."""
+    """The student: output of `jobs/train.py`, or the file `student.safetensors` that it writes there at its end."""
     flip: bool = False
     """Average the probabilities with those of the mirrored image, in twice the time."""
     crf: bool = False

@@ -85,7 +85,7 @@ def _kernels(image: np.ndarray, settings: CrfConfig, device: torch.device) -> li
     height, width = image.shape[:2]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     places = torch.stack([columns.flatten(), rows.flatten()], 1).float().to(device)
-    colours = torch.from_numpy(np.ascontiguousarray(image)).view(-1, 3).to(device).float()
+    colours = torch.tensor(image, device=device).view(-1, 3).float()
     kernels = []
     if settings.position_weight > 0:
         kernels.append(_Kernel(places / settings.position_width, settings.position_weight))

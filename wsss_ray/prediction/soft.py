@@ -54,16 +54,19 @@ def read_soft(run: Storage, unit: Unit) -> pa.Table:
     """Rows in SOFT_SCHEMA of a unit of a run directory, in the unit's order.
 
     Raises:
-        FileNotFoundError: the unit is not predicted yet, or the run was made without --soft.
-        ShardError: the file is damaged.
+        ShardError: the unit is not predicted yet, the run was made without --soft, or the file is damaged.
     """
-    data = run.read(soft_path(unit))
+    where = run.describe(soft_path(unit))
     try:
+        data = run.read(soft_path(unit))
         return pq.read_table(pa.BufferReader(data), schema=SOFT_SCHEMA, use_threads=False)
-    except pa.ArrowException as error:
+    except FileNotFoundError as error:
         raise ShardError(
-            f"{run.describe(soft_path(unit))} is damaged: {error}. Remove it and {unit.label_path}, and run again."
+            f"there is no {where}: the run was made without --soft, or the unit is not predicted yet. If it was lost, "
+            f"remove {unit.label_path} there and run again."
         ) from error
+    except pa.ArrowException as error:
+        raise ShardError(f"{where} is damaged: {error}. Remove it and {unit.label_path}, and run again.") from error
 
 
 def probabilities_of(row: Mapping[str, Any]) -> dict[int, np.ndarray]:

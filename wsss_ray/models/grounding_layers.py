@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,7 +50,7 @@ def quicken(network: PreTrainedModel) -> PreTrainedModel:
 class BagSampling(nn.Module):
     """transformers' `GroundingDinoMultiscaleDeformableAttention` as weighted sums of table rows, piece by piece."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         """Share the parameters of `attention`."""
         super().__init__()
         self.heads: int = attention.n_heads
@@ -150,7 +152,7 @@ class _Corners:
 class FusedAttention(nn.Module):
     """transformers' `GroundingDinoMultiheadAttention` by `scaled_dot_product_attention`."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         """Share the parameters of `attention`."""
         super().__init__()
         self.heads: int = attention.num_attention_heads
@@ -178,7 +180,7 @@ class FusedAttention(nn.Module):
 class FoldedFusion(nn.Module):
     """transformers' `GroundingDinoBiMultiHeadAttention`: image and text attend to each other."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         """Share the parameters of `attention`."""
         super().__init__()
         self.num_heads: int = attention.num_heads

@@ -1,0 +1,189 @@
+"""What the benchmarks share: contenders that take turns, the machine in a line, tables and JSON.
+
+Every speed is a ratio taken in one run. Contenders are processes of their own, each with its own environment (the
+allocator's settings matter); they wait while another works. Seconds are the CPU's (user and system) with one thread, so
+that a busy machine disturbs them less, and else the clock's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+"""The allocator of every worker of a job (`wsss_ray.cluster.WORKER_ENVIRONMENT`)."""
+PHOTO = (480, 640)
+"""Height and width of a usual COCO photo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One way to do the work."""
+
+    name: str
+    way: str
+    """What the script's worker understands."""
+    environment: Mapping[str, str]
+    """Beside the shell's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a contender needed."""
+
+    name: str
+    seconds: float
+    """Median over the turns."""
+    peak_mib: float
+    """Peak memory over what was there before the first call."""
+    value: np.ndarray
+    """What its call returned."""
+
+
+def add_options(parser: argparse.ArgumentParser, *, repeats: int) -> None:
+    """Flags that all scripts have."""
+    parser.add_argument("--repeats", type=int, default=repeats, help="turns of each contender that count")
+    parser.add_argument("--warm", type=int, default=1, help="turns before them that do not")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
+
+
+def take_turns(
+    script: str, arguments: Sequence[str], contenders: Sequence[Contender], options: argparse.Namespace
+) -> list[Answer]:
+    """Let the contenders call their work in turn, and return their answers in order.
+
+    `script` is started once for each with `--worker WAY RESULT ARGUMENTS...`, and shall call `serve`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        workers = []
+        for number, contender in enumerate(contenders):
+            result = str(Path(folder) / f"{number}.npy")
+            command = [sys.executable, script, "--worker", contender.way, result, *arguments]
+            variables = {key: value for key, value in os.environ.items() if key not in TUNED}
+            variables |= {"OMP_NUM_THREADS": str(options.threads)} | dict(contender.environment)
+            workers.append(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables)
+            )
+        answers: list[list[tuple[float, float, float]]] = [[] for _ in workers]
+        for _ in range(options.warm + options.repeats):
+            for worker, answer in zip(workers, answers, strict=True):
+                assert worker.stdin is not None
+                assert worker.stdout is not None
+                print("go", file=worker.stdin, flush=True)
+                answer.append(tuple(json.loads(worker.stdout.readline())))
+        for worker in workers:
+            worker.communicate()
+        values = [np.load(Path(folder) / f"{number}.npy") for number in range(len(workers))]
+    column = 0 if options.threads == 1 else 1
+    return [
+        Answer(
+            name=contender.name,
+            seconds=statistics.median(turn[column] for turn in answer[options.warm :]),
+            peak_mib=max(turn[2] for turn in answer),
+            value=value,
+        )
+        for contender, answer, value in zip(contenders, answers, values, strict=True)
+    ]
+
+
+def serve(call: Callable[[], np.ndarray], result: str) -> None:
+    """In a contender: one call per line of standard input, answered with CPU seconds, seconds and MiB."""
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in sys.stdin:
+        before, start = cpu_seconds(), time.perf_counter()
+        value = call()
+        seconds, elapsed = cpu_seconds() - before, time.perf_counter() - start
+        np.save(result, value)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps([seconds, elapsed, (peak - loaded) / 1024]), flush=True)
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def machine(threads: int) -> str:
+    """The machine and the versions, for the head of a table."""
+    import torch  # noqa: PLC0415 - not every script needs it
+
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    load = os.getloadavg()[0]
+    return (
+        f"{model}, {os.cpu_count()} cores, {threads} thread{'s' * (threads != 1)}, torch {torch.__version__}, "
+        f"load {load:.1f} at the start"
+    )
+
+
+def product_peak(dtype: str, *, threads: int) -> float:
+    """Best GFLOP/s of one large matrix product in this dtype: what any network here could reach at most."""
+    import torch  # noqa: PLC0415
+
+    from wsss_ray.models.linear import FusedLinear  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    size = 2048
+    layer = torch.nn.Linear(size, size, bias=False, dtype=getattr(torch, dtype))
+    inputs = torch.randn(size, size, dtype=getattr(torch, dtype))
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(5):
+            for product in (layer, FusedLinear(layer)):
+                start = time.perf_counter()
+                product(inputs)
+                seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds) / 1e9
+
+
+def random_photo(generator: np.random.Generator, size: tuple[int, int] = PHOTO) -> np.ndarray:
+    """(H, W, 3) uint8: coarse random patches."""
+    height, width = size
+    coarse = generator.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(16, axis=0).repeat(16, axis=1)[:height, :width])
+
+
+def random_boxes(generator: np.random.Generator, count: int, size: tuple[int, int] = PHOTO) -> np.ndarray:
+    """(count, 4) float32 XYXY."""
+    corners = generator.random((count, 2, 2)) * [size[1], size[0]]
+    return np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) -> None:
+    """Print rows; `formats` gives the columns and how their numbers look."""
+    table = [list(formats)]
+    table += [["" if row.get(key) is None else format(row[key], spec) for key, spec in formats.items()] for row in rows]
+    widths = [max(len(line[column]) for line in table) for column in range(len(formats))]
+    texts = [isinstance(rows[0].get(key), str) for key in formats] if rows else [True] * len(formats)
+    for line in table:
+        cells = [
+            cell.ljust(width) if text else cell.rjust(width)
+            for cell, width, text in zip(line, widths, texts, strict=True)
+        ]
+        print("  ".join(cells).rstrip(), flush=True)
+
+
+def write_json(path: Path | None, rows: Sequence[Mapping[str, Any]], **head: Any) -> None:
+    """Write what was printed, where a path was given."""
+    if path is not None:
+        path.write_text(json.dumps({**head, "rows": list(rows)}, indent=1), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ class LengthStage:
     def __init__(self, log: str | None = None, seconds_per_image: float = 0.0) -> None:
         self._log = log
         self._seconds = seconds_per_image
+        if log:
+            note(log, f"{os.getpid()} started")
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
         result = []
@@ -53,11 +56,38 @@ class KeepStage:
         [("image_id", pa.string()), ("image", pa.large_binary()), ("error", pa.string()), ("seen", pa.bool_())]
     )
 
+    def __init__(self, log: str | None = None, seconds_per_image: float = 0.0) -> None:
+        self._seconds = seconds_per_image
+        if log:
+            note(log, f"{os.getpid()} started")
+
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        time.sleep(self._seconds * rows.num_rows)
         if any(image.startswith(b"first") for image in rows["image"].to_pylist()):
             raise RuntimeError("not past the first stage")
         seen = pa.array([True] * rows.num_rows)
         return rows.select(["image_id", "image", "error"]).append_column("seen", seen).cast(self.output_schema)
+
+
+class HungryStage(LengthStage):
+    """LengthStage in a process with little memory left, of which "hungry" images want much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + 300 * 2**20, resource.RLIM_INFINITY))
+
+    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        for image in rows["image"].to_pylist():
+            if image.startswith(b"hungry"):
+                bytearray(2 * 2**30)
+        return super().__call__(rows, meter)
+
+
+def limited_files(size: int) -> LengthStage:
+    """LengthStage in a process that may write no file above this size in bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    return LengthStage()
 
 
 @dataclass(frozen=True)

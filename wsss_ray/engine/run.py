@@ -59,12 +59,13 @@ class Outcome:
     """Units that could not be read, with the reason."""
 
 
-def claim(output: Storage, identity: Mapping[str, Any]) -> bool:
+def claim(output: Storage, identity: Mapping[str, Any], *, shards: ShardSet | None = None) -> bool:
     """Claim the run directory for a configuration, or join it.
 
     Args:
         output: run directory.
-        identity: everything that changes results, as nested JSON values.
+        identity: everything that changes results, as nested JSON values, the shards' digest as "shards" among them.
+        shards: what is to be worked on, so that shards that were replaced can be named.
 
     Returns:
         Whether the directory is new; False where it holds a run of the same identity.
@@ -84,6 +85,8 @@ def claim(output: Storage, identity: Mapping[str, Any]) -> bool:
     except json.JSONDecodeError as error:
         raise ValueError(f"{output.describe(RUN_FILE)} is not JSON ({error}): it is no run of wsss_ray.") from error
     lines = _differences(before, json.loads(text), "")
+    if shards is not None:
+        lines = [line + _replaced(output, shards) if line.startswith("shards: ") else line for line in lines]
     if lines:
         raise ValueError(
             f"{output.uri} holds a run with another configuration; its labels would be mixed with different ones. "
@@ -95,6 +98,23 @@ def claim(output: Storage, identity: Mapping[str, Any]) -> bool:
 
 def _if_empty(output: Storage) -> str:
     return "" if output.list("labels") else f"; it holds no label yet, so removing {output.describe(RUN_FILE)} is safe"
+
+
+def _replaced(output: Storage, shards: ShardSet) -> str:
+    """Which shards are not what was labelled, as far as the names of the label files tell."""
+    now = {unit.name.rpartition("-")[0]: unit for unit in shards.units}
+    names = set()
+    for file in output.list("labels"):
+        name = file.removesuffix(".parquet")
+        place = name.rpartition("-")[0]
+        if place not in now:
+            names.add(f"{place.rpartition('-')[0]}.parquet (gone)")
+        elif now[place].name != name:
+            names.add(now[place].shard)
+    if not names:
+        return ""
+    shown = ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"; of other content than what was labelled: {shown}"
 
 
 def _differences(before: Any, now: Any, prefix: str) -> list[str]:

@@ -100,7 +100,7 @@ class LabelJob(ABC, Generic[ConfigT]):
 
     def _claim(self, content: dict[str, Any]) -> None:
         """Claim the output or join the run that is there, and the form of its PNGs."""
-        if claim(self.output, content):
+        if claim(self.output, content, shards=self.shards):
             print(f"started the run in {self.output.uri}", flush=True)
         if self.config.png:
             self.sink.claim_png_form()

@@ -12,11 +12,13 @@ PROMPTS_SHOWN = 3
 
 
 def describe_prompts(config: LabelConfig, classes: ClassSet, rows: pa.Table) -> list[str]:
-    """A line for each of the first three image rows, with its prompts."""
+    """A line for each of the first three image rows, with its prompts; ValueError for a phrase of any class that the
+    detector cannot read, which the actors of a run would refuse only once they have loaded it."""
     from wsss_ray.models.detector_files import load_tokenizer  # noqa: PLC0415 - only a dry run needs them here
-    from wsss_ray.models.prompts import build_prompts  # noqa: PLC0415
+    from wsss_ray.models.prompts import build_prompts, check_phrases  # noqa: PLC0415
 
     tokenizer = load_tokenizer(config.detector, _detector_directory(config))
+    check_phrases(classes, tokenizer, max_tokens=tokenizer.model_max_length)
     shown = rows.slice(0, PROMPTS_SHOWN)
     lines = []
     for image_id, tags in zip(shown["image_id"].to_pylist(), shown["tags"].to_pylist(), strict=True):

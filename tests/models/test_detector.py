@@ -167,3 +167,23 @@ def test_wrong_tags_are_refused(make: Make, images: list[np.ndarray]) -> None:
 def test_a_class_set_that_the_tokenizer_cannot_read_is_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="no token that the detector knows"):
         make(class_set=ClassSet.from_names(["dog", "犬"]))
+
+
+def test_out_of_memory_takes_smaller_batches_from_then_on(make: Make, images: list[np.ndarray]) -> None:
+    detector = make(batch_size=8)
+    whole = detector.detect(images, TAGS)
+    limit, sizes = 2, []
+
+    def check(module: torch.nn.Module, arguments: tuple[object, ...], keywords: dict[str, torch.Tensor]) -> None:
+        sizes.append(len(keywords["pixel_values"]))
+        if sizes[-1] > limit:
+            raise torch.OutOfMemoryError
+
+    detector.network.register_forward_pre_hook(check, with_kwargs=True)
+    for ours, theirs in zip(detector.detect(images, TAGS), whole, strict=True):
+        assert_equal(ours, theirs)
+    assert detector.out_of_memory_retries == 1  # 3 of one size -> 1
+    assert max(sizes[1:]) <= limit
+    limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        detector.detect(images[:1], TAGS[:1])

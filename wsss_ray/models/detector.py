@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
+from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.detector_files import load_network, load_processor, load_tokenizer, model_directory
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.grounding import concatenate, read_outputs, suppress
@@ -51,6 +53,12 @@ class Detector:
             resize=config.resize,
             backend=config.preprocessing,
         )
+        self._batches = Backoff(config.batch_size, what="prompts")
+
+    @property
+    def out_of_memory_retries(self) -> int:
+        """How often the device ran out of memory and smaller batches were tried, since the detector was made."""
+        return self._batches.retries
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the network's input for an image of this size: the key that images batch by."""
@@ -61,7 +69,8 @@ class Detector:
 
         `images` are (H, W, 3) uint8 RGB, `tags` the class names or aliases of each. An image without tags is not
         run and has no boxes. Boxes stand in the order of prompts and, within a prompt, of queries. Raises
-        ValueError for what is no such image and UnknownTagError for a tag of no class.
+        ValueError for what is no such image, UnknownTagError for a tag of no class, and torch.OutOfMemoryError where
+        a single prompt is too much for the device.
         """
         if len(images) != len(tags):
             raise ValueError(f"there are {len(images)} images and {len(tags)} lists of tags: one list per image.")
@@ -74,9 +83,8 @@ class Detector:
             groups.setdefault(size, []).extend((index, prompt) for prompt in prompts)
         parts: list[list[Detections]] = [[] for _ in images]
         for size, rows in groups.items():
-            for start in range(0, len(rows), self.config.batch_size):
-                batch = rows[start : start + self.config.batch_size]
-                for (index, _), found in zip(batch, self._run(images, batch, size), strict=True):
+            for piece, results in self._batches.run(len(rows), functools.partial(self._run, images, rows, size)):
+                for (index, _), found in zip(rows[piece], results, strict=True):
                     parts[index].append(found)
         return [
             suppress(concatenate(found), class_nms=self.config.class_nms, cross_class_nms=self.config.cross_class_nms)
@@ -84,9 +92,14 @@ class Detector:
         ]
 
     def _run(
-        self, images: Sequence[NDArray[np.uint8]], rows: Sequence[tuple[int, Prompt]], size: tuple[int, int]
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        rows: Sequence[tuple[int, Prompt]],
+        size: tuple[int, int],
+        piece: slice,
     ) -> list[Detections]:
-        """One forward pass: rows of (index into `images`, prompt), all of network size `size`."""
+        """One forward pass: a piece of rows of (index into `images`, prompt), all of network size `size`."""
+        rows = rows[piece]
         device = self.compute.device
         indices = list(dict.fromkeys(index for index, _ in rows))
         prompts = [prompt for _, prompt in rows]

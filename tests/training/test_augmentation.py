@@ -5,6 +5,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from wsss_ray.training.augmentation import Augmentation, scaled_size
 
@@ -83,6 +84,22 @@ def test_labels_are_resized_without_new_ids(dtype: type) -> None:
     assert enlarged.tolist() == label.repeat(2, axis=0).repeat(2, axis=1).tolist()
     reduced = augment(np.zeros((4, 4, 3), np.uint8), enlarged, crop=2, scales=(0.5,))[1]
     assert reduced.tolist() == label.tolist()
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.25, 1.5])
+def test_a_crop_shows_a_part_of_the_resized_image(scale: float) -> None:
+    random = np.random.default_rng(0)
+    image = np.asarray(Image.fromarray(random.integers(0, 256, (9, 12, 3), np.uint8)).resize((119, 89)))
+    label = random.integers(0, 20, (9, 12), np.uint8).repeat(10, axis=0).repeat(10, axis=1)[:89, :119]
+    height, width = scaled_size(label.shape, scale)
+    pixels = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    ids = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+    got, got_label = augment(image, label, crop=32, scales=(scale,), drawn=(0.0, 0.5, 0.25, 0.9))
+    top, left = int(0.5 * (height - 31)), int(0.25 * (width - 31))
+    inside = slice(2, -2)
+    shown = pixels[top : top + 32, left : left + 32].astype(int)[inside, inside]
+    assert np.abs(got[inside, inside] - shown).max() <= 3
+    assert np.array_equal(got_label, ids[top : top + 32, left : left + 32])
 
 
 def test_a_thin_image_never_vanishes() -> None:

@@ -40,13 +40,11 @@ class Augmentation:
             (crop, crop, 3) uint8 and (crop, crop) of the label's type, contiguous.
         """
         choice, down, across, mirror = random.random(4)
-        scale = self.scales[int(choice * len(self.scales))]
-        height, width = scaled_size(image.shape[:2], scale)
-        image, label = _resize(image, label, height, width)
+        height, width = scaled_size(image.shape[:2], self.scales[int(choice * len(self.scales))])
         top = int(down * (max(height - self.crop, 0) + 1))
         left = int(across * (max(width - self.crop, 0) + 1))
-        image = image[top : top + self.crop, left : left + self.crop]
-        label = label[top : top + self.crop, left : left + self.crop]
+        window = (top, left, min(top + self.crop, height), min(left + self.crop, width))
+        image, label = _resized_window(image, label, height, width, window)
         padded = np.empty((self.crop, self.crop, 3), np.uint8)
         padded[:] = self.fill
         padded[: image.shape[0], : image.shape[1]] = image
@@ -62,9 +60,20 @@ def scaled_size(size: tuple[int, ...], scale: float) -> tuple[int, int]:
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
-def _resize(image: np.ndarray, label: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _resized_window(
+    image: np.ndarray, label: np.ndarray, height: int, width: int, window: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a window (top, left, bottom, right) shows of the sample resized to a height and width.
+
+    Only that part is resized, several times faster; at the window's border the image is interpolated without what lies
+    outside.
+    """
+    top, left, bottom, right = window
     if image.shape[:2] == (height, width):
-        return image, label
-    pixels = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    ids = Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)
+        return image[top:bottom, left:right], label[top:bottom, left:right]
+    down, across = image.shape[0] / height, image.shape[1] / width
+    box = (left * across, top * down, right * across, bottom * down)
+    size = (right - left, bottom - top)
+    pixels = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box)
+    ids = Image.fromarray(label).resize(size, Image.Resampling.NEAREST, box=box)
     return np.asarray(pixels), np.asarray(ids)

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import DataContext, TaskPoolStrategy
+from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 
 from wsss_ray.cluster import READ_CPUS
 from wsss_ray.data.image_header import ImageError
@@ -37,6 +37,8 @@ PIECE_SAMPLES = 64
 """Samples of one augmenting task, about: tenths of a second, against some hundredths that a task costs."""
 _READERS = 8
 _TASK_RETRIES = 4
+_STORE_SHARE = 0.5
+"""Share of the cluster's object store that samples may fill which wait for the workers."""
 _STRETCHES_AHEAD = 2
 """Reading tasks at once: a stretch may be a hundred megabytes."""
 
@@ -124,6 +126,10 @@ class Feed:
         logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # a warning that it is off, as wanted
         context = DataContext.get_current()
         context.execution_options.preserve_order = True
+        store = ray.cluster_resources().get("object_store_memory", 0.0)
+        context.execution_options.resource_limits = ExecutionResources.for_limits(
+            object_store_memory=_STORE_SHARE * store / workers  # each data set thinks itself alone
+        )
         context.target_max_block_size = 1  # every piece becomes a block, and so a task, of its own
         feed = ray.put(self)
         dataset = (

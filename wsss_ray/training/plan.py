@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import READ_CPUS, Pool, Resources, check_pools
+from wsss_ray.cluster import READ_CPUS, Pool, Resources, check_pools, model_pool, uses_gpus
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.shards import ShardSet
+from wsss_ray.label_writing.precision import resolve
 from wsss_ray.student_weights import student_weights_digest
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import Survey
@@ -38,17 +39,22 @@ def lay_out(config: TrainConfig, resources: Resources) -> Layout:
     Raises:
         ValueError: the cluster cannot hold it, or the workers cannot share the batch evenly.
     """
-    has_gpus = resources.gpus > 0 and config.device != "cpu"
-    gpus = config.ray.gpus_per_actor if config.ray.gpus_per_actor is not None else float(has_gpus)
-    actors = config.ray.actors or (max(1, int(resources.gpus // gpus)) if gpus else 1)
-    feed_cpus = min(1.0, resources.cpus / 2)
-    cpus = config.ray.cpus_per_actor
-    if cpus is None:
-        share = (resources.cpus - feed_cpus - 2 * READ_CPUS) / actors
-        cpus = max(0.01, round(min(1.0, share) if gpus else share, 2) - 0.01)
-    check_batch(config, actors)
-    workers = Pool(actors=actors, cpus=cpus, gpus=gpus)
-    check_pools([workers, Pool(actors=1, cpus=min(feed_cpus, 0.01), gpus=0)], resources, config.ray)
+    ray = config.ray if config.device != "cpu" else replace(config.ray, gpus_per_actor=0.0)
+    on_gpus = uses_gpus(ray, resources.gpus)
+    if not on_gpus and not ray.wait_for_nodes:
+        ray = replace(ray, actors=ray.actors or 1)
+    workers = model_pool(ray, resources)
+    if ray.wait_for_nodes:
+        feed_cpus = 1.0
+    elif ray.cpus_per_actor is None and not on_gpus:  # the cores without GPUs: first those that one feeding task needs
+        feed_cpus = min(1.0, resources.cpus / 2)
+        share = (resources.cpus - feed_cpus - 2 * READ_CPUS) / workers.actors
+        workers = replace(workers, cpus=max(0.01, round(share - 0.005, 2)))
+    else:
+        left = resources.cpus - workers.actors * workers.cpus - 2 * READ_CPUS
+        feed_cpus = min(1.0, max(0.1, round(left - 0.005, 2)))
+    check_batch(config, workers.actors)
+    check_pools([workers, Pool(actors=1, cpus=feed_cpus, gpus=0)], resources, ray)
     return Layout(workers=workers, feed_cpus=feed_cpus)
 
 
@@ -90,10 +96,7 @@ def identity(
     for name in ("weights", "sha256"):
         student.pop(name)
     student["weights"] = student_weights_digest(config.student, config.storage)
-    device = "cuda" if has_gpus and config.device != "cpu" else "cpu"
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if device == "cuda" else "float32"
+    device, precision = resolve(config.device, config.precision, has_gpus=has_gpus)
     return {
         "kind": "training",
         "algorithm": ALGORITHM_VERSION,

@@ -79,6 +79,8 @@ def train_worker(assignment: Assignment) -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(assignment.threads)
+    if get_device().type == "cuda":
+        torch.cuda.set_device(get_device())
     start = _agree_on_start(assignment.output, rank)
     problem: object = ray.get(assignment.board.begin.remote(start)) if rank == 0 else None
     if _broadcast(problem):

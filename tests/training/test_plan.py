@@ -1,0 +1,44 @@
+"""How a cluster is divided between the workers and what feeds them."""
+
+import pytest
+from training_cases import configure
+
+from wsss_ray.cluster import Resources
+from wsss_ray.config import RayConfig
+from wsss_ray.training.plan import lay_out
+
+
+def resources(cpus: float, gpus: float = 0) -> Resources:
+    return Resources(cpus=cpus, gpus=gpus, nodes=1)
+
+
+@pytest.mark.parametrize(
+    ("there", "ray", "workers", "cpus", "gpus", "feed", "threads"),
+    [
+        (resources(2), RayConfig(), 1, 0.79, 0, 1, 1),
+        (resources(2), RayConfig(actors=2), 2, 0.39, 0, 1, 1),
+        (resources(1), RayConfig(), 1, 0.29, 0, 0.5, 1),
+        (resources(8), RayConfig(), 1, 6.79, 0, 1, 6),
+        (resources(64, 4), RayConfig(), 4, 1, 1, 1, 1),
+        (resources(64, 4), RayConfig(actors=2), 2, 1, 1, 1, 1),
+        (resources(2), RayConfig(actors=2, cpus_per_actor=0.5), 2, 0.5, 0, 0.79, 1),
+        (resources(0.5), RayConfig(actors=4, gpus_per_actor=1, wait_for_nodes=True), 4, 1, 1, 1, 1),
+    ],
+)
+def test_workers_and_tasks_fit_together(
+    there: Resources, ray: RayConfig, workers: int, cpus: float, gpus: float, feed: float, threads: int
+) -> None:
+    layout = lay_out(configure("f", "o", batch_size=8, ray=ray), there)
+    assert (layout.workers.actors, layout.workers.gpus, layout.threads) == (workers, gpus, threads)
+    assert layout.workers.cpus == pytest.approx(cpus, abs=0.02)
+    assert layout.feed_cpus == pytest.approx(feed, abs=0.02)
+
+
+def test_workers_that_leave_nothing_for_the_feed_are_refused() -> None:
+    with pytest.raises(ValueError, match="the pools need"):
+        lay_out(configure("f", "o", ray=RayConfig(actors=2, cpus_per_actor=1)), resources(2))
+
+
+def test_a_device_without_gpus_takes_none() -> None:
+    layout = lay_out(configure("f", "o", device="cpu", ray=RayConfig()), resources(8, 2))
+    assert (layout.workers.gpus, layout.workers.actors) == (0, 1)

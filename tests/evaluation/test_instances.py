@@ -25,7 +25,7 @@ from wsss_ray.data.rle import decode_mask, encode_mask
 from wsss_ray.data.shards import LABEL_SCHEMA, encode_labels, read_shard_set, read_unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.evaluation import Evaluation, run
-from wsss_ray.evaluation.instances import connected_parts, count_recalled, match, matching_parts, row_masks
+from wsss_ray.evaluation.instances import connected_parts, count_parts, count_recalled, match, matching_parts, row_masks
 
 VOC = ClassSet.load("voc")
 CAT, DOG = (VOC.by_name[name].id for name in ("cat", "dog"))
@@ -74,6 +74,25 @@ def test_only_parts_too_small_for_any_match_are_passed_over() -> None:
     indices[10, 0:19] = 1
     parts = matching_parts(indices, {1: [encode_mask(box(0, 4, 0, 10))]})
     assert [int(decode_mask(counts, 20, 30).sum()) for counts in parts[1]] == [20]
+
+
+def test_parts_are_counted_as_their_masks_are() -> None:
+    random = np.random.default_rng(4)
+    recalled = 0
+    for _ in range(60):
+        truth, prediction = np.zeros((2, 20, 30), np.uint8)
+        for _ in range(6):
+            top, left, high, wide = random.integers([0, 0, 2, 2], [15, 25, 10, 14])
+            place = int(random.integers(1, 3))
+            truth[top : top + high, left : left + wide] = place
+            if random.random() < 0.8:
+                moved = int(random.integers(0, 3))
+                prediction[top : top + high, left + moved : left + moved + wide] = place
+        objects = connected_parts(truth, [1, 2], smallest=6)
+        expected = count_recalled(objects, matching_parts(prediction, objects), (20, 30), 3)
+        np.testing.assert_array_equal(count_parts(truth, prediction, [1, 2], 3, smallest=6), expected)
+        recalled += int(expected[1].sum())
+    assert recalled > 40
 
 
 @pytest.mark.parametrize(

@@ -65,16 +65,61 @@ class InstanceRule:
         }
 
 
-def connected_parts(indices: np.ndarray, places: Collection[int], *, smallest: float) -> dict[int, list[bytes]]:
+def connected_parts(indices: np.ndarray, places: Iterable[int], *, smallest: float) -> dict[int, list[bytes]]:
     """Masks of the connected parts of some classes in a (H, W) map of class indices, those of `smallest` pixels on."""
     masks: dict[int, list[bytes]] = {}
     for place in places:
-        parts, count = ndimage.label(indices == place, structure=_TOUCHING)
-        pixels = np.bincount(parts.ravel(), minlength=count + 1)
-        large = [part for part in range(1, count + 1) if pixels[part] >= smallest]
-        if large:
-            masks[place] = [encode_mask(parts == part) for part in large]
+        mask = indices == place
+        if not mask.any():
+            continue
+        window = _window(mask)
+        parts, pixels = _label(mask[window], smallest)
+        whole = np.zeros(mask.shape, dtype=bool)
+        for part in range(1, len(pixels)):
+            whole[window] = parts == part
+            masks.setdefault(place, []).append(encode_mask(whole))
     return masks
+
+
+def count_parts(
+    truth: np.ndarray, prediction: np.ndarray, places: Iterable[int], count: int, *, smallest: float
+) -> np.ndarray:
+    """(2, count) int64 by class: connected parts of the truth from `smallest` pixels on, and those of them recalled.
+
+    What `count_recalled` counts of the connected parts of both (H, W) maps of class indices, without making masks.
+    """
+    counts = np.zeros((2, count), np.int64)
+    for place in places:
+        wanted, found = truth == place, prediction == place
+        if not wanted.any():
+            continue
+        window = _window(wanted | found)
+        objects, areas = _label(wanted[window], smallest)
+        parts, part_areas = _label(found[window], smallest * FOUND_IOU)  # smaller ones match no object
+        both = np.bincount((objects * len(part_areas) + parts).ravel(), minlength=len(areas) * len(part_areas))
+        both = both.reshape(len(areas), len(part_areas))[1:, 1:]
+        union = areas[1:, None] + part_areas[None, 1:] - both
+        counts[:, place] = len(areas) - 1, match((both / union).T).sum()
+    return counts
+
+
+def _window(mask: np.ndarray) -> tuple[slice, slice]:
+    """The part of a (H, W) bool mask that holds its pixels, of which there are some."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _label(mask: np.ndarray, smallest: float) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) numbers of the connected parts of `smallest` pixels on, from 1, 0 elsewhere; and pixels by number."""
+    parts, _ = ndimage.label(mask, structure=_TOUCHING)
+    pixels = np.bincount(parts.ravel())
+    pixels[0] = 0
+    large = pixels >= smallest
+    if large[1:].all():
+        return parts, pixels
+    large[0] = False
+    numbers = np.where(large, np.cumsum(large), 0).astype(np.int32)
+    return numbers[parts], np.concatenate([[0], pixels[large]])
 
 
 def matching_parts(indices: np.ndarray, objects: Masks) -> dict[int, list[bytes]]:
@@ -148,7 +193,7 @@ def count_recalled(objects: Masks, masks: Masks, size: tuple[int, int], count: i
 def match(overlaps: np.ndarray) -> np.ndarray:
     """(M,) bool: which of M objects get one of N masks, given their (N, M) IoU, masks by falling score."""
     free = np.ones(overlaps.shape[1], dtype=bool)
-    for row in overlaps:
+    for row in overlaps if free.any() else ():
         values = np.where(free, row, -1.0)
         best = len(values) - 1 - int(values[::-1].argmax())  # of equal ones the later, as in COCO
         if values[best] >= FOUND_IOU:

@@ -20,6 +20,7 @@ from wsss_ray.evaluation.instances import (
     FOUND_IOU,
     Masks,
     connected_parts,
+    count_parts,
     count_recalled,
     group_objects,
     matching_parts,
@@ -190,8 +191,7 @@ class Judge:
         places = [self.index.names.index(name, 1) for name in row["tags"]]
         _count_tags(places, scores, tally)
         if self.smallest_object is not None:
-            objects, found_masks = self._objects(places, known, truth, prediction, masks)
-            tally.objects += count_recalled(objects, found_masks, size, self.index.count)
+            tally.objects += self._count_objects(places, known, truth, prediction, masks)
             tally.by_instances += state == "judged" and masks is not None
             tally.by_components += state == "judged" and masks is None
         shown = np.flatnonzero(scores.truth + scores.predicted)
@@ -225,24 +225,24 @@ class Judge:
             return "failed", str(error), nothing, None
         return "judged", None, prediction, masks
 
-    def _objects(
+    def _count_objects(
         self,
         places: Sequence[int],
         known: Truth,
         truth: np.ndarray,
         prediction: np.ndarray,
         masks: Masks | None,
-    ) -> tuple[Masks, Masks]:
-        """Objects of the tagged classes, and the masks that may recall them."""
+    ) -> np.ndarray:
+        """(2, C) objects of the tagged classes, and those of them that a mask recalls."""
         assert self.smallest_object is not None, "objects are counted"
-        if known.objects is None:
-            objects: Masks = connected_parts(truth, places, smallest=self.smallest_object)
-            ignored = truth == self.index.count
-            prediction = np.where(ignored, self.index.count, prediction)
-            masks = None if masks is None else without(masks, ignored)
-        else:
+        size, count, smallest = truth.shape, self.index.count, self.smallest_object
+        if known.objects is not None:
             objects = group_objects(known.objects, self.index.places, places)
-        return objects, matching_parts(prediction, objects) if masks is None else masks
+            return count_recalled(objects, matching_parts(prediction, objects) if masks is None else masks, size, count)
+        ignored = truth == count
+        if masks is None:
+            return count_parts(truth, np.where(ignored, count, prediction), places, count, smallest=smallest)
+        return count_recalled(connected_parts(truth, places, smallest=smallest), without(masks, ignored), size, count)
 
     def _check_ids(self, label: np.ndarray, prediction: np.ndarray) -> None:
         unknown = (prediction == self.index.count) & (label != self.ignore_id)

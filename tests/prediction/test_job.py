@@ -110,7 +110,7 @@ def test_a_dry_run_plans_and_writes_nothing(
     prediction.run(configure(tmp_path / "out", dry_run=True, limit=2, crf=True))
     text = capsys.readouterr().out
     assert "3 images in 1 units" in text
-    assert "deeplabv2-tiny, scales 1 0.5, flip off" in text
+    assert "deeplabv2-tiny, scales 1 0.5, flip off, own size" in text
     assert "10 iterations" in text
     assert "s per image and actor" in text
     assert not (tmp_path / "out").exists()
@@ -142,8 +142,10 @@ def test_predictions_are_judged_shown_audited_and_exported(finished: PredictConf
     page = (tmp_path / "gallery" / "index.html").read_text()
     assert "deeplabv2-tiny" in page
     assert "<dt>boxes</dt>" not in page
-    export.run(ExportConfig(**places, output=str(tmp_path / "voc"), format="voc"))
+    for name in ("voc", "coco-semantic", "huggingface"):
+        export.run(ExportConfig(**places, output=str(tmp_path / name), format=name))
     exported = {path.stem for path in (tmp_path / "voc").rglob("SegmentationClass/*.png")}
     assert exported == {f"scene-{index}" for index in range(6)} - {DAMAGED}
-    with pytest.raises(ValueError, match="instances"):
-        export.run(ExportConfig(**places, output=str(tmp_path / "coco"), format="coco-instances"))
+    for name in ("coco-instances", "coco-panoptic", "yolo-seg"):
+        with pytest.raises(ValueError, match="holds predictions: .* needs objects"):
+            export.run(ExportConfig(**places, output=str(tmp_path / name), format=name))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from prediction_cases import CLASSES, DAMAGED
 
 from wsss_ray.config import CrfConfig, PredictConfig
@@ -76,6 +77,24 @@ def test_labels_are_those_of_the_images_one_by_one(
         assert {entry["class_id"]: entry["pixels"] for entry in row["pixels"]} == {
             int(i): int((label == i).sum()) for i in np.unique(label)
         }
+
+
+def test_large_images_are_predicted_smaller_and_labelled_at_their_size(
+    configure: Configure, student: Student, scene_rows: pa.Table
+) -> None:
+    config = configure("out", longest_side=96, soft=True, crf=True, crf_settings=CRF)
+    row = predict(config, scene_rows.slice(0, 1)).to_pylist()[0]
+    image = decode_image(scene_rows["image"][0].as_py(), exif="ignore")
+    small = np.array(Image.fromarray(image).resize((96, 72), Image.Resampling.BILINEAR))
+    probabilities = dense_crf(small, student.predict([small])[0], CRF)
+    label = decode_label(row["label"])
+    assert label.shape == image.shape[:2] == (96, 128)
+    by_pillow = Image.fromarray(probabilities.argmax(0).numpy().astype(np.uint8)).resize((128, 96), 0)
+    assert (label == np.array(by_pillow)).all()
+    maps = probabilities_of(row)
+    assert {plane.shape for plane in maps.values()} == {(96, 128)}
+    assert np.mean([np.abs(maps[k].mean() - probabilities[k].mean().item()) for k in maps]) < 0.01
+    assert predict(configure("out", longest_side=130), scene_rows).equals(predict(configure("out"), scene_rows))
 
 
 def test_flip_and_crf_change_something(configure: Configure, scene_rows: pa.Table) -> None:

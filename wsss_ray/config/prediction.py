@@ -42,7 +42,8 @@ class CrfConfig:
 class PredictConfig:
     """Predict labels of image shards with a trained student, in the form of a labelling run.
 
-    Every image is predicted at its own size, whatever its tags; classes, palette and preprocessing are the student's.
+    Every image is predicted, whatever its tags, and unless told otherwise at its own size; classes, palette and
+    preprocessing are the student's.
     """
 
     input: str
@@ -57,6 +58,9 @@ class PredictConfig:
     """Refine the probabilities by DenseCRF."""
     crf_settings: CrfConfig = field(default_factory=CrfConfig)
     """Its settings."""
+    longest_side: int | None = None
+    """Images with a longer side are shrunk to it for the student and DenseCRF, and their labels enlarged again. Unset:
+    every image at its own size, which takes some 500 bytes of memory per pixel, and photos of 12 megapixels 6 GB."""
     tags_only: bool = False
     """Allow each image only the classes it is tagged with, and the background: for refining pseudo-labels of tagged
     images, not for evaluating a student. Images without a tag become background unseen, with the status no_tags."""
@@ -81,6 +85,9 @@ class PredictConfig:
     """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
     retry_failed: bool = False
     """Run the images whose rows failed again; the other rows stand."""
+    profile: bool = False
+    """Write Chrome traces of one actor's first two units to profile/ in the output, for chrome://tracing or
+    ui.perfetto.dev."""
     dry_run: bool = False
     """Print the plan (units, pools, paths, estimated hours from a timed sample) and stop."""
     status_seconds: float = 5.0
@@ -93,6 +100,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(self, "limit", self.limit is None or self.limit >= 1, "at least 1")
+        require(self, "longest_side", self.longest_side is None or self.longest_side >= 32, "at least 32")
         require(self, "soft_threshold", 0 <= self.soft_threshold < 1, "at least 0 and below 1")
         for name in ("batch_size", "decoded_mb"):
             require(self, name, getattr(self, name) >= 1, "at least 1")

@@ -79,6 +79,7 @@ class _PredictionJob(LabelJob[PredictConfig]):
                 "flip": config.flip,
             },
             "crf": dataclasses.asdict(config.crf_settings) if config.crf else "off",
+            "longest_side": config.longest_side,
             "tags_only": config.tags_only,
             "soft": {"threshold": config.soft_threshold} if config.soft else "off",
             "shards": self.shards.digest,
@@ -92,9 +93,9 @@ class _PredictionJob(LabelJob[PredictConfig]):
 
     def describe_models(self) -> list[str]:
         spec, config, crf = self.student.spec, self.config, self.config.crf_settings
-        settings = ", ".join(
-            [f"scales {' '.join(f'{scale:g}' for scale in spec.scales)}", f"flip {'on' if config.flip else 'off'}"]
-        )
+        scales = " ".join(f"{scale:g}" for scale in spec.scales)
+        size = "own size" if config.longest_side is None else f"at most {config.longest_side} pixels a side"
+        settings = f"scales {scales}, flip {'on' if config.flip else 'off'}, {size}"
         refined = (
             f"{crf.iterations} iterations; positions: weight {crf.position_weight:g}, width {crf.position_width:g}; "
             f"with colours: weight {crf.bilateral_weight:g}, widths {crf.xy_width:g} and {crf.rgb_width:g}"

@@ -8,7 +8,7 @@ threshold in the whole image. A failed image has no maps (null).
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ def soft_path(unit: Unit) -> str:
     return f"soft/{unit.name}.parquet"
 
 
-def encode_maps(class_ids: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
-    """The `maps` of a row: of (K,) class ids and (K, H, W) uint8 probabilities in 255ths."""
+def encode_maps(class_ids: np.ndarray, scores: Iterable[np.ndarray]) -> list[dict[str, Any]]:
+    """The `maps` of a row: of (K,) class ids and K planes (H, W) uint8 of probabilities in 255ths."""
     return [
         {"class_id": int(class_id), "probability": encode_label(plane, palette=None)}
         for class_id, plane in zip(class_ids, scores, strict=True)

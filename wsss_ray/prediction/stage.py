@@ -20,7 +20,6 @@ from wsss_ray.label_writing.pictures import (
     LABELLED_SCHEMA,
     Exif,
     Image,
-    Picture,
     PictureReader,
     count_pixels,
     label_fields,
@@ -30,6 +29,7 @@ from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.crf import dense_crf
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student import decode_student
+from wsss_ray.prediction.resizing import enlarge_label, enlarge_scores, shrink
 from wsss_ray.prediction.soft import MAPS_TYPE, encode_maps
 
 SOFT_LABELLED_SCHEMA = LABELLED_SCHEMA.append(pa.field("maps", MAPS_TYPE))
@@ -66,22 +66,24 @@ class PredictStage:
         results = []
         for piece in self._reader.pieces(rows, meter):
             made: dict[int, dict[str, Any]] = {}
-            for index, probabilities in self._probabilities(piece, meter):
-                made[index] = self._finish(piece[index], probabilities, meter)
+            with meter("decode"):
+                images = [shrink(picture.image, self._config.longest_side) for picture in piece]
+            for index, probabilities in self._probabilities(images, meter):
+                made[index] = self._finish(piece[index].row, piece[index].error, images[index], probabilities, meter)
             results += [made[index] for index in range(len(piece))]
         return pa.Table.from_pylist(results, schema=nullable(self.output_schema))
 
-    def _probabilities(self, pictures: Sequence[Picture], meter: Meter) -> Iterator[tuple[int, Tensor | None]]:
-        """Index and (C, H, W) probabilities on the device of every picture, None where it has no image."""
+    def _probabilities(self, images: Sequence[Image | None], meter: Meter) -> Iterator[tuple[int, Tensor | None]]:
+        """Index and (C, H, W) probabilities on the device of every image, None where there is none."""
         groups: dict[tuple[int, ...], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            if picture.image is None:
+        for index, image in enumerate(images):
+            if image is None:
                 yield index, None
             else:
-                groups.setdefault(picture.image.shape, []).append(index)
+                groups.setdefault(image.shape, []).append(index)
         for indices in groups.values():
-            images = [image for index in indices if (image := pictures[index].image) is not None]
-            batches = self._batches.run(len(images), functools.partial(self._predict, images))
+            group = [image for index in indices if (image := images[index]) is not None]
+            batches = self._batches.run(len(group), functools.partial(self._predict, group))
             while (batch := self._next(batches, meter)) is not None:
                 part, found = batch
                 yield from zip(indices[part], found, strict=True)
@@ -94,12 +96,18 @@ class PredictStage:
         with self._device, meter("predict"), self._compute.running():
             return next(batches, None)
 
-    def _finish(self, picture: Picture, probabilities: Tensor | None, meter: Meter) -> dict[str, Any]:
-        """The label row of a picture."""
-        row = picture.row
+    def _finish(
+        self,
+        row: dict[str, Any],
+        error: str | None,
+        image: Image | None,
+        probabilities: Tensor | None,
+        meter: Meter,
+    ) -> dict[str, Any]:
+        """The label row of an image."""
         result = label_fields(row)
-        if picture.error is not None:
-            return {**result, "error": picture.error}
+        if error is not None:
+            return {**result, "error": error}
         channels = self._channels(row["tags"])
         if probabilities is None:
             assert self._config.tags_only, "every other image is predicted"
@@ -107,9 +115,9 @@ class PredictStage:
         elif len(channels) < len(probabilities):
             probabilities = probabilities[channels]
             probabilities = probabilities / probabilities.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
-        if self._config.crf and picture.image is not None:
+        if self._config.crf and image is not None:
             with self._device, meter("crf"):
-                probabilities = dense_crf(picture.image, probabilities, self._config.crf_settings)
+                probabilities = dense_crf(image, probabilities, self._config.crf_settings)
         with meter("encode"):
             return {**result, **self._labelled(row, channels, probabilities)}
 
@@ -122,7 +130,8 @@ class PredictStage:
 
     def _labelled(self, row: dict[str, Any], channels: list[int], probabilities: Tensor) -> dict[str, Any]:
         ids = np.array(self._spec.class_ids, self._spec.label_dtype)[channels]
-        label = ids[probabilities.argmax(0).cpu().numpy()]
+        size = row["height"], row["width"]
+        label = enlarge_label(ids[probabilities.argmax(0).cpu().numpy()], size)
         pixels = count_pixels(label)
         found = {entry["class_id"] for entry in pixels}
         id_of = dict(zip(self._spec.class_names[1:], self._spec.class_ids[1:], strict=True))
@@ -135,5 +144,6 @@ class PredictStage:
         if self._config.soft:
             kept = (probabilities.amax((1, 2)) >= self._config.soft_threshold).nonzero()[:, 0]
             scores = (probabilities[kept] * 255).round().to(torch.uint8)
-            result["maps"] = encode_maps(ids[kept.cpu().numpy()], scores.cpu().numpy())
+            planes = (enlarge_scores(plane, size) for plane in scores.cpu().numpy())
+            result["maps"] = encode_maps(ids[kept.cpu().numpy()], planes)
         return result

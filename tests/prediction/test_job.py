@@ -147,5 +147,5 @@ def test_predictions_are_judged_shown_audited_and_exported(finished: PredictConf
     exported = {path.stem for path in (tmp_path / "voc").rglob("SegmentationClass/*.png")}
     assert exported == {f"scene-{index}" for index in range(6)} - {DAMAGED}
     for name in ("coco-instances", "coco-panoptic", "yolo-seg"):
-        with pytest.raises(ValueError, match="holds predictions: .* needs objects"):
+        with pytest.raises(ValueError, match=r"holds predictions: .* needs objects"):
             export.run(ExportConfig(**places, output=str(tmp_path / name), format=name))

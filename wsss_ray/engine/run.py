@@ -59,24 +59,27 @@ class Outcome:
     """Units that could not be read, with the reason."""
 
 
-def claim(output: Storage, identity: Mapping[str, Any], *, shards: ShardSet | None = None) -> bool:
+def claim(
+    output: Storage, identity: Mapping[str, Any], *, shards: ShardSet | None = None, results: str = "labels"
+) -> bool:
     """Claim the run directory for a configuration, or join it.
 
     Args:
         output: run directory.
         identity: everything that changes results, as nested JSON values, the shards' digest as "shards" among them.
         shards: what is to be worked on, so that shards that were replaced can be named.
+        results: folder of what the run makes, and the word for it.
 
     Returns:
         Whether the directory is new; False where it holds a run of the same identity.
 
     Raises:
-        ValueError: it holds a run of another identity, whose differing fields are named, or labels of unknown origin.
+        ValueError: it holds a run of another identity, whose differing fields are named, or results of unknown origin.
     """
     text = json.dumps(identity, indent=2, sort_keys=True)
-    if not output.exists(RUN_FILE) and output.list("labels"):
+    if not output.exists(RUN_FILE) and output.list(results):
         raise ValueError(
-            f"{output.uri} holds labels, but no {RUN_FILE} that says how they were made: use another --output."
+            f"{output.uri} holds {results}, but no {RUN_FILE} that says how they were made: use another --output."
         )
     if output.create(RUN_FILE, text.encode()):
         return True
@@ -89,15 +92,17 @@ def claim(output: Storage, identity: Mapping[str, Any], *, shards: ShardSet | No
         lines = [line + _replaced(output, shards) if line.startswith("shards: ") else line for line in lines]
     if lines:
         raise ValueError(
-            f"{output.uri} holds a run with another configuration; its labels would be mixed with different ones. "
-            f"Use another --output, or the configuration of that run{_if_empty(output)}. What differs (there -> "
-            "here):\n  " + "\n  ".join(lines)
+            f"{output.uri} holds a run with another configuration; its {results} would be mixed with different ones. "
+            f"Use another --output, or the configuration of that run{_if_empty(output, results)}. What differs (there "
+            "-> here):\n  " + "\n  ".join(lines)
         )
     return False
 
 
-def _if_empty(output: Storage) -> str:
-    return "" if output.list("labels") else f"; it holds no label yet, so removing {output.describe(RUN_FILE)} is safe"
+def _if_empty(output: Storage, results: str) -> str:
+    if output.list(results):
+        return ""
+    return f"; it holds no {results} yet, so removing {output.describe(RUN_FILE)} is safe"
 
 
 def _replaced(output: Storage, shards: ShardSet) -> str:

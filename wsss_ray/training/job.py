@@ -24,7 +24,7 @@ from wsss_ray.engine.ray_data import explain
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.metrics import ClassIndex
 from wsss_ray.training.board import Board, State, status_line
-from wsss_ray.training.checkpoint import list_checkpoints
+from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
 from wsss_ray.training.history import METRICS_FILE, read_metrics
 from wsss_ray.training.order import Order
 from wsss_ray.training.plan import Layout, describe, identity, lay_out
@@ -73,7 +73,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
             validation=job.validation_shards,
             has_gpus=layout.workers.gpus > 0,
         )
-        if claim(job.output, content):
+        if claim(job.output, content, results=FOLDER):
             print(f"started the run in {job.output.uri}", flush=True)
         if job.output.exists(STUDENT_FILE):
             print(f"nothing to do: {job.output.describe(STUDENT_FILE)} is trained", flush=True)
@@ -202,7 +202,6 @@ def _finish(job: _Run, state: State | None) -> dict[str, Any]:
             "iterations_per_second": state.rate,
             "images_per_second": state.rate * job.config.recipe.batch_size,
             "restarts": max(len(state.starts) - 1, 0),
-            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
     summary |= {"unusable": unusable, "session": session}
     job.output.write(SUMMARY_FILE, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Iterator
@@ -11,11 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from cluster.heads import TOKEN, Head, plain, running_head
+from drawn import drawn_scenes
 from label_runs import image_rows, write_shards
-from PIL import Image
 
 from wsss_ray.data.storage import Storage
-from wsss_ray.demo.scenes import draw_scene, split_seeds
 
 SCENES = 56  # the `ray job stop` command takes seconds to start: enough is left then
 PER_UNIT = 4
@@ -31,12 +29,7 @@ def head() -> Iterator[Head]:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of drawn scenes."""
     folder = tmp_path_factory.mktemp("scenes")
-    images = {}
-    for seed in split_seeds("validation", SCENES):
-        scene, stream = draw_scene(seed), io.BytesIO()
-        Image.fromarray(scene.image).save(stream, "PNG")
-        images[f"scene-{seed}"] = (stream.getvalue(), list(scene.tags))
-    write_shards(Storage(str(folder)), image_rows(images), images_per_unit=PER_UNIT, classes="demo")
+    write_shards(Storage(str(folder)), image_rows(drawn_scenes(SCENES)), images_per_unit=PER_UNIT, classes="demo")
     return folder
 
 

@@ -26,6 +26,7 @@ from wsss_ray.config import StorageConfig
 from wsss_ray.data import local_files, retries
 from wsss_ray.data.local_files import FileInfo, ReadThrough, local_info, sync_directory, unfinished
 from wsss_ray.data.storage_errors import BARE_CODES, StorageError, code_of, explained, is_absent
+from wsss_ray.redaction import refuse_credentials
 
 __all__ = ["FileInfo", "Storage", "StorageError"]
 
@@ -51,10 +52,11 @@ class Storage:
             config: how S3 is reached.
 
         Raises:
-            ValueError: the URI's scheme is unknown or its package is missing.
+            ValueError: the URI's scheme is unknown or its package is missing, or it holds a password.
         """
         if not uri:
             raise ValueError("an empty path was given where a directory or URI is needed.")
+        refuse_credentials(uri)
         self.config = config or StorageConfig()
         self._uri = uri
         self._connect()

@@ -17,6 +17,7 @@ from huggingface_hub import snapshot_download
 
 from wsss_ray.config import StorageConfig
 from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.redaction import masked, refuse_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +52,19 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
         ValueError: an `https://` URI without a digest, or a digest that does not match.
         StorageError: the file cannot be read.
     """
+    refuse_credentials(uri)
     if not is_uri(uri):
         path = Path(uri.removeprefix("file://")).expanduser()
         if sha256 is not None and path.is_file():
             _check(file_digest(path), sha256, str(path))
         return path
     if uri.startswith(("https://", "http://")) and sha256 is None:
-        raise ValueError(f"{uri}: weights from the web need `sha256`, their SHA-256 in hexadecimal digits.")
+        raise ValueError(f"{masked(uri)}: weights from the web need `sha256`, their SHA-256 in hexadecimal digits.")
     version = sha256 or remote_version(uri, config)
-    target = cache_directory() / "weights" / hashlib.sha256(f"{uri} {version}".encode()).hexdigest()[:16] / _name(uri)
+    address = uri.split("?", 1)[0]  # a signed address is another one each time, for the same file
+    target = (
+        cache_directory() / "weights" / hashlib.sha256(f"{address} {version}".encode()).hexdigest()[:16] / _name(uri)
+    )
     _fetch_once(uri, target, config, sha256)
     return target
 
@@ -71,7 +76,7 @@ def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
     storage = Storage(uri, config)
     files = {name: info for name, info in storage.list().items() if name.endswith(_MODEL_FILES)}
     if not files:
-        raise StorageError(f"{uri} holds no checkpoint (config.json, model.safetensors, tokenizer files).")
+        raise StorageError(f"{masked(uri)} holds no checkpoint (config.json, model.safetensors, tokenizer files).")
     key = json.dumps([uri, sorted((name, info.size, info.version) for name, info in files.items())])
     target = cache_directory() / "weights" / hashlib.sha256(key.encode()).hexdigest()[:16]
     for name in files:
@@ -110,6 +115,7 @@ def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig
     SHA-256 of local files (kept by path, size and modification time, so that gigabytes are read once), the given
     `sha256` for `https://`, size and ETag for object stores.
     """
+    refuse_credentials(uri)
     if sha256 is not None:
         return sha256.lower()
     if is_uri(uri):
@@ -125,14 +131,14 @@ def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig
 def remote_version(uri: str, config: StorageConfig) -> str:
     """Size and version of a remote file, or of all files of a remote checkpoint directory."""
     if uri.startswith(("https://", "http://")):
-        raise ValueError(f"{uri}: weights from the web need their SHA-256.")
+        raise ValueError(f"{masked(uri)}: weights from the web need their SHA-256.")
     folder, _, name = uri.rstrip("/").rpartition("/")
     info = Storage(folder, config).info(name)
     if info is not None:
         return f"{info.size}-{info.version}"
     files = {name: info for name, info in Storage(uri, config).list().items() if name.endswith(_MODEL_FILES)}
     if not files:
-        raise StorageError(f"{uri}: there is no such file, nor a directory with a checkpoint.")
+        raise StorageError(f"{masked(uri)}: there is no such file, nor a directory with a checkpoint.")
     text = json.dumps(sorted((name, info.size, info.version) for name, info in files.items()))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -162,7 +168,7 @@ def _write_note(note: Path, text: str) -> None:
 
 
 def _name(uri: str) -> str:
-    return uri.rstrip("/").rsplit("/", 1)[-1].split("?", 1)[0] or "weights"
+    return uri.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "weights"
 
 
 def _check(digest: str, sha256: str, where: str) -> None:
@@ -191,7 +197,7 @@ def _fetch_once(uri: str, target: Path, config: StorageConfig, sha256: str | Non
         try:
             digest = _download(uri, temporary, config)
             if sha256 is not None:
-                _check(digest, sha256, uri)
+                _check(digest, sha256, masked(uri))
             _write_note(note, digest)
             temporary.replace(target)
         finally:
@@ -216,7 +222,7 @@ def _chunks(uri: str, config: StorageConfig) -> Iterator[bytes]:
                 while chunk := response.read(_CHUNK_BYTES):
                     yield chunk
         except (urllib.error.URLError, TimeoutError) as error:
-            raise StorageError(f"{uri}: cannot be fetched: {error}") from error
+            raise StorageError(f"{masked(uri)}: cannot be fetched: {error}") from error
         return
     folder, _, name = uri.rpartition("/")
     with Storage(folder, config).open(name) as file:

@@ -16,6 +16,7 @@ from ray.actor import ActorHandle
 from ray.data import TaskPoolStrategy
 from ray.exceptions import RayError
 
+from wsss_ray import logs
 from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
 from wsss_ray.data import retries
@@ -23,6 +24,7 @@ from wsss_ray.data.shards import Unit
 from wsss_ray.engine.ledger import Ledger, Orders
 from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.errors import JobError
+from wsss_ray.redaction import masked
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +114,7 @@ def _call(task: pa.Table, work: Callable[..., Any], ledger: ActorHandle, stage: 
 
     The ledger hears of the task as a whole; only a task whose process died is then recorded unit by unit.
     """
+    logs.configure(logging.WARNING)
     units = [Unit.from_json(text) for text in task["unit"].to_pylist()]
     node = ray.get_runtime_context().get_node_id()
     whole = (f"{stage} task", units[0].name)
@@ -128,8 +131,8 @@ def _call(task: pa.Table, work: Callable[..., Any], ledger: ActorHandle, stage: 
                     work(unit) if attachment is None else work(unit, attachment), protocol=pickle.HIGHEST_PROTOCOL
                 )
             except Exception as problem:
-                logger.exception("%s", unit.name)
-                error = f"{type(problem).__name__}: {problem}"
+                logger.exception("cannot be worked on", extra={"unit": unit.name})
+                error = masked(f"{type(problem).__name__}: {problem}")
         if orders.retried:
             ray.get(ledger.end.remote(stage, unit.name, finished=True))
         rows.append({"index": index, "result": result, "error": error, "retries": json.dumps(retries.take())})

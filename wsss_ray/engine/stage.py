@@ -74,6 +74,8 @@ class StageSpec:
     make: Callable[[], Stage]
     """Makes the stage inside its actor (it is pickled: pass paths of weights, never weights)."""
     pool: Pool
+    device_memory: Callable[[], int] | None = None
+    """Tells, inside the actor, the bytes that its process has held on its device; for the metrics."""
     calls_per_actor: int = 2
     """Units that one actor works on at once: while one computes, the next is decoded and the last written."""
 

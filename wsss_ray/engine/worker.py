@@ -18,11 +18,14 @@ import pyarrow.compute as pc
 import ray
 from ray.actor import ActorHandle
 
+from wsss_ray import logs
 from wsss_ray.data import retries
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.ledger import Orders
+from wsss_ray.engine.metrics import WorkerMetrics
 from wsss_ray.engine.stage import Meter, Sink, Stage, StageSpec, WorkerLost
+from wsss_ray.redaction import masked
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,8 @@ class Report:
     seconds: dict[str, float] | None = None
     retries: dict[str, int] | None = None
     """Requests to a store that this unit's workers made again, by reason."""
+    read_at: float | None = None
+    """When it was read, in seconds since 1970: for the metrics."""
     problem: str | None = None
     """Why the whole unit could not be read; the run goes on without it."""
     fatal: str | None = None
@@ -109,21 +114,26 @@ def read_task(batch: pa.Table, images: Storage) -> pa.Table:
 
     Fills `rows`; a unit that cannot be read goes on with its reason instead.
     """
+    logs.configure(logging.WARNING)
     task = batch.to_pylist()[0]
+    unit = Unit.from_json(task["unit"])
     meter = Meter()
     report = Report()
     try:
         with meter("read"):
-            rows = read_unit(images, Unit.from_json(task["unit"]), columns=READ_COLUMNS)
+            rows = read_unit(images, unit, columns=READ_COLUMNS)
     except ShardError as error:
-        report.problem = str(error)
+        report.problem = masked(str(error))
+        logger.warning("left out: %s", error, extra={"stage": "read", "unit": unit.name})
         return _task_table(task, None, report)
-    except Exception as error:  # noqa: BLE001 - told to the driver
+    except Exception as error:
         report.fatal = _told(error)
+        logger.exception("cannot be read", extra={"stage": "read", "unit": unit.name})
         return _task_table(task, None, report)
     if task["only"] is not None:
         rows = rows.filter(pc.is_in(rows["image_id"], pa.array(task["only"], pa.string())))
     report.images = rows.num_rows
+    report.read_at = time.time()
     report.add(meter)
     rows = rows.append_column("error", pa.nulls(rows.num_rows, pa.string()))
     return _task_table(task, rows, report)
@@ -140,7 +150,9 @@ class UnitWorker:
             ledger: the Ledger actor.
             sink: commits the unit after this stage; None where another stage follows.
         """
+        logs.configure(logging.WARNING)
         self._name = spec.name
+        self._metrics = WorkerMetrics(spec.name, spec.device_memory)
         self._ledger = ledger
         self._sink = sink
         self._gate = Gate()
@@ -156,8 +168,9 @@ class UnitWorker:
             return _task_table(task, None, report)
         try:
             rows = self._work(task, report)
-        except Exception as error:  # noqa: BLE001 - told to the driver; what an image raises is caught before
+        except Exception as error:  # what an image raises is caught before
             report.fatal = f"{self._name}: {_told(error)}"
+            logger.exception("cannot go on", extra=self._at(Unit.from_json(task["unit"])))
             rows = None
         return _task_table(task, rows, report)
 
@@ -175,8 +188,10 @@ class UnitWorker:
             return None
         rows = _from_stream(task["rows"])
         meter = Meter()
+        self._metrics.arrived(report.read_at)
         try:
             if orders.isolate:
+                logger.warning("died over twice: going on image by image, alone", extra=self._at(unit))
                 with self._gate.alone():
                     rows = self._one_by_one(unit, rows, orders, meter)
                     self._commit(unit, task, rows, report, meter)
@@ -189,11 +204,17 @@ class UnitWorker:
                     self._commit(unit, task, rows, report, meter)
                     self._idle_since = time.perf_counter()
         except WorkerLost:
-            logger.exception("%s: unit %s: ending this process, another will start", self._name, unit.name)
+            logger.exception("ending this process, another will start", extra=self._at(unit))
             os._exit(1)
         ray.get(self._ledger.end.remote(self._name, unit.name, finished=True))
+        self._metrics.worked(meter.seconds)
         report.add(meter)
+        report.read_at = time.time()  # from here on it waits for the next stage
         return None if self._sink else rows
+
+    def _at(self, unit: Unit, image: str | None = None) -> dict[str, str | None]:
+        """Where a log line comes from."""
+        return {"stage": self._name, "unit": unit.name, "image": image}
 
     def _begin(self, unit: Unit, image: str | None = None) -> None:
         ray.get(self._ledger.begin.remote(self._name, unit.name, self._node, image))
@@ -202,6 +223,10 @@ class UnitWorker:
         if self._sink is not None:
             with meter("write"):
                 report.counts = dict(self._sink.commit(unit, rows, version=task["version"]))
+            self._metrics.committed(rows, report.counts)
+            for image_id, error in zip(rows["image_id"].to_pylist(), rows["error"].to_pylist(), strict=True):
+                if error is not None:
+                    logger.warning("failed: %s", error, extra=self._at(unit, image_id))
 
     def _together(self, unit: Unit, rows: pa.Table, meter: Meter) -> pa.Table:
         """The stage on all rows that have not failed; image by image where that raises."""
@@ -211,9 +236,7 @@ class UnitWorker:
         try:
             return self._join(rows, [self._run(good, meter)])
         except Exception as error:  # noqa: BLE001 - whatever an image makes a library raise is that image's failure
-            logger.warning(
-                "%s: unit %s: %s: %s; going on image by image", self._name, unit.name, type(error).__name__, error
-            )
+            logger.warning("%s: going on image by image", _told(error), extra=self._at(unit))
         return self._join(rows, [self._run_alone(good.slice(i, 1), meter) for i in range(good.num_rows)])
 
     def _one_by_one(self, unit: Unit, rows: pa.Table, orders: Orders, meter: Meter) -> pa.Table:
@@ -266,7 +289,7 @@ def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return masked(f"{type(error).__name__}: {error}")
 
 
 def _task_table(task: dict[str, Any], rows: pa.Table | None, report: Report) -> pa.Table:

@@ -1,0 +1,138 @@
+"""One real job with secrets all around it and a damaged image: what it tells, what it writes, what it listens on."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import REPOSITORY, S3Server
+from drawn import drawn_scenes
+from label_runs import image_rows, write_shards
+
+from wsss_ray.data.storage import Storage
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7PLANTED",
+    "AWS_SECRET_ACCESS_KEY": "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",
+    "AWS_SESSION_TOKEN": "FwoGZXIvYXdzEPLANTEDPLANTEDPLANTED",
+    "HF_TOKEN": "hf_PLANTEDPLANTEDPLANTEDPLANTED",
+}
+
+
+@dataclass(kw_only=True)
+class Told:
+    """What the job left."""
+
+    status: int
+    text: str
+    written: dict[str, bytes]
+    ray_logs: dict[str, bytes]
+    listening: set[str] = field(default_factory=set)
+    """Every local address that a process of the job listened on while it ran."""
+
+
+@pytest.fixture(scope="module")
+def told(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    """A labelling run from and to S3, in the local mode."""
+    images = drawn_scenes(8)
+    name = next(iter(images))
+    images[name] = (images[name][0][:2000], images[name][1])
+    write_shards(Storage(s3.uri("safety/in"), s3.config), image_rows(images), images_per_unit=4, classes="demo")
+    temporary = tempfile.mkdtemp(prefix="s", dir="/tmp")  # sockets' paths must be short
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= SECRETS | {"AWS_ENDPOINT_URL": s3.endpoint_url, "RAY_TMPDIR": temporary}
+    log = tmp_path_factory.mktemp("job") / "log"
+    command = [sys.executable, "jobs/label.py", "--config", "configs/demo.yaml", "--ray.actors", "1", "--no-png"]
+    command += ["--input", s3.uri("safety/in"), "--output", s3.uri("safety/out")]
+    listening: set[str] = set()
+    with log.open("w") as output:
+        process = psutil.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + 200
+            while process.poll() is None:
+                assert time.monotonic() < deadline, log.read_text()
+                listening |= listened(process)
+                time.sleep(0.5)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+    out = Storage(s3.uri("safety/out"), s3.config)
+    yield Told(
+        status=process.returncode,
+        text=log.read_text(),
+        written={path: out.read(path) for path in out.walk()},
+        ray_logs={str(path): path.read_bytes() for path in Path(temporary).rglob("*") if path.is_file()},
+        listening=listening,
+    )
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def listened(process: psutil.Process) -> set[str]:
+    """Addresses on which the process and its descendants listen now."""
+    found = set()
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            connections = member.net_connections("inet")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        found |= {entry.laddr.ip for entry in connections if entry.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_the_job_did_its_work(told: Told) -> None:
+    assert told.status == 0, told.text
+    assert {"run.json", "summary.json"} <= told.written.keys()
+    assert "8 / 8 images (100.0%)" in told.text
+    assert any(path.endswith(".log") or path.endswith(".out") for path in told.ray_logs)
+
+
+def test_nothing_listens_beyond_this_machine(told: Told) -> None:
+    assert told.listening, "the scan saw no socket at all"
+    for address in told.listening:
+        plain = ipaddress.ip_address(address)
+        mapped = getattr(plain, "ipv4_mapped", None)
+        assert (mapped or plain).is_loopback, address
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_secret_is_told_or_written(told: Told, name: str) -> None:
+    secret = SECRETS[name]
+    assert secret not in told.text
+    for path, data in {**told.written, **told.ray_logs}.items():
+        assert secret.encode() not in data, path
+
+
+def test_a_failure_is_logged_with_its_unit_and_image(told: Told) -> None:
+    (line,) = [line for line in told.text.splitlines() if " failed: decode: " in line]
+    assert " WARNING wsss_ray.engine.worker: failed: decode: " in line
+    assert re.search(r"\| stage=label unit=shard-00000-of-00001-0000-[0-9a-f]{8} image=scene-1000000$", line)
+
+
+REFUSED = [
+    (["--input", "s3://AKIAIOSFODNN7PLANTED:hiddenhidden@bucket/in", "--output", "out"], "must not hold a user"),
+    (["--input", "in", "--output", "https://user:hiddenhidden@host/out"], "must not hold a user"),
+    (["--input", "https://host.invalid/in?X-Amz-Signature=hiddenhidden", "--output", "out"], ""),
+]
+
+
+@pytest.mark.parametrize(("arguments", "reason"), REFUSED)
+def test_what_is_refused_is_told_without_its_secret(tmp_path: Path, arguments: list[str], reason: str) -> None:
+    command = [sys.executable, str(REPOSITORY / "jobs" / "label.py"), "--config", str(REPOSITORY / "configs/demo.yaml")]
+    done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert reason in last
+    assert "hiddenhidden" not in done.stdout + done.stderr
+    assert "AKIA" not in done.stdout + done.stderr

@@ -1,0 +1,39 @@
+"""Keeping secrets out of what is printed, logged and written.
+
+URIs with a user and password are refused where they come in (`refuse_credentials`); whatever is told passes `masked`,
+because texts of libraries quote addresses and keys that nobody put there on purpose.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit
+
+_VARIABLES = re.compile(r"(SECRET|TOKEN|PASSWORD)", re.IGNORECASE)
+_SHORTEST = 16
+"""Characters from which on a variable's value is taken for a secret: shorter ones are words such as "testing"."""
+
+_USER = re.compile(r"(?<=://)[^/\s@\"']+@")
+_QUERY = re.compile(r"(\b(?:https?|s3a?|gs)://[^\s\"'?]+)\?[^\s\"']*[^\s\"':;,.)]")
+_SIGNATURE = re.compile(r"(?i)\b((?:x-amz-[a-z-]+|signature|awsaccesskeyid|sig|access_token)=)[^&\s\"']+")
+_KEY_ID = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b")
+
+
+def masked(text: str) -> str:
+    """The text with "***" for its secrets: users and queries of URLs, signatures, keys and tokens."""
+    text = _QUERY.sub(r"\1?***", _USER.sub("***@", text))
+    text = _KEY_ID.sub("***", _SIGNATURE.sub(r"\1***", text))
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST and _VARIABLES.search(name) and not name.endswith("_PATH") and value in text:
+            text = text.replace(value, "***")
+    return text
+
+
+def refuse_credentials(uri: str) -> None:
+    """Raise ValueError, without the secret in its text, for a URI that holds a user and password."""
+    if "://" in uri and "@" in urlsplit(uri).netloc:
+        raise ValueError(
+            f"{masked(uri)}: an address must not hold a user or password, since it is shown and kept in many places. "
+            "Give keys in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), a profile or an instance role."
+        )

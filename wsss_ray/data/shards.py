@@ -149,6 +149,15 @@ def check_image_id(image_id: str) -> str:
     return image_id
 
 
+def _check_ids(rows: pa.Table, where: str) -> None:
+    """Refuse a file whose ids could not become file names: whoever wrote it, it was not this package."""
+    for image_id in rows["image_id"].to_pylist() if "image_id" in rows.column_names else ():
+        try:
+            check_image_id(image_id or "")
+        except ValueError as error:
+            raise ShardError(f"{where}: {error}") from error
+
+
 def digest_rows(rows: pa.Table) -> str:
     """SHA-256 (hex) over ids, encoded bytes and tags, in order."""
     digest = hashlib.sha256()
@@ -274,6 +283,7 @@ def read_unit(
             f"{where}: its content is not what its footer says: the shard is damaged or was replaced while the run "
             "went on. Start the job again with the shards as they are now, or make the shard again."
         )
+    _check_ids(rows, where)
     return rows.select(wanted)
 
 
@@ -327,7 +337,7 @@ def read_labels(storage: Storage, path: str, *, columns: Sequence[str] | None = 
     """
     data = storage.read(path)
     try:
-        return pq.read_table(
+        rows = pq.read_table(
             pa.BufferReader(data),
             columns=None if columns is None else list(columns),
             schema=LABEL_SCHEMA,
@@ -335,6 +345,8 @@ def read_labels(storage: Storage, path: str, *, columns: Sequence[str] | None = 
         )
     except pa.ArrowException as error:
         raise ShardError(f"{storage.describe(path)} is not a label file: {error}. Remove it and run again.") from error
+    _check_ids(rows, storage.describe(path))
+    return rows
 
 
 def read_label_counts(storage: Storage, path: str) -> dict[str, Any]:

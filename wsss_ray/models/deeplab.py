@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wsss_ray.config.student import Geometry
-from wsss_ray.models.backbone import FORMS, Backbone
+from wsss_ray.models.backbone import FORMS, Backbone, FrozenBatchNorm
 
 RATES = (6, 12, 18, 24)
 
@@ -43,8 +43,11 @@ class DeepLabV2(nn.Module):
     def __init__(self, architecture: str, geometry: Geometry, num_classes: int) -> None:
         """Build "deeplabv2-NAME", randomly initialised; NAME is one of `backbone.FORMS`."""
         super().__init__()
-        self.backbone = Backbone(FORMS[architecture.removeprefix("deeplabv2-")], geometry)
+        form = FORMS[architecture.removeprefix("deeplabv2-")]
+        self.backbone = Backbone(form, geometry)
         self.aspp = Aspp(self.backbone.channels, num_classes)
+        self.head_rate = 10.0 if form.norm is FrozenBatchNorm else 1.0
+        """The backbone has learned already, unless its norms learn."""
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""

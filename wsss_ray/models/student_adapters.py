@@ -36,6 +36,9 @@ _NOT_THE_NETWORK = {
 class Adapter(nn.Module):
     """A library's network; normalised images (N, 3, H, W) to logits (N, C, H, W) float32."""
 
+    head_rate = 10.0
+    """The backbone has learned already."""
+
     def __init__(self, model: nn.Module, head: tuple[str, ...]) -> None:
         """`head`: names of the model's children that classify."""
         super().__init__()

@@ -22,6 +22,8 @@ class Network(Protocol):
 
     head: tuple[str, ...]
     """Prefixes of the names of the classifier's parameters."""
+    head_rate: float
+    """Learning rate of the classifier's weights over that of the backbone; its biases have twice that."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits."""
@@ -112,14 +114,20 @@ class Student(nn.Module):
 
         base: the backbone's weights; norm: its biases and normalisations, without decay (DeepLab-v2's ResNet trains
         none); head: the classifier's weights at ten times `lr`; head_bias: its biases at twenty times, without decay.
+        In `deeplabv2-tiny`, whose backbone starts from nothing too, the head has once and twice `lr`.
         """
-        rates = {"base": (1, weight_decay), "norm": (1, 0.0), "head": (10, weight_decay), "head_bias": (20, 0.0)}
+        network = cast(Network, self.network)
+        rates = {
+            "base": (1.0, weight_decay),
+            "norm": (1.0, 0.0),
+            "head": (network.head_rate, weight_decay),
+            "head_bias": (2 * network.head_rate, 0.0),
+        }
         groups: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
-        prefixes = cast(Network, self.network).head
         for name, parameter in self.network.named_parameters():
             if not parameter.requires_grad:
                 continue
-            if name.startswith(prefixes):
+            if name.startswith(network.head):
                 groups["head_bias" if name.endswith("bias") else "head"].append(parameter)
             else:
                 groups["base" if parameter.ndim > 1 else "norm"].append(parameter)

@@ -95,3 +95,17 @@ def test_float16_that_overflows_runs_again_in_float32(tmp_path: Path) -> None:
     assert half.float32_fallbacks == 2
     expected = ImageEncoder(load_sam("tiny", weights), CPU).encode([picture, picture])
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (375, 500), (427, 641), (1200, 900), (1, 3)])
+def test_the_fast_resizing_is_within_a_grey_level(size: tuple[int, int]) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), dtype=np.uint8)
+    image = coarse.repeat(8, axis=0).repeat(8, axis=1)[: size[0], : size[1]]
+    exact, fast = (resize_longest_side(image, 1024, backend) for backend in ("pil", "torchvision"))
+    assert fast.dtype == np.uint8
+    assert fast.shape == exact.shape
+    difference = np.abs(fast.astype(int) - exact)
+    assert difference.max() <= 1
+    assert difference.mean() < (1e-9 if size in ((480, 640), (375, 500)) else 3e-3)
+    image.flags.writeable = False
+    np.testing.assert_array_equal(resize_longest_side(image, 1024, "torchvision"), fast)

@@ -78,8 +78,8 @@ def label_fields(row: dict[str, Any]) -> dict[str, Any]:
 
 def count_pixels(label: np.ndarray) -> list[dict[str, int]]:
     """The `pixels` of a label row: how many pixels of a (H, W) label map each id has."""
-    ids, pixels = np.unique(label, return_counts=True)
-    return [{"class_id": int(i), "pixels": int(n)} for i, n in zip(ids, pixels, strict=True)]
+    pixels = np.bincount(label.ravel())
+    return [{"class_id": int(i), "pixels": int(pixels[i])} for i in np.flatnonzero(pixels)]
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:

@@ -73,6 +73,10 @@ def load_segmenter(config: LabelConfig) -> Segmenter:
     return Segmenter(settings, checkpoint=path)
 
 
+MASKS_BYTES = 128 * 2**20
+"""Masks that wait to be joined to their images until the device is free for the next unit, at most."""
+
+
 class Labeller:
     """Joins the masks of an image to a label row, as the masks come."""
 
@@ -223,14 +227,27 @@ def label_pictures(
     labellers = [Labeller(picture, boxes, classes, config) for picture, boxes in zip(pictures, found, strict=True)]
     there = [index for index, picture in enumerate(pictures) if picture.image is not None]
     images = [image for picture in pictures if (image := picture.image) is not None]
+    with meter("decode"):  # resizing: while another unit computes
+        prepared = list(segmenter.prepare(images, [found[index].boxes for index in there]))
+    waiting: list[tuple[Labeller, MaskCrop]] = []
+    size = 0
     with device, meter("segment"):
-        crops = segmenter.stream(
-            images, [found[index].boxes for index in there], probabilities=config.fusion.paint == "prob"
-        )
-        for position, crop in crops:
-            labellers[there[position]].add(crop)
+        for position, crop in segmenter.masks(prepared, probabilities=config.fusion.paint == "prob"):
+            waiting.append((labellers[there[position]], crop))
+            size += crop.mask.nbytes
+            if size > MASKS_BYTES:
+                _join(waiting)
+                size = 0
     with meter("encode"):
+        _join(waiting)
         return [labeller.finish(palette) for labeller in labellers]
+
+
+def _join(waiting: list[tuple[Labeller, MaskCrop]]) -> None:
+    """Add the masks to their images, and let go of them."""
+    for labeller, crop in waiting:
+        labeller.add(crop)
+    waiting.clear()
 
 
 def _detections_to_list(detections: Detections) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,9 +35,15 @@ def resized_size(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def resize_longest_side(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB to the network's size, bit by bit as `ResizeLongestSide.apply_image` does."""
+def resize_longest_side(
+    image: NDArray[np.uint8], side: int, backend: Literal["torchvision", "pil"] = "pil"
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB to the network's size: with `pil` bit by bit as `ResizeLongestSide.apply_image` does."""
     height, width = resized_size(image.shape[0], image.shape[1], side)
+    if backend == "torchvision":
+        pixels = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)[None]
+        resized = functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+        return resized[0].permute(1, 2, 0).numpy()
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 

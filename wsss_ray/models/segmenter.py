@@ -26,8 +26,8 @@ BOXES_PER_CHUNK = {"cpu": 1, "cuda": 64}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Picture:
-    """An image with boxes, ready for the network."""
+class Prompted:
+    """An image with boxes, ready for the network; made by `Segmenter.prepare`."""
 
     index: int
     pixels: NDArray[np.uint8]  # (h, w, 3) at the network's size
@@ -64,6 +64,7 @@ class Segmenter:
         self._low_side: int = sam.prompt_encoder.mask_input_size[0]
         self._encoder = ImageEncoder(sam, self._compute)
         self._images_per_group = config.batch_size
+        self._resize_by = config.preprocessing
         self._image_pieces = Backoff(config.batch_size, what="images")
         chunk = config.boxes_per_chunk or BOXES_PER_CHUNK[self._compute.device.type]
         self._box_pieces = Backoff(chunk, what="boxes")
@@ -105,20 +106,32 @@ class Segmenter:
             ValueError: not as many images as boxes; an image or a box array of another form; a box that is not finite.
             torch.OutOfMemoryError: a single image or box is too large for the device.
         """
-        group: list[_Picture] = []
+        return self.masks(self.prepare(images, boxes), probabilities=probabilities)
+
+    def prepare(self, images: Iterable[NDArray[np.uint8]], boxes: Iterable[NDArray[np.float32]]) -> Iterator[Prompted]:
+        """Check and resize, image by image as they are taken; arguments and errors as `stream`.
+
+        Touches neither the network nor the device, so that one thread may prepare what another's masks do not need.
+        """
         for index, (image, image_boxes) in enumerate(zip(images, boxes, strict=True)):
             checked = _check_boxes(index, image_boxes)
             _check_image(index, image)
             if len(checked):
-                group.append(self._prepare(index, image, checked))
+                yield self._prepare(index, image, checked)
+
+    def masks(self, prepared: Iterable[Prompted], *, probabilities: bool = False) -> Iterator[tuple[int, MaskCrop]]:
+        """The masks of prepared images, as `stream` yields them."""
+        group: list[Prompted] = []
+        for picture in prepared:
+            group.append(picture)
             if len(group) == self._images_per_group:
                 yield from self._segment_group(group, probabilities=probabilities)
                 group = []
         if group:
             yield from self._segment_group(group, probabilities=probabilities)
 
-    def _prepare(self, index: int, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> _Picture:
-        pixels = resize_longest_side(image, self._encoder.side)
+    def _prepare(self, index: int, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Prompted:
+        pixels = resize_longest_side(image, self._encoder.side, self._resize_by)
         (height, width), resized = image.shape[:2], (pixels.shape[0], pixels.shape[1])
         scale = np.array([resized[1] / width, resized[0] / height] * 2, np.float32)
         way_back = OriginalSize(
@@ -128,9 +141,9 @@ class Segmenter:
             original=(height, width),
             compute=self._strict,
         )
-        return _Picture(index=index, pixels=pixels, boxes=boxes * scale, way_back=way_back)
+        return Prompted(index=index, pixels=pixels, boxes=boxes * scale, way_back=way_back)
 
-    def _segment_group(self, group: list[_Picture], *, probabilities: bool) -> Iterator[tuple[int, MaskCrop]]:
+    def _segment_group(self, group: list[Prompted], *, probabilities: bool) -> Iterator[tuple[int, MaskCrop]]:
         counts = [len(picture.boxes) for picture in group]
         slots = np.repeat(np.arange(len(group)), counts)
         numbers = np.concatenate([np.arange(count) for count in counts])

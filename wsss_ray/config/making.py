@@ -106,6 +106,9 @@ class LabelConfig:
     """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
     retry_failed: bool = False
     """Run the images whose rows failed again; the other rows stand."""
+    profile: bool = False
+    """Write Chrome traces of one actor's first two units to profile/ in the output, for chrome://tracing or
+    ui.perfetto.dev."""
     dry_run: bool = False
     """Print the plan (units, pools, prompts of three images, paths, estimated hours from a timed sample) and stop."""
     status_seconds: float = 5.0

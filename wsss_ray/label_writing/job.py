@@ -20,6 +20,7 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Outcome, Progress, StageSpec, Task, claim, run_units, units_to_do
 from wsss_ray.engine.run import RUN_FILE
 from wsss_ray.errors import JobError
+from wsss_ray.label_writing.observing import observed
 from wsss_ray.label_writing.sample import describe_sample
 from wsss_ray.label_writing.sink import LabelSink, png_path
 from wsss_ray.label_writing.summary import SUMMARY_FILE, format_summary, summarise, write_summary
@@ -93,7 +94,8 @@ class LabelJob(ABC, Generic[ConfigT]):
                 print(f"nothing to do: all {images:,} images are {self.done_word}", flush=True)
                 return self._finish(None)
             resources = resources or stack.enter_context(connect(config.ray))
-            stages = self.stages(resources)  # refused pools leave the output as it was
+            traces = self.output if config.profile and not config.dry_run else None
+            stages = tuple(observed(stage, traces) for stage in self.stages(resources))  # refused: nothing has changed
             if not config.dry_run:
                 self._claim(content)
             return self._work(finished, tasks, stages, resources)

@@ -62,6 +62,7 @@ def test_addresses_with_credentials_are_refused(uri: str) -> None:
         refuse_credentials,
         Storage,
         lambda u: weights_digest(u, sha256="0" * 64, config=StorageConfig()),
+        lambda u: StorageConfig(endpoint_url=u),
         lambda u: fetch_file(u, sha256="0" * 64, config=StorageConfig()),
     ):
         with pytest.raises(ValueError, match="must not hold a user or password") as caught:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from wsss_ray.redaction import refuse_credentials
+
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
@@ -32,6 +34,7 @@ class StorageConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(self, "retries", self.retries >= 0, "0 or more")
+        refuse_credentials(self.endpoint_url or "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,13 +40,13 @@ class PermutohedralLattice:
         corners, ranks, weights = _enclosing_simplices(features)
         codes, strides = _vertex_codes(corners, ranks)
         vertices, vertex_of = torch.unique(codes.flatten(), return_inverse=True)
-        self._slice_rows = vertex_of.view(points, dimensions + 1)
+        self._slice_rows = vertex_of.view(points, dimensions + 1).int()
         self._slice_weights = weights
         order = torch.argsort(vertex_of, stable=True)
-        self._splat_rows = order // (dimensions + 1)
+        self._splat_rows = (order // (dimensions + 1)).int()
         self._splat_weights = weights.flatten()[order]
         counts = torch.bincount(vertex_of, minlength=vertices.numel())
-        self._splat_starts = torch.cumsum(counts, 0) - counts
+        self._splat_starts = (torch.cumsum(counts, 0) - counts).int()
         self._neighbours = [_neighbours(vertices, step) for step in _steps(strides)]
         self._blur_weights = torch.tensor([0.5, 1.0, 0.5], device=features.device).repeat(vertices.numel(), 1)
         self._gain = 1 / (1 + 2.0**-dimensions)
@@ -146,10 +146,10 @@ def _steps(strides: list[int]) -> list[int]:
 
 
 def _neighbours(vertices: Tensor, step: int) -> Tensor:
-    """(M, 3) rows of the vertex before, the vertex, and the one behind; M where there is none."""
+    """(M, 3) int32 rows of the vertex before, the vertex, and the one behind; M where there is none."""
     count = vertices.numel()
     rows = [torch.arange(count, device=vertices.device)]
     for wanted in (vertices - step, vertices + step):
         place = torch.searchsorted(vertices, wanted).clamp_(max=count - 1)
         rows.append(torch.where(vertices[place] == wanted, place, count))
-    return torch.stack([rows[1], rows[0], rows[2]], 1)
+    return torch.stack([rows[1], rows[0], rows[2]], 1).int()

@@ -87,8 +87,8 @@ class PredictConfig:
     retry_failed: bool = False
     """Run the images whose rows failed again; the other rows stand."""
     profile: bool = False
-    """Write Chrome traces of one actor's first two units to profile/ in the output, for chrome://tracing or
-    ui.perfetto.dev."""
+    """Write Chrome traces of an actor's first unit and of a later one to profile/ in the output, for chrome://tracing
+    or ui.perfetto.dev."""
     dry_run: bool = False
     """Print the plan (units, pools, paths, estimated hours from a timed sample) and stop."""
     status_seconds: float = 5.0

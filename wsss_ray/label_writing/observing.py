@@ -1,4 +1,4 @@
-"""Looking at stages from outside: traces of their first units, and the device memory that they hold."""
+"""Looking at stages from outside: traces of their work, and the device memory that they hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsss_ray.engine import Stage, StageSpec
 
 
 def observed(spec: StageSpec, output: Storage | None) -> StageSpec:
-    """The same stage, with its device memory in the metrics and, with an `output`, traces of its first two units."""
+    """The same stage, with its device memory in the metrics and, with an `output`, traces of two of its units."""
     make = spec.make if output is None else functools.partial(_make_profiled, spec.make, spec.name, output)
     return dataclasses.replace(spec, make=make, device_memory=held_memory)
 

@@ -1,4 +1,4 @@
-"""A Chrome trace of the first units that a stage works on."""
+"""Chrome traces of two of the units that a stage works on."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Meter, Stage
 
 FOLDER = "profile"
-PROFILED = ("first-unit", "second-unit")
-"""The first unit also shows what a process does once (kernels chosen, memory taken); the second how it goes on."""
+PROFILED = ("first-unit", "later-unit")
+"""The first unit also shows what a process does once (kernels chosen, memory taken); the later one how it goes on."""
 
 
 class ProfiledStage:
-    """A stage whose first two calls are traced; of a pool's actors, those that come first write the files.
+    """A stage that traces its first call and the next after it; of a pool's actors, the quickest write the files.
 
-    `profile/<stage>-first-unit.json` and `-second-unit.json` open in chrome://tracing or https://ui.perfetto.dev. The
+    `profile/<stage>-first-unit.json` and `-later-unit.json` open in chrome://tracing or https://ui.perfetto.dev. The
     parts that the stage measures (decode, detect, segment, encode) stand in them by name.
     """
 

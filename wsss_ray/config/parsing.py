@@ -88,8 +88,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _build(config_type: type[ConfigT], values: Mapping[str, Any], *, where: str, prefix: str) -> ConfigT:
-    """Make the dataclass from YAML values; fields that neither YAML nor a default gives are left to the flags."""
+def _build(
+    config_type: type[ConfigT], values: Mapping[str, Any], *, where: str, prefix: str, base: ConfigT | None = None
+) -> ConfigT:
+    """Make the dataclass from YAML values, the rest from `base`, the default of a section, where there is one.
+
+    Fields that neither YAML nor a default gives are left to the flags.
+    """
     hints = typing.get_type_hints(config_type)
     fields = {item.name: item for item in dataclasses.fields(config_type)}  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
@@ -101,25 +106,33 @@ def _build(config_type: type[ConfigT], values: Mapping[str, Any], *, where: str,
             raise ConfigError(f"{where}: unknown key `{prefix}{key}`.{hint} Valid: {', '.join(fields)}.")
         if name in arguments:
             raise ConfigError(f"{where}: `{prefix}{name}` is given twice.")
-        arguments[name] = _convert(value, hints[name], where=where, key=prefix + name)
+        arguments[name] = _convert(
+            value, hints[name], where=where, key=prefix + name, base=_default(fields[name], base)
+        )
     for item in fields.values():
-        if (
-            item.name not in arguments
-            and item.default is dataclasses.MISSING
-            and item.default_factory is dataclasses.MISSING
-        ):
-            arguments[item.name] = tyro.MISSING
+        if item.name not in arguments:
+            arguments[item.name] = _default(item, base)
     try:
         return config_type(**arguments)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}" if values else str(error)) from error
 
 
-def _convert(value: Any, hint: Any, *, where: str, key: str) -> Any:
+def _default(item: dataclasses.Field[Any], base: object | None) -> Any:
+    """A field's value in the default of its section, else its own default; tyro.MISSING for neither."""
+    if base is not None:
+        return getattr(base, item.name)
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return tyro.MISSING if item.default is dataclasses.MISSING else item.default
+
+
+def _convert(value: Any, hint: Any, *, where: str, key: str, base: Any = None) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: `{key}` must hold `key: value` lines, not {value!r}.")
-        return _build(typing.cast(type, hint), value, where=where, prefix=f"{key}.")
+        default = base if isinstance(base, typing.cast(type, hint)) else None
+        return _build(typing.cast(type, hint), value, where=where, prefix=f"{key}.", base=default)
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in (hint, *typing.get_args(hint)):

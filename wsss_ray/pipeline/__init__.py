@@ -1,0 +1,5 @@
+"""The pipeline: all jobs from images to a judged student, one after the other."""
+
+from wsss_ray.pipeline.job import run
+
+__all__ = ["run"]

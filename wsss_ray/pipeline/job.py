@@ -1,0 +1,136 @@
+"""The pipeline job: its steps in one Ray session, each done once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from wsss_ray import evaluation, labelling, prediction, report, sharding, training
+from wsss_ray.cluster import connect
+from wsss_ray.config import EvaluateConfig
+from wsss_ray.config.pipeline import PipelineConfig
+from wsss_ray.data.shards import read_shard_set
+from wsss_ray.data.storage import Storage
+from wsss_ray.errors import JobError
+from wsss_ray.evaluation.job import RESULT_FILE
+from wsss_ray.pipeline.plan import Judged, Plan, make_plan
+
+SUMMARY_FILE = "summary.json"
+STATE_FILE = "pipeline-state.json"
+"""Beside an evaluation: what it was made of."""
+
+
+def run(config: PipelineConfig) -> dict[str, Any]:
+    """Run every step that is not done yet.
+
+    Returns:
+        What `summary.json` in the output holds: label_miou and student_miou (0 to 1, null without ground truth), where
+        things lie, and the seconds of this call's steps.
+
+    Raises:
+        ValueError: a section cannot be used; what earlier steps made stands.
+        JobError: a step broke off; its text begins with the step's name. The same command goes on from there.
+    """
+    plan = make_plan(config)
+    seconds: dict[str, float] = {}
+    with connect(config.ray):
+        results = _run_steps(plan, seconds, gallery=config.gallery)
+    summary: dict[str, Any] = {
+        "label_miou": results["evaluate labels"],
+        "student_miou": results["evaluate predictions"],
+        "judged_on": plan.predict.input,
+        "shards": plan.shard.output,
+        "labels": plan.label.output,
+        "student": plan.train.output,
+        "predictions": plan.predict.output,
+        "evaluations": [judged.evaluate.output for judged in (plan.labels, plan.predictions)],
+        "galleries": [f"{judged.report.output}/index.html" for judged in (plan.labels, plan.predictions)]
+        if config.gallery
+        else [],
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    output = Storage(config.output, config.storage)
+    output.write(SUMMARY_FILE, (json.dumps(summary, indent=2) + "\n").encode())
+    print(format_summary(summary), flush=True)
+    return summary
+
+
+def _run_steps(plan: Plan, seconds: dict[str, float], *, gallery: bool) -> dict[str, float | None]:
+    """All steps in order; the mIoU of those that judge."""
+    results: dict[str, float | None] = {}
+
+    def step(name: str, work: Callable[[], Any]) -> Any:
+        print(f"\n== {name}", flush=True)
+        begun = time.monotonic()
+        try:
+            return work()
+        except JobError as error:
+            raise JobError(f"step {name}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"step {name}: {error}") from error
+        finally:
+            seconds[name] = time.monotonic() - begun
+
+    step("shard", lambda: sharding.run(plan.shard))
+    step("label", lambda: labelling.run(plan.label))
+    results["evaluate labels"] = step("evaluate labels", lambda: evaluate_once(plan.labels.evaluate))
+    if (test := plan.test) is not None:
+        step("shard test images", lambda: sharding.run(test))
+    if (first_shard := plan.pretraining_shard) is not None:
+        step("shard pretraining images", lambda: sharding.run(first_shard))
+    if (first := plan.pretraining) is not None:
+        step("pretraining", lambda: training.run(first))
+    step("train", lambda: training.run(plan.train))
+    step("predict", lambda: prediction.run(plan.predict))
+    results["evaluate predictions"] = step("evaluate predictions", lambda: evaluate_once(plan.predictions.evaluate))
+    if gallery:
+        step("report labels", lambda: report.run(plan.labels.report))
+        step("report predictions", lambda: report.run(plan.predictions.report))
+    return results
+
+
+def evaluate_once(config: EvaluateConfig) -> float | None:
+    """mIoU of an evaluation, which is made unless the output holds one of the same labels and configuration.
+
+    None where there is no ground truth to judge by.
+    """
+    shards = read_shard_set(Storage(config.images, config.storage))
+    if not (shards.has_truth or config.truth or config.coco_annotations):
+        print("the image shards hold no ground truth: not judged", flush=True)
+        return None
+    output = Storage(config.output, config.storage)
+    labels = Storage(config.labels, config.storage).list("labels")
+    told = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
+    content = [told, shards.digest, [(name, info.version) for name, info in labels.items()]]
+    state = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    if output.exists(STATE_FILE) and json.loads(output.read(STATE_FILE)) == {"state": state}:
+        print(f"nothing to do: {output.describe(RESULT_FILE)} judges these labels", flush=True)
+        return _miou(json.loads(output.read(RESULT_FILE))["miou"])
+    found = evaluation.run(config)
+    output.write(STATE_FILE, json.dumps({"state": state}).encode())
+    return _miou(found.to_json()["miou"])
+
+
+def _miou(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The table that ends a pipeline."""
+    width = max(map(len, summary))
+
+    def show(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.3f}"
+        if isinstance(value, dict):
+            return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in value.items())
+        return ", ".join(value) if isinstance(value, list) else "-" if value is None else str(value)
+
+    return "\n".join(["", *(f"{name:<{width}}  {show(value)}" for name, value in summary.items())])
+
+
+__all__ = ["Judged", "evaluate_once", "format_summary", "run"]

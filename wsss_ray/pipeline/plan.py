@@ -1,0 +1,159 @@
+"""What a pipeline will do: its sections with everything filled in that follows from its output."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from wsss_ray.config import EvaluateConfig, LabelConfig, RayConfig, ReportConfig, ShardConfig, StorageConfig
+from wsss_ray.config.pipeline import FOLLOWS, PipelineConfig
+from wsss_ray.config.prediction import PredictConfig
+from wsss_ray.config.student import StudentConfig
+from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.storage import Storage
+
+STUDENT_FILE = "student.safetensors"
+
+
+class _Section(Protocol):
+    """What all sections have."""
+
+    __dataclass_fields__: Any
+    storage: StorageConfig
+    ray: RayConfig
+
+
+SectionT = TypeVar("SectionT", bound=Any)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Labels or predictions, and how they are judged and shown."""
+
+    evaluate: EvaluateConfig
+    report: ReportConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps of a pipeline, each as the configuration of its job; None where there is no such step."""
+
+    shard: ShardConfig
+    label: LabelConfig
+    labels: Judged
+    test: ShardConfig | None
+    pretraining_shard: ShardConfig | None
+    pretraining: TrainConfig | None
+    train: TrainConfig
+    predict: PredictConfig
+    predictions: Judged
+
+
+def make_plan(config: PipelineConfig) -> Plan:
+    """Fill in what follows from the pipeline's output, classes, storage and Ray.
+
+    Raises:
+        ValueError: a section says otherwise, or lacks its images; names the key and what to do.
+    """
+    root = Storage(config.output, config.storage)
+    if not config.shard.input:
+        raise ValueError("`shard.input` is unset: a pipeline needs images to label and to train on.")
+    shards, labels, student = (root.describe(name) for name in ("shards", "labels", "student"))
+    test = None
+    if config.test.input:
+        test = _fill(config, "test", config.test, output=root.describe("test-shards"))
+    test_shards = shards if test is None else test.output
+    predictions = root.describe("predictions")
+    pretraining_shard, pretraining, started = _plan_pretraining(config, root)
+    train = _fill(config, "train", config.train, images=shards, output=student, labels=labels)
+    split = config.split or config.shard.split
+    return Plan(
+        shard=_fill(config, "shard", config.shard, output=shards),
+        label=_fill(config, "label", config.label, input=shards, output=labels),
+        labels=_judged(config, root, "labels", labels=labels, images=shards, split=split),
+        test=test,
+        pretraining_shard=pretraining_shard,
+        pretraining=pretraining,
+        train=train if started is None else dataclasses.replace(train, student=started),
+        predict=_fill(config, "predict", config.predict, input=test_shards, output=predictions, student=student),
+        predictions=_judged(
+            config,
+            root,
+            "predictions",
+            labels=predictions,
+            images=test_shards,
+            split=split if test is None else test.split,
+        ),
+    )
+
+
+def _plan_pretraining(
+    config: PipelineConfig, root: Storage
+) -> tuple[ShardConfig | None, TrainConfig | None, StudentConfig | None]:
+    """Shards and training of the first student, and the second one as it starts from it; None without."""
+    first, second = config.pretraining, config.train.student
+    if not first.shard.input:
+        return None, None, None
+    home = root.child("pretraining")
+    shard = _fill(config, "pretraining.shard", first.shard, output=home.describe("shards"), classes=first.classes)
+    train = _fill(
+        config,
+        "pretraining.train",
+        first.train,
+        images=shard.output,
+        output=home.describe("student"),
+        classes=first.classes,
+    )
+    if train.label_column != "truth":
+        raise ValueError("`pretraining.train.label_column` must be truth: the first training is on ground truth.")
+    if train.student.architecture != second.architecture:
+        raise ValueError(
+            f"`train.student.architecture` is {second.architecture}, but its first training is of "
+            f"{train.student.architecture}: give both the same."
+        )
+    weights = f"{train.output}/{STUDENT_FILE}"
+    if second.weights not in (None, FOLLOWS, weights):
+        raise ValueError(
+            f"`train.student.weights` is {second.weights!r}, but with `pretraining` the student starts from {weights}: "
+            "leave it out, or leave out `pretraining.shard`."
+        )
+    started = dataclasses.replace(second, init="checkpoint", weights=weights, geometry="auto", sha256=None)
+    return shard, train, started
+
+
+def _judged(config: PipelineConfig, root: Storage, name: str, *, labels: str, images: str, split: str | None) -> Judged:
+    if config.evaluate.split is not None:
+        raise ValueError("`evaluate.split` names one split, but two sets are judged: give `split`, `shard.split`, ...")
+    evaluate = _fill(
+        config, "evaluate", config.evaluate, labels=labels, images=images, output=root.describe(f"evaluation/{name}")
+    )
+    report = _fill(
+        config, "report", config.report, labels=labels, images=images, output=root.describe(f"gallery/{name}")
+    )
+    title = f"{report.title}: {name}"
+    return Judged(evaluate=dataclasses.replace(evaluate, split=split), report=dataclasses.replace(report, title=title))
+
+
+def _fill(
+    config: PipelineConfig, name: str, section: SectionT, *, classes: str | None = None, **places: str
+) -> SectionT:
+    """A section with its places, and the pipeline's classes, storage and address of Ray."""
+    for key, value in places.items():
+        given = getattr(section, key)
+        if given not in (FOLLOWS, value):
+            raise ValueError(
+                f"`{name}.{key}` is {given!r}, but in a pipeline it follows from `output`: {value!r}. Leave it out."
+            )
+    if section.storage not in (StorageConfig(), config.storage):
+        raise ValueError(f"`{name}.storage` differs from the pipeline's `storage`: leave it out.")
+    if section.ray.address not in (None, config.ray.address):
+        raise ValueError(
+            f"`{name}.ray.address` is set, but all steps share the pipeline's session: give `ray.address`."
+        )
+    filled: dict[str, Any] = dict(places)
+    if getattr(section, "classes", None) == FOLLOWS:
+        filled["classes"] = classes or config.classes
+    filled["storage"] = config.storage
+    filled["ray"] = dataclasses.replace(section.ray, address=config.ray.address)
+    return dataclasses.replace(section, **filled)

@@ -71,7 +71,7 @@ def connect(config: RayConfig) -> Iterator[Resources]:
         if address:
             ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING)
         else:
-            _keep_to_loopback()
+            keep_to_loopback()
             ray.init(
                 address="local",
                 _node_ip_address="127.0.0.1",
@@ -105,7 +105,7 @@ def _end_in_order() -> None:
         signal.signal(signal.SIGTERM, terminate)
 
 
-def _keep_to_loopback() -> None:
+def keep_to_loopback() -> None:
     """Make a local Ray listen on 127.0.0.1 alone.
 
     Ray replaces 127.0.0.1 by the machine's outer address, and then listens on every interface, unless it believes that

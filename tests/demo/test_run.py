@@ -9,13 +9,16 @@ import pytest
 
 from wsss_ray.cluster import Resources
 from wsss_ray.config import DemoConfig
+from wsss_ray.demo import student
 from wsss_ray.demo.run import run
 
 
 def test_the_demo_runs_and_runs_again(tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]) -> None:
-    config = DemoConfig(output=str(tmp_path), scenes=10)
+    config = DemoConfig(output=str(tmp_path), scenes=10, student_scenes=8, student_iterations=2)
     first = run(config)
     assert first["pseudo_label_miou"] > 0.7
+    assert 0 < first["student_miou"] < first["pseudo_label_miou"]  # of two updates
+    assert first["student_trained_on"] == "pseudo-labels of 8 train scenes"
     assert first["images_per_second"] > 0
     assert json.loads((tmp_path / "summary.json").read_text()) == first
     assert (tmp_path / "gallery" / "index.html").exists()
@@ -26,6 +29,13 @@ def test_the_demo_runs_and_runs_again(tmp_path: Path, local_ray: Resources, caps
     (tmp_path / "summary.json").unlink()
     capsys.readouterr()
     assert run(config) == first
-    assert "nothing to do: all 10 images are labelled" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "nothing to do: all 10 images are labelled" in printed
+    assert "is trained" in printed
     with pytest.raises(ValueError, match="a demo of other scenes"):
         run(DemoConfig(output=str(tmp_path), scenes=9))
+
+
+def test_the_students_scenes_are_none_that_the_models_were_trained_on(tmp_path: Path) -> None:
+    student.draw(tmp_path, "train", 2, first=student.FIRST_SCENE)
+    assert sorted(path.stem for path in (tmp_path / "truth").iterdir()) == ["train-0500000", "train-0500001"]

@@ -82,13 +82,13 @@ def class_id(phrase: str) -> int:
     return CLASSES.index("dining table" if phrase in DISHES else phrase) + 1
 
 
-def split_seeds(split: Split, count: int) -> range:
-    """The first `count` seeds of a split; ValueError when it has fewer or is unknown."""
+def split_seeds(split: Split, count: int, *, first: int = 0) -> range:
+    """`count` seeds of a split, from its `first` (from 0) on; ValueError when it has fewer or is unknown."""
     if split not in SEEDS:
         raise ValueError(f"unknown split {split!r}: one of {', '.join(get_args(Split))}")
-    if not 0 <= count <= len(SEEDS[split]):
-        raise ValueError(f"split {split!r} has {len(SEEDS[split])} scenes, not {count}")
-    return SEEDS[split][:count]
+    if first < 0 or not 0 <= count <= len(SEEDS[split]) - first:
+        raise ValueError(f"split {split!r} has {len(SEEDS[split])} scenes, not {first + count}")
+    return SEEDS[split][first : first + count]
 
 
 def draw_scene(seed: int) -> Scene:
@@ -125,8 +125,8 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def write_folder(directory: Path, split: Split, count: int) -> None:
-    """Write the first `count` scenes of a split as data of anybody's: images, tags and truth.
+def write_folder(directory: Path, split: Split, count: int, *, first: int = 0) -> None:
+    """Write `count` scenes of a split, from its `first` on, as data of anybody's: images, tags and truth.
 
     `images/<split>-<seed>.jpg`; `tags.jsonl` with one object per image, its `file` below `images/` and its
     `tags`; `truth/<split>-<seed>.png`, the semantic truth as a palette PNG. Files there are replaced.
@@ -135,7 +135,7 @@ def write_folder(directory: Path, split: Split, count: int) -> None:
     for folder in (images, truths):
         folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    for seed in split_seeds(split, count):
+    for seed in split_seeds(split, count, first=first):
         scene, name = draw_scene(seed), f"{split}-{seed:07d}"
         Image.fromarray(scene.image).save(images / f"{name}.jpg", quality=95, subsampling=0)
         truth = Image.fromarray(scene.semantic)
@@ -155,10 +155,11 @@ def _voc_colors() -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=get_args(Split), required=True)
-    parser.add_argument("--count", type=int, required=True, help="scenes to write, from the split's first seed on")
+    parser.add_argument("--count", type=int, required=True, help="scenes to write")
+    parser.add_argument("--first", type=int, default=0, help="place in the split of the first scene to write")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     options = parser.parse_args()
-    write_folder(options.output, options.split, options.count)
+    write_folder(options.output, options.split, options.count, first=options.first)
     print(f"{options.count} scenes in {options.output}: images/, tags.jsonl, truth/")
 
 

@@ -9,7 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
+from transformers import (
+    ResNetConfig,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    UperNetConfig,
+    UperNetForSemanticSegmentation,
+)
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StudentConfig
@@ -93,6 +99,21 @@ def test_a_transformers_student(segformer: Path) -> None:
     student = pretrained(segformer)
     assert student.spec.preprocessing.mean == pytest.approx((127.5, 102.0, 76.5))
     assert student.spec.preprocessing.std == pytest.approx((51.0,) * 3)
+    check_that_it_trains_and_comes_back(student)
+
+
+def test_a_student_with_an_auxiliary_head_goes_without(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    backbone = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, out_features=stages)
+    settings = UperNetConfig(backbone_config=backbone, hidden_size=8, auxiliary_channels=8, num_labels=5)
+    model = UperNetForSemanticSegmentation(settings)
+    assert model.auxiliary_head is not None
+    model.save_pretrained(tmp_path)
+    student = pretrained(tmp_path)
+    assert not any("auxiliary" in name for name in student.network.state_dict())
+    name = "decode_head.bottleneck.conv.weight"
+    assert torch.equal(student.network.state_dict()[f"model.{name}"], model.state_dict()[name])
     check_that_it_trains_and_comes_back(student)
 
 

@@ -132,7 +132,8 @@ def transformers_state(directory: Path) -> dict[str, Tensor]:
             f"the weights in {directory} lack {len(missing)} tensors of the backbone ({', '.join(missing[:3])}, ...): "
             "take the weights that belong to its config.json, or set student.init to none."
         )
-    return {f"model.{name}": value.float() for name, value in model.state_dict().items()}
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("auxiliary_head.")}
+    return {f"model.{name}": value.float() for name, value in state.items()}
 
 
 def torchvision_classes_fit(class_set: ClassSet) -> bool:
@@ -157,6 +158,8 @@ def from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _settings(config: PretrainedConfig) -> str:
     """A model's configuration as JSON: what `from_config` needs, and nothing of where it came from."""
     values = _network_alone(json.loads(config.to_json_string()))
+    if "use_auxiliary_head" in values:  # it would be computed and learn nothing
+        values["use_auxiliary_head"] = False
     return json.dumps({**values, "model_type": config.model_type}, sort_keys=True)
 
 

@@ -129,6 +129,7 @@ def bare_loop(config: TrainConfig, threads: int) -> Measured:
     updater = Updater(
         student.to(compute.device).train(),
         compute=compute,
+        optimizer=recipe.optimizer,
         learning_rate=recipe.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

@@ -66,6 +66,7 @@ def configure(folder: Path | str, output: Path | str, **fields: object) -> Train
         iterations=6,
         batch_size=4,
         crop=65,
+        optimizer="sgd",
         checkpoint_every=2,
         status_seconds=60,
         student=StudentConfig(architecture="deeplabv2-tiny", init="none"),

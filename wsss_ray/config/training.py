@@ -8,6 +8,7 @@ from typing import Literal
 from wsss_ray.config.parts import Device, Precision, RayConfig, StorageConfig, require
 from wsss_ray.config.student import StudentConfig
 
+Optimizer = Literal["sgd", "adamw"]
 PresetName = Literal["voc", "voc-imagenet", "coco", "coco-long", "demo"]
 
 
@@ -25,6 +26,9 @@ class Recipe:
     """Side of the training crops, in pixels."""
     learning_rate: float
     """Of the backbone at the first update."""
+    optimizer: Optimizer = "sgd"
+    random_scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    """Factors of which each sample is resized by one, before the crop."""
 
 
 PRESETS: dict[PresetName, Recipe] = {
@@ -32,7 +36,15 @@ PRESETS: dict[PresetName, Recipe] = {
     "voc-imagenet": Recipe(iterations=30_000, batch_size=20, accumulation=2, crop=321, learning_rate=2.5e-4),
     "coco": Recipe(iterations=50_000, batch_size=20, accumulation=1, crop=321, learning_rate=2.5e-4),
     "coco-long": Recipe(iterations=100_000, batch_size=20, accumulation=2, crop=321, learning_rate=2e-4),
-    "demo": Recipe(iterations=600, batch_size=8, accumulation=1, crop=129, learning_rate=1e-2),
+    "demo": Recipe(
+        iterations=2500,
+        batch_size=4,
+        accumulation=1,
+        crop=145,
+        learning_rate=3e-3,
+        optimizer="adamw",
+        random_scales=(0.75, 1.0, 1.25),
+    ),
 }
 """DeepLab-v2's published settings, and those of the embedded demo."""
 
@@ -76,12 +88,14 @@ class TrainConfig:
     """Learning rate of the backbone at the first update; it falls polynomially to 0. Unset: the preset's."""
     power: float = 0.9
     """Exponent of the learning rate's fall."""
+    optimizer: Optimizer | None = None
+    """sgd (as published) or adamw, which suits transformers and small networks from nothing. Unset: the preset's."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Of SGD; the first beta of AdamW, whose second is 0.999."""
     weight_decay: float = 5e-4
-    """Of SGD."""
-    random_scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
-    """Factors of which each sample is resized by one, before the crop."""
+    """Of the weights, not the biases."""
+    random_scales: tuple[float, ...] | None = None
+    """Factors of which each sample is resized by one, before the crop. Unset: the preset's."""
     flip: bool = True
     """Mirror every other sample, by chance."""
     shuffle_window: int = 1024
@@ -130,7 +144,8 @@ class TrainConfig:
         require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
         require(self, "weight_decay", self.weight_decay >= 0, "0 or more")
         scales = self.random_scales
-        require(self, "random_scales", bool(scales) and all(0.1 <= s <= 10 for s in scales), "factors from 0.1 to 10")
+        fits = scales is None or (bool(scales) and all(0.1 <= scale <= 10 for scale in scales))
+        require(self, "random_scales", fits, "factors from 0.1 to 10")
         require(self, "seed", self.seed >= 0, "0 or more")
         require(self, "worker_failures", self.worker_failures >= 0, "0 or more")
         require(self, "status_seconds", self.status_seconds > 0, "more than 0")
@@ -152,4 +167,6 @@ class TrainConfig:
             accumulation=self.accumulation or preset.accumulation,
             crop=self.crop or preset.crop,
             learning_rate=self.learning_rate or preset.learning_rate,
+            optimizer=self.optimizer or preset.optimizer,
+            random_scales=self.random_scales or preset.random_scales,
         )

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: weights, momentum and the iteration, as one safetensors file, the last few kept."""
+"""Checkpoints of a training run: weights, optimizer and iteration, as one safetensors file, the last few kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from wsss_ray.data.storage import Storage
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"iteration-(\d{8,})\.safetensors")
-_WEIGHT, _MOMENTUM = "weight/", "momentum/"
+_WEIGHT = "weight"
+_STEP = "step"
+"""AdamW's count of steps, which PyTorch keeps on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,27 +26,31 @@ class Snapshot:
     iteration: int
     """Updates that were made."""
     tensors: dict[str, Tensor]
-    """Weights and buffers as `weight/<name>`, momentum of the trained parameters as `momentum/<name>`."""
+    """Weights and buffers as `weight/<name>`, what the optimizer keeps of a parameter as `<key>/<name>`."""
 
 
 def take_snapshot(iteration: int, student: nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
     """Copy the state to the CPU."""
-    tensors = {_WEIGHT + name: _copy(value) for name, value in student.state_dict().items()}
+    tensors = {f"{_WEIGHT}/{name}": _copy(value) for name, value in student.state_dict().items()}
     for name, parameter in student.named_parameters():
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[_MOMENTUM + name] = _copy(momentum)
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{key}/{name}"] = _copy(value)
     return Snapshot(iteration=iteration, tensors=tensors)
 
 
 def put_back(snapshot: Snapshot, student: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Give a new student and its optimizer the state of a snapshot."""
-    weights = _with_prefix(snapshot.tensors, _WEIGHT)
+    parameters = dict(student.named_parameters())
+    weights = {}
+    for path, value in snapshot.tensors.items():
+        key, _, name = path.partition("/")
+        if key == _WEIGHT:
+            weights[name] = value
+        else:
+            device = "cpu" if key == _STEP else parameters[name].device
+            optimizer.state[parameters[name]][key] = value.to(device)
     student.load_state_dict(weights)
-    momentum = _with_prefix(snapshot.tensors, _MOMENTUM)
-    for name, parameter in student.named_parameters():
-        if name in momentum:
-            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
 
 
 def write_checkpoint(output: Storage, snapshot: Snapshot, *, keep: int) -> None:
@@ -83,7 +89,3 @@ def _file_name(iteration: int) -> str:
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

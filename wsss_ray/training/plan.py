@@ -107,7 +107,7 @@ def identity(
         "power": config.power,
         "momentum": config.momentum,
         "weight_decay": config.weight_decay,
-        "random_scales": list(config.random_scales),
+        "random_scales": list(config.recipe.random_scales),
         "flip": config.flip,
         "shuffle_window": config.shuffle_window,
         "seed": config.seed,

@@ -1,4 +1,4 @@
-"""One update of the weights: micro-batches, the loss over all valid pixels of all workers, SGD. It knows no Ray.
+"""One update of the weights: micro-batches, the loss over all valid pixels of all workers, the step. It knows no Ray.
 
 Shapes: n samples of one micro-batch, S outputs of the student.
 """
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wsss_ray.config.training import Optimizer
 from wsss_ray.models.device import Compute
 from wsss_ray.models.student import IGNORE, Student
 
@@ -39,6 +40,7 @@ class Updater:
         student: Student,
         *,
         compute: Compute,
+        optimizer: Optimizer,
         learning_rate: float,
         momentum: float,
         weight_decay: float,
@@ -50,9 +52,10 @@ class Updater:
         Args:
             student: on its device, in training mode.
             compute: device and precision.
+            optimizer: which.
             learning_rate: of the backbone at the first update.
-            momentum: of SGD.
-            weight_decay: of SGD, for the groups that have it.
+            momentum: of SGD, or AdamW's first beta.
+            weight_decay: for the groups that have it.
             schedule: how the learning rate falls.
             accumulation: micro-batches of an update.
         """
@@ -64,7 +67,11 @@ class Updater:
         groups = student.parameter_groups(learning_rate, weight_decay)
         self._rates = [group["lr"] for group in groups]
         self._base_rate = learning_rate
-        self.optimizer = torch.optim.SGD(groups, momentum=momentum)
+        self.optimizer: torch.optim.Optimizer
+        if optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(groups, betas=(momentum, 0.999))
+        else:
+            self.optimizer = torch.optim.SGD(groups, momentum=momentum)
 
     @property
     def workers(self) -> int:

@@ -111,6 +111,7 @@ class Worker:
         self.updater = Updater(
             self.student,
             compute=self.compute,
+            optimizer=recipe.optimizer,
             learning_rate=recipe.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -173,7 +174,7 @@ class Worker:
             order=self.assignment.order,
             augmentation=Augmentation(
                 crop=self.recipe.crop,
-                scales=self.config.random_scales,
+                scales=self.recipe.random_scales,
                 flip=self.config.flip,
                 fill=(red, green, blue),
             ),

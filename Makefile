@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env demo test lint bench bench-full
+.PHONY: help env demo test lint bench bench-full soak
 
 help:
 	@echo "make env     make or update .venv"
 	@echo "make demo    label the embedded demo, end to end (CLEAN=1 starts anew)"
 	@echo "make test    lint, type check and tests (TESTS=path for some of them)"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make soak    endurance under kills and outages, about half an hour"
 	@echo "make bench   the short benchmarks (make bench-full: the full-size models on two images)"
 
 env: $(STAMP)
@@ -41,3 +42,8 @@ bench: env
 # The long one: SAM ViT-H and Grounding DINO Swin-T at full size, random weights, through the labelling job.
 bench-full: env
 	$(BIN)/python benchmarks/full_size.py
+
+# 20,000 simulated images with an actor killed every 5 s, then the labelling job's fault tests with more kills and longer outages.
+soak: env
+	$(BIN)/python benchmarks/soak.py --json runs/soak.json
+	WSSS_SOAK=1 $(BIN)/python -m pytest tests/labelling/test_faults.py

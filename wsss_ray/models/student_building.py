@@ -14,9 +14,9 @@ from wsss_ray.models import student_adapters
 from wsss_ray.models.caffe_weights import from_caffe_names
 from wsss_ray.models.sam_weights import CheckpointError
 from wsss_ray.models.state_files import differences, read_state
+from wsss_ray.models.student_architectures import build_network, class_tensors, shapes_of
 from wsss_ray.models.student_files import decode_student
 from wsss_ray.models.student_network import Student
-from wsss_ray.models.student_networks import build_network, class_tensors, shapes_of
 from wsss_ray.models.student_spec import CAFFE, StudentSpec
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load, save
 
 from wsss_ray.models.sam_weights import CheckpointError
 from wsss_ray.models.state_files import differences
+from wsss_ray.models.student_architectures import build_network, shapes_of
 from wsss_ray.models.student_network import Student
-from wsss_ray.models.student_networks import build_network, shapes_of
 from wsss_ray.models.student_spec import StudentSpec
 
 _KEY = "student"

@@ -1,9 +1,10 @@
 """What a configuration of a training may say."""
 
 import pytest
+from conftest import REPOSITORY
 from training_cases import configure
 
-from wsss_ray.config import RayConfig
+from wsss_ray.config import RayConfig, parse
 from wsss_ray.config.training import PRESETS, TrainConfig
 from wsss_ray.training.plan import check_batch
 
@@ -22,10 +23,18 @@ def test_the_published_recipes() -> None:
     assert table["coco-long"] == (2e-4, 20, 2, 100_000, 321)
 
 
-@pytest.mark.parametrize("fields", [{}, {"labels": "a", "label_folder": "b"}, {"labels": "a", "label_column": "truth"}])
-def test_one_source_of_labels(fields: dict) -> None:
-    with pytest.raises(ValueError, match="one source of labels is needed"):
-        TrainConfig(images="i", output="o", **fields)
+@pytest.mark.parametrize("flags", [["--labels", "l"], ["--label-folder", "f"], ["--label-column", "truth"]])
+def test_labels_may_be_named_by_a_flag_alone(flags: list[str]) -> None:
+    config = parse(TrainConfig, ["--images", "i", "--output", "o", *flags, "--batch-size", "12"])
+    assert config.recipe.batch_size == 12
+    assert [config.labels, config.label_folder, config.label_column].count(flags[1]) == 1
+
+
+@pytest.mark.parametrize("name", ["voc", "coco"])
+def test_the_shipped_configurations_can_be_read(name: str) -> None:
+    path = REPOSITORY / "configs" / f"train-{name}.yaml"
+    config = parse(TrainConfig, ["--config", str(path), "--images", "i", "--output", "o", "--labels", "l"])
+    assert (config.preset, config.classes) == (name, name)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,16 @@ def test_a_folder_of_pngs_and_one_that_is_missing(tmp_path: Path) -> None:
     assert feed.order.epoch_samples == 7
 
 
+@pytest.mark.parametrize(
+    "fields", [{"labels": None}, {"label_folder": "b"}, {"label_column": "truth"}, {"label_folder": "b", "labels": "c"}]
+)
+def test_one_source_of_labels(tmp_path: Path, fields: dict) -> None:
+    write_set(tmp_path, [draw(0)])
+    config = configure(tmp_path, tmp_path / "out", **fields)
+    with pytest.raises(ValueError, match="one source of labels is needed"):
+        open_labels(config, read_shard_set(Storage(config.images)))
+
+
 def test_truth_is_read_where_there_is_one(tmp_path: Path) -> None:
     write_set(tmp_path, [draw(index, truth=index != 2, failed=True) for index in range(8)])
     fields = {"labels": None, "label_column": "truth"}

@@ -133,7 +133,7 @@ class TrainConfig:
     """Cluster; `actors` is the number of training workers: unset, one per GPU, else one."""
 
     def __post_init__(self) -> None:
-        """Check ranges and what goes together."""
+        """Check ranges."""
         counts = ("iterations", "batch_size", "accumulation", "crop", "validation_limit")
         for name in counts:
             require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
@@ -150,12 +150,6 @@ class TrainConfig:
         require(self, "worker_failures", self.worker_failures >= 0, "0 or more")
         require(self, "status_seconds", self.status_seconds > 0, "more than 0")
         require(self, "precision", self.precision != "float16", "auto, float32, tf32 or bfloat16 (float16 overflows)")
-        sources = [self.labels is not None, self.label_folder is not None, self.label_column == "truth"]
-        if sum(sources) != 1:
-            raise ValueError(
-                "one source of labels is needed: --labels RUN (of jobs/label.py or jobs/predict.py), --label-folder "
-                f"FOLDER (of PNGs named by image id) or --label-column truth; {sum(sources)} are given."
-            )
 
     @property
     def recipe(self) -> Recipe:

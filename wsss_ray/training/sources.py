@@ -52,8 +52,14 @@ def open_labels(config: TrainConfig, shards: ShardSet) -> LabelPlan:
     """Find the labels that a configuration names.
 
     Raises:
-        ValueError: there are none, or they belong to other image shards.
+        ValueError: there are none, or they belong to other image shards, or not one source is named.
     """
+    named = [config.labels is not None, config.label_folder is not None, config.label_column == "truth"]
+    if sum(named) != 1:
+        raise ValueError(
+            "one source of labels is needed: --labels RUN (of jobs/label.py or jobs/predict.py), --label-folder FOLDER "
+            f"(of PNGs named by image id) or --label-column truth; {sum(named) or 'none'} of them are given."
+        )
     if config.label_column == "truth":
         if not shards.has_truth:
             raise ValueError(

@@ -87,9 +87,10 @@ def test_imagenet_weights_fill_the_backbone(tmp_path: Path) -> None:
 
 
 def test_geometry_can_be_overruled() -> None:
-    assert start(TINY).network.backbone.geometry == "caffe"
-    student = start(StudentConfig(architecture="deeplabv2-tiny", init="none", geometry="torchvision"))
-    assert student.spec.geometry == student.network.backbone.geometry == "torchvision"
+    assert start(TINY).network.backbone.geometry == "torchvision"
+    student = start(StudentConfig(architecture="deeplabv2-tiny", init="none", geometry="caffe"))
+    assert student.spec.geometry == student.network.backbone.geometry == "caffe"
+    assert start(StudentConfig(architecture="deeplabv2-resnet18", init="none")).spec.geometry == "caffe"
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_a_checkpoint_keeps_its_head_for_the_same_classes(
 ) -> None:
     path, expected = checkpoint(ANIMALS)
     torch.manual_seed(6)
-    student = start(config("deeplabv2-tiny", "checkpoint", path, scales=(1.0, 0.5)), class_set)
+    student = start(config("deeplabv2-tiny", "checkpoint", path, scales=(1.0, 0.75)), class_set)
     state = student.network.state_dict()
     assert state.keys() == expected.keys()
     same = {
@@ -119,7 +120,7 @@ def test_a_checkpoint_keeps_its_head_for_the_same_classes(
     assert same >= {name for name in state if not name.startswith("aspp.")}
     assert ("aspp.branches.0.weight" in same) == kept
     assert student.spec.class_names == ("background", *class_set.names)
-    assert (student.spec.scales, student.spec.geometry) == ((1.0, 0.5), "caffe")
+    assert (student.spec.scales, student.spec.geometry) == ((1.0, 0.75), "torchvision")
     assert student.network.aspp.branches[0].weight.std().item() == pytest.approx(0.01, rel=0.1)
 
 

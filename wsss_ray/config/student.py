@@ -26,10 +26,11 @@ class StudentConfig:
     """Commit (40 hex digits) of a transformers hub id; required for one."""
     geometry: Literal["auto", "caffe", "torchvision"] = "auto"
     """Where DeepLab-v2's ResNet has its strides and dilations: caffe (as published) or torchvision (as its ImageNet
-    weights were trained). auto: torchvision with `init: imagenet`, the checkpoint's with `checkpoint`, else caffe."""
+    weights were trained). auto: torchvision for `deeplabv2-tiny` (less dilation learns faster from nothing) and with
+    `init: imagenet`, the checkpoint's with `init: checkpoint`, else caffe."""
     scales: tuple[float, ...] | None = None
     """Scales of the image that the network sees, in training and prediction, 1 first; their logits are joined by the
-    maximum. Unset: 1, 0.75, 0.5 for DeepLab-v2, 1 alone for others."""
+    maximum. Unset: 1, 0.75, 0.5 for DeepLab-v2 (as published), 1, 0.5 for its tiny one, 1 alone for others."""
     init: Initialisation = "imagenet"
     """none: random. imagenet: torchvision's ImageNet weights in the backbone. caffe: a published Caffe-style DeepLab
     (such as the COCO one). checkpoint: one of this project's; its head is kept where the classes are the same.
@@ -86,7 +87,7 @@ class StudentConfig:
         """The scales, or the architecture's own where they are unset."""
         if self.scales is not None:
             return self.scales
-        return (1.0, 0.75, 0.5) if self.architecture in DEEPLAB else (1.0,)
+        return {"deeplab": (1.0, 0.75, 0.5), "tiny": (1.0, 0.5)}.get(self.family, (1.0,))
 
 
 _INITIALISATIONS: dict[str, tuple[Initialisation, ...]] = {

@@ -34,7 +34,7 @@ class FrozenBatchNorm(nn.BatchNorm2d):
 
 
 def group_norm(features: int) -> nn.GroupNorm:
-    """Groups of 8 channels: unlike batch normalisation it trains from scratch, whatever the batch."""
+    """Groups of 8 channels or more: unlike batch normalisation it trains from scratch, whatever the batch."""
     return nn.GroupNorm(max(1, features // _GROUP_CHANNELS), features)
 
 
@@ -56,7 +56,7 @@ FORMS = {
     "resnet101": ResNetForm(block=Bottleneck, blocks=(3, 4, 23, 3)),
     "resnet50": ResNetForm(block=Bottleneck, blocks=(3, 4, 6, 3)),
     "resnet18": ResNetForm(block=BasicBlock, blocks=(2, 2, 2, 2)),
-    "tiny": ResNetForm(block=BasicBlock, blocks=(1, 1, 1, 1), width=16, norm=group_norm),
+    "tiny": ResNetForm(block=BasicBlock, blocks=(1, 1, 1, 1), width=12, norm=group_norm),
 }
 
 

@@ -83,7 +83,7 @@ def _geometry(config: StudentConfig) -> Geometry | None:
     if config.architecture not in DEEPLAB:
         return None
     if config.geometry == "auto":
-        return "torchvision" if config.init == "imagenet" else "caffe"
+        return "torchvision" if config.init == "imagenet" or config.family == "tiny" else "caffe"
     return config.geometry
 
 

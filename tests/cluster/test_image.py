@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from wsss_ray.models.detector_files import PINNED_COMMITS
+from wsss_ray.models.detector_paths import PINNED_COMMITS
 
 
 def read_instructions() -> list[tuple[str, str]]:

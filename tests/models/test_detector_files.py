@@ -10,7 +10,8 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from wsss_ray.config import DetectorConfig
-from wsss_ray.models.detector_files import hub_commit, load_network, load_processor, load_tokenizer, model_directory
+from wsss_ray.models.detector_files import load_network, load_processor, load_tokenizer
+from wsss_ray.models.detector_paths import hub_commit, model_directory
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
@@ -109,6 +111,8 @@ class LabelJob(ABC, Generic[ConfigT]):
 
     def _find_work(self) -> tuple[list[Unit], tuple[Task, ...]]:
         """List what is finished and what is to be done."""
+        for folder in ("labels", "png"):
+            self.output.sweep(folder)
         finished, missing = units_to_do(self.shards, self.output, limit=self.config.limit)
         retried = _failed_tasks(self.output, finished) if self.config.retry_failed else ()
         return finished, (*(Task(unit=unit) for unit in missing), *retried)
@@ -204,6 +208,8 @@ def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]
 
 
 def _machine_has_gpus() -> bool:
+    if sys.platform == "linux" and not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+        return False  # no driver, of Linux's own or of Windows below it: torch need not be asked
     import torch  # noqa: PLC0415 - seconds that a joined cluster does not need
 
     return torch.cuda.is_available()

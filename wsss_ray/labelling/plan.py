@@ -15,6 +15,7 @@ from wsss_ray.data.weights import is_uri, weights_digest
 from wsss_ray.engine import Stage, StageSpec
 from wsss_ray.label_writing.pictures import Exif
 from wsss_ray.label_writing.precision import resolve
+from wsss_ray.models.detector_paths import hub_commit, model_directory
 from wsss_ray.models.sam_weights import checkpoint_path, files_of
 
 ALGORITHM_VERSION = 1
@@ -53,14 +54,12 @@ def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gp
 
 
 def _detector_weights(config: LabelConfig) -> str:
-    from wsss_ray.models import detector_files  # noqa: PLC0415 - torch is not needed to resume a finished run
-
     model = config.detector.model
     if is_uri(model):
         return weights_digest(model, config=config.storage)
     if model == "demo" or Path(model).expanduser().is_dir():
-        return weights_digest(str(detector_files.model_directory(config.detector)), config=config.storage)
-    return f"{model}@{detector_files.hub_commit(config.detector)}"
+        return weights_digest(str(model_directory(config.detector)), config=config.storage)
+    return f"{model}@{hub_commit(config.detector)}"
 
 
 def _segmenter_weights(config: LabelConfig) -> list[str]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
 from wsss_ray.models.backoff import Backoff
-from wsss_ray.models.detector_files import load_network, load_processor, load_tokenizer, model_directory
+from wsss_ray.models.detector_files import load_network, load_processor, load_tokenizer
+from wsss_ray.models.detector_paths import model_directory
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.grounding import concatenate, read_outputs, suppress
 from wsss_ray.models.grounding_layers import quicken

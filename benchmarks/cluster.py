@@ -1,0 +1,217 @@
+"""A cluster of fake GPUs on this machine: stages sleep in place of the networks, all else of a labelling run is real.
+
+    python benchmarks/cluster.py [--images 8000] [--gpus 16] [--placement fused split] [--photos DIR] [--json FILE]
+    python benchmarks/cluster.py --images 82081            # COCO train2014: a quarter of an hour
+    python benchmarks/cluster.py --gpus 1 2 4 8 16 --units-per-gpu 12        # scaling
+
+A GPU takes 160 ms an image (split: 16 to detect, 144 to segment), so that two cores can feed 16 of them. JPEGs are
+decoded and resized, masks joined, labels encoded and written. "busy" is the share of time in which the GPUs of the slow
+stage compute: "steady" from 15 to 85 % of the images, "whole" from the moment that every actor has had a unit (16
+processes that start at once on two cores are no matter of clusters) to the last label file, "with start" from the call
+on. "driver MB" is its peak memory over what was there before the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import os
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from measuring import machine, print_table, write_json
+from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import WORKER_ENVIRONMENT, Pool, _keep_to_loopback
+from wsss_ray.data.shards import ShardSet, read_shard_set
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Progress, Report, Stage, StageSpec, Task, run_units
+from wsss_ray.label_writing import LabelSink
+
+SECONDS = 0.16
+DETECTOR_SHARE = 0.1
+IMAGES_PER_SHARD = 3040
+FORMATS = {
+    **{"placement": "", "GPUs": "d", "images": ",d", "images/s": ".1f", "busy, steady": ".3f", "busy, whole": ".3f"},
+    **{"with start": ".3f", "scaling": ".3f", "start, s": ".0f", "CPU ms/image": ".1f", "driver MB": ".0f"},
+    **{"object store MB": ".0f", "problems": "d"},
+}
+
+
+class Recorder(Progress):
+    """Progress that remembers when units were finished, and how long their GPUs computed."""
+
+    def __init__(self, *, total: int) -> None:
+        super().__init__(total=total, done=0, every_seconds=10)
+        self.finished: list[tuple[float, int]] = []
+
+    def add(self, report: Report) -> None:
+        """Count a unit."""
+        super().add(report)
+        self.finished.append((time.monotonic(), self.images))
+
+
+@contextmanager
+def watching_store() -> Iterator[list[float]]:
+    """Samples of the object store's used MB while the block runs."""
+    used: list[float] = [0.0]
+    stop = threading.Event()
+    state = get_state_from_address(ray.get_runtime_context().gcs_address)
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            used.append(get_memory_info_reply(state).store_stats.object_store_bytes_used / 1e6)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield used
+    finally:
+        stop.set()
+        thread.join()
+
+
+def peak_mb() -> float:
+    """Peak memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def tree_seconds() -> float:
+    """CPU seconds of this process and all below it, ended ones too where their parents have waited for them."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    fields: dict[int, list[str]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except OSError:  # ended meanwhile
+            continue
+        fields[int(path.parent.name)] = text.rpartition(")")[2].split()
+    wanted, total = [os.getpid()], 0.0
+    while wanted:
+        pid = wanted.pop()
+        if pid in fields:
+            total += sum(float(value) for value in fields[pid][11:15]) / ticks
+            wanted += [child for child, values in fields.items() if int(values[1]) == pid]
+    return total
+
+
+def make_shards(folder: str, photos: Path | None, images: int) -> None:
+    """In a process of its own: the driver's memory is to be that of a driver."""
+    from simulated import find_photos, write_shards  # noqa: PLC0415
+
+    root = Path(folder)
+    write_shards(
+        root / "shards", find_photos(photos, root / "photos"), images=images, links=max(1, images // IMAGES_PER_SHARD)
+    )
+
+
+def make_stage(name: str) -> Stage:
+    """In an actor."""
+    import simulated  # noqa: PLC0415 - the networks' libraries, which the driver does without
+
+    times = simulated.Sleeping(detect=SECONDS * DETECTOR_SHARE, segment=SECONDS * (1 - DETECTOR_SHARE))
+    kinds = {
+        "label": simulated.SleepingLabel,
+        "detect": simulated.SleepingDetect,
+        "segment": simulated.SleepingSegment,
+    }
+    return kinds[name](times)
+
+
+def stages_of(placement: str, gpus: int) -> tuple[tuple[StageSpec, ...], float, int]:
+    """The stages, and the slow one's seconds an image and GPUs."""
+    detectors = max(1, gpus // 5)
+    actors = {"label": gpus} if placement == "fused" else {"detect": detectors, "segment": gpus - detectors}
+    stages = tuple(
+        StageSpec(name=name, make=functools.partial(make_stage, name), pool=Pool(actors=count, cpus=0.05, gpus=1.0))
+        for name, count in actors.items()
+    )
+    seconds = SECONDS if placement == "fused" else SECONDS * (1 - DETECTOR_SHARE)
+    return stages, seconds, stages[-1].pool.actors
+
+
+def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, units: int) -> dict:
+    """One run, as a row of the table."""
+    stages, seconds, slow_gpus = stages_of(placement, gpus)
+    tasks = [Task(unit=unit) for unit in shards.units[:units]]
+    total = sum(task.images for task in tasks)
+    recorder = Recorder(total=total)
+    with tempfile.TemporaryDirectory() as folder, watching_store() as used:
+        sink = LabelSink(output=Storage(folder), classes=ClassSet.load("coco"), png=False, grey=False)
+        before, start, memory = tree_seconds(), time.monotonic(), peak_mb()
+        outcome = run_units(tasks, images=images, stages=stages, sink=sink, progress=recorder)
+        end = time.monotonic()
+        cpu = tree_seconds() - before
+        written = len(Storage(folder).list("labels"))
+    assert written == len(tasks), (written, len(tasks))
+    unit_seconds = tasks[0].images * seconds
+    filled = recorder.finished[slow_gpus - 1][0] - unit_seconds  # every actor computes from about here on
+    steady = [(moment, done) for moment, done in recorder.finished if 0.15 * total <= done <= 0.85 * total]
+    (since, first), (until, last) = steady[0], steady[-1]
+    rate = (last - first) / (until - since)
+    return {
+        "placement": placement,
+        "GPUs": gpus,
+        "images": total,
+        "images/s": rate,
+        "busy, steady": rate * seconds / slow_gpus,
+        "busy, whole": total * seconds / slow_gpus / (end - filled),
+        "with start": total * seconds / slow_gpus / (end - start),
+        "start, s": filled - start,
+        "CPU ms/image": 1000 * cpu / total,
+        "driver MB": peak_mb() - memory,
+        "object store MB": max(used),
+        "problems": len(outcome.problems),
+    }
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--gpus", type=int, nargs="*", default=[16])
+    parser.add_argument("--units-per-gpu", type=int, help="units of 32 images for each GPU, instead of all images")
+    parser.add_argument("--placement", nargs="*", default=["fused"], choices=["fused", "split"])
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs (unset: made ones)")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    head = machine(1)
+    with tempfile.TemporaryDirectory() as folder:
+        maker = multiprocessing.get_context("spawn").Process(
+            target=make_shards, args=(folder, options.photos, options.images)
+        )
+        maker.start()
+        maker.join()
+        assert maker.exitcode == 0
+        images = Storage(str(Path(folder) / "shards"))
+        shards = read_shard_set(images)
+        mean = sum(unit.rows for unit in shards.units)
+        print(f"{head}\n{mean:,} images of {shards.size / mean / 1000:.0f} KB in {len(shards.units):,} units")
+        environment = {"env_vars": {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"}}
+        _keep_to_loopback()
+        ray.init(address="local", num_gpus=max(options.gpus), num_cpus=os.cpu_count(), include_dashboard=False,
+                 runtime_env=environment, logging_level="WARNING", _node_ip_address="127.0.0.1")  # fmt: skip
+        print(f"driver: {peak_mb():.0f} MB with Ray connected", flush=True)
+        rows = []
+        for placement in options.placement:
+            for gpus in options.gpus:
+                units = options.units_per_gpu * gpus if options.units_per_gpu else len(shards.units)
+                rows.append(simulate(placement, gpus, shards, images, units=units))
+        ray.shutdown()
+    for row in rows:
+        single = next((other for other in rows if other["placement"] == row["placement"] and other["GPUs"] == 1), None)
+        row["scaling"] = None if single is None else row["images/s"] / row["GPUs"] / single["images/s"]
+    print_table(rows, FORMATS)
+    write_json(options.json, rows, machine=head)
+
+
+if __name__ == "__main__":
+    main()

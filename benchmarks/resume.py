@@ -1,0 +1,163 @@
+"""Restarting a finished and a half-finished run of 82,081 images: `jobs/label.py` as a process, from call to exit.
+
+    python benchmarks/resume.py [--images 82081] [--repeats 3] [--json FILE]
+
+Shards and label files are real, with few bytes an image; the label files are written here, not made by networks. The
+half-finished run is asked for its plan alone (`--dry-run` would time the networks): "check" is the time until the job
+knows what is to be done, measured inside this process without the interpreter's start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+from measuring import machine, print_table, write_json
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import LabelConfig, parse
+from wsss_ray.data.shards import (
+    IMAGE_SCHEMA,
+    LABEL_SCHEMA,
+    ShardSet,
+    encode_image_shard,
+    encode_labels,
+    read_shard_set,
+    shard_name,
+)
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import claim, units_to_do
+from wsss_ray.label_writing.sink import count_rows
+from wsss_ray.label_writing.summary import summarise
+from wsss_ray.labelling.plan import identity
+
+ROOT = Path(__file__).resolve().parent.parent
+UNIT, UNITS_PER_SHARD = 32, 100
+FORMATS = {"what": "", "images": ",d", "units": ",d", "seconds": ".2f"}
+
+
+def write_shards(folder: Path, images: int) -> None:
+    """Shards whose images are ten bytes: nothing here decodes them."""
+    classes = ClassSet.load("demo")
+    folder.mkdir()
+    starts = list(range(0, images, UNIT))
+    shards = [starts[index : index + UNITS_PER_SHARD] for index in range(0, len(starts), UNITS_PER_SHARD)]
+    for number, firsts in enumerate(shards):
+        groups = [
+            pa.table(
+                {
+                    "image_id": [f"{index:012d}" for index in range(first, min(first + UNIT, images))],
+                    "source": [f"{index}.jpg" for index in range(first, min(first + UNIT, images))],
+                    "image": [b"0123456789"] * min(UNIT, images - first),
+                    "height": [480] * min(UNIT, images - first),
+                    "width": [640] * min(UNIT, images - first),
+                    "tags": [["cat"]] * min(UNIT, images - first),
+                    "truth": [None] * min(UNIT, images - first),
+                },
+                schema=IMAGE_SCHEMA,
+            )
+            for first in firsts
+        ]
+        data = encode_image_shard(groups, exif="ignore", label_space=classes.label_space_digest, classes="demo")
+        (folder / shard_name(number, len(shards))).write_bytes(data)
+
+
+def write_run(folder: Path, shards: ShardSet, config: LabelConfig, *, share: float) -> None:
+    """A run directory whose first units, this share of all, are labelled."""
+    classes = ClassSet.load("demo")
+    output = Storage(str(folder))
+    claim(output, identity(config, classes, shards, has_gpus=False))
+    (folder / "labels").mkdir()
+    tagged = next(entry.name for entry in classes.classes)
+    for index, unit in enumerate(shards.units[: int(share * len(shards.units))]):
+        rows = pa.Table.from_pylist(
+            [
+                {
+                    "image_id": f"{index * UNIT + place:012d}",
+                    "height": 480,
+                    "width": 640,
+                    "label": bytes(4000),
+                    "instances": [],
+                    "tags": [tagged],
+                    "undetected_tags": [tagged],
+                    "status": "no_detections",
+                }
+                for place in range(unit.rows)
+            ],
+            schema=LABEL_SCHEMA,
+        )
+        counts = count_rows(rows, classes, [{0: 480 * 640}] * unit.rows)
+        (folder / unit.label_path).write_bytes(encode_labels(rows, unit, counts))
+
+
+def restart(config_flags: list[str]) -> float:
+    """Seconds of the job as a user would call it."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "jobs/label.py", *config_flags], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert "nothing to do" in done.stdout, done.stdout
+    return time.monotonic() - start
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=82_081)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    head = machine(1)
+    print(head)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_shards(root / "shards", options.images)
+        shards = read_shard_set(Storage(str(root / "shards")))
+        flags = ["--config", str(ROOT / "configs" / "demo.yaml"), "--no-png", "--input", str(root / "shards")]
+        config = parse(LabelConfig, [*flags, "--output", str(root / "finished")])
+        write_run(root / "finished", shards, config, share=1)
+        write_run(root / "half", shards, config, share=0.5)
+        rows = []
+
+        def add(what: str, seconds: list[float]) -> None:
+            median = statistics.median(seconds)
+            rows.append({"what": what, "images": options.images, "units": len(shards.units), "seconds": median})
+
+        job = [*flags, "--output", str(root / "finished")]
+        add("finished run: the whole job", [restart(job) for _ in range(options.repeats)])
+        add("of it: the interpreter and the imports", [
+            _timed(lambda: subprocess.run([sys.executable, "jobs/label.py", "--no-such-flag"], cwd=ROOT,
+                                          check=False, capture_output=True))
+            for _ in range(options.repeats)
+        ])  # fmt: skip
+        add("of it: footers of the shards", _times(lambda: read_shard_set(Storage(str(root / "shards"))), options))
+        finished = Storage(str(root / "finished"))
+        add("of it: listing the labels", _times(lambda: units_to_do(shards, finished, limit=None), options))
+        add("of it: the summary of all footers", _times(lambda: summarise(finished, shards.units, None), options))
+        half = Storage(str(root / "half"))
+        add("half-finished run: what is to be done", _times(lambda: units_to_do(shards, half, limit=None), options))
+        _, missing = units_to_do(shards, half, limit=None)
+        assert len(missing) == len(shards.units) - len(shards.units) // 2
+    print_table(rows, FORMATS)
+    write_json(options.json, rows, machine=head)
+
+
+def _times(call: Callable[[], object], options: argparse.Namespace) -> list[float]:
+    return [_timed(call) for _ in range(options.repeats)]
+
+
+def _timed(call: Callable[[], object]) -> float:
+    start = time.monotonic()
+    call()
+    return time.monotonic() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""A labelling run whose models sleep: everything but the networks is real, JPEGs in, label files out.
+
+For `cluster.py` (many fake GPUs on few cores) and `pipeline.py` (what the CPU does for an image outside the models).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import LabelConfig, parse
+from wsss_ray.data.images import read_size
+from wsss_ray.data.shards import IMAGE_SCHEMA, encode_image_shard, shard_name
+from wsss_ray.engine import Meter
+from wsss_ray.label_writing.pictures import LABELLED_SCHEMA, Picture, PictureReader, nullable
+from wsss_ray.labelling.stages import DETECTED_SCHEMA, _detections_from_list, _detections_to_list, label_pictures
+from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.models.sam_encoder import resize_longest_side
+
+CLASSES = "coco"
+UNIT = 32
+BOXES = 8
+"""Boxes of every image: COCO's mean is seven objects."""
+TAGS = ["person", "dog", "cup"]
+SIDES = (480, 640)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sleeping:
+    """Seconds that the networks take for an image."""
+
+    detect: float
+    segment: float
+
+
+def write_shards(folder: Path, photos: Iterable[Path], *, images: int, links: int = 1) -> None:
+    """Shards of `images` rows in all. With `links` the first ones are one file under several names, to save the disk.
+
+    Photos (JPEG of 640 x 480, or what there is) are repeated as often as is needed.
+    """
+    encoded = [path.read_bytes() for path in photos]
+    assert encoded, "no photos: give --photos a folder of JPEGs"
+    sizes = [read_size(data, exif="ignore") for data in encoded]
+    classes = ClassSet.load(CLASSES)
+    each = images // links // UNIT * UNIT
+    rest = images - each * links
+    total = links + (rest > 0)
+
+    def groups(count: int) -> Iterator[pa.Table]:
+        for start in range(0, count, UNIT):
+            chosen = [index % len(encoded) for index in range(start, min(start + UNIT, count))]
+            rows = [
+                {
+                    "image_id": f"{start + place:06d}",
+                    "source": f"{start + place}.jpg",
+                    "image": encoded[index],
+                    "height": sizes[index][0],
+                    "width": sizes[index][1],
+                    "tags": TAGS,
+                    "truth": None,
+                }
+                for place, index in enumerate(chosen)
+            ]
+            yield pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
+
+    def write(number: int, count: int) -> Path:
+        path = folder / shard_name(number, total)
+        digest = classes.label_space_digest
+        path.write_bytes(encode_image_shard(groups(count), exif="ignore", label_space=digest, classes=CLASSES))
+        return path
+
+    folder.mkdir(parents=True, exist_ok=True)
+    first = write(0, each)
+    for number in range(1, links):
+        os.link(first, folder / shard_name(number, total))
+    if rest:
+        write(links, rest)
+
+
+def find_photos(folder: Path | None, work: Path) -> list[Path]:
+    """JPEGs of COCO's usual size in a folder, or drawn scenes written as such."""
+    if folder is not None:
+        found = sorted(folder.glob("*.jpg"))
+        return [path for path in found if read_size(path.read_bytes(), exif="ignore") == SIDES] or found
+    import simplejpeg  # noqa: PLC0415
+
+    work.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    paths = []
+    for index in range(16):
+        coarse = generator.integers(0, 256, (61, 81, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)[:480, :640]
+        noise = generator.integers(0, 40, (480, 640, 3), dtype=np.uint8)
+        path = work / f"{index}.jpg"
+        path.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(coarse // 2 + noise), quality=92))
+        paths.append(path)
+    return paths
+
+
+def settings() -> LabelConfig:
+    """The configuration of the simulated run."""
+    return parse(LabelConfig, ["--input", "-", "--output", "-", "--classes", CLASSES])
+
+
+class SleepingModels:
+    """Stands in for both networks: sleeps as long, and gives the same boxes and masks for every image."""
+
+    def __init__(self, times: Sleeping, *, exact: bool) -> None:
+        """`exact`: resize by Pillow, as the published settings do."""
+        self._times, self._backend = times, "pil" if exact else "torchvision"
+        self._detections, self._crops = _objects()
+
+    def detect(self, pictures: list[Picture]) -> list[Detections]:
+        """The detector's part."""
+        time.sleep(self._times.detect * len(pictures))
+        return [self._detections] * len(pictures)
+
+    def prepare(self, images: list[np.ndarray], boxes: list[np.ndarray]) -> list[int]:
+        """As `Segmenter.prepare`: resizes."""
+        assert len(images) == len(boxes)
+        for image in images:
+            resize_longest_side(image, 1024, self._backend)  # type: ignore[arg-type]
+        return list(range(len(images)))
+
+    def masks(self, prepared: list[int], *, probabilities: bool) -> Iterator[tuple[int, MaskCrop]]:
+        """As `Segmenter.masks`."""
+        assert not probabilities
+        time.sleep(self._times.segment * len(prepared))
+        for index in prepared:
+            for crop in self._crops:
+                yield index, crop
+
+
+def _objects() -> tuple[Detections, list[MaskCrop]]:
+    """Boxes and rough-edged ellipses of all sizes."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[: SIDES[0], : SIDES[1]]
+    crops, boxes = [], []
+    for index in range(BOXES):
+        centre, radii = SIDES * (0.2 + 0.6 * generator.random(2)), 20 + generator.random(2) * 100
+        distance = ((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2
+        mask = distance + generator.normal(0, 0.02, rows.shape) < 1
+        lines, places = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        top, left, bottom, right = lines[0], places[0], lines[-1] + 1, places[-1] + 1
+        crops.append(
+            MaskCrop(
+                box_index=index,
+                top=int(top),
+                left=int(left),
+                mask=mask[top:bottom, left:right].copy(),
+                score=0.9,
+                probability=None,
+            )
+        )
+        boxes.append([left, top, right, bottom])
+    classes = ClassSet.load(CLASSES)
+    ids = [classes.by_name[TAGS[index % len(TAGS)]].id for index in range(BOXES)]
+    detections = Detections(
+        boxes=np.array(boxes, np.float32),
+        scores=np.linspace(0.9, 0.3, BOXES, dtype=np.float32),
+        class_ids=np.array(ids, np.int32),
+        phrases=tuple(TAGS[index % len(TAGS)] for index in range(BOXES)),
+    )
+    return detections, crops
+
+
+class SleepingLabel:
+    """`LabelStage` with sleeping models. The clock's seconds under the lock are written to the meter as "busy"."""
+
+    output_schema = LABELLED_SCHEMA
+
+    def __init__(self, times: Sleeping, *, exact: bool = False) -> None:
+        """Make the models."""
+        config = settings()
+        self._config, self._classes = config, ClassSet.load(CLASSES)
+        self._reader = PictureReader(exif="ignore", decoded_bytes=config.decoded_mb * 10**6, tagged_only=True)
+        self._models = SleepingModels(times, exact=exact)
+        self._device = threading.Lock()
+
+    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        """Boxes, masks, labels."""
+        results = []
+        for piece in self._reader.pieces(rows, meter):
+            with self._device, meter("detect"):
+                found = self._models.detect(piece)
+            results += self._label(piece, found, meter)
+        return pa.Table.from_pylist(results, schema=nullable(LABELLED_SCHEMA))
+
+    def _label(self, piece: list[Picture], found: list[Detections], meter: Meter) -> list[dict]:
+        return label_pictures(
+            piece, found, self._models, self._device, meter, config=self._config, classes=self._classes  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+class SleepingDetect(SleepingLabel):
+    """`DetectStage` with a sleeping model."""
+
+    output_schema = DETECTED_SCHEMA
+
+    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        """Boxes."""
+        results = []
+        for piece in self._reader.pieces(rows, meter):
+            with self._device, meter("detect"):
+                found = self._models.detect(piece)
+            for picture, detections in zip(piece, found, strict=True):
+                boxes = _detections_to_list(detections)
+                results.append({**picture.row, "error": picture.error, "detections": boxes})
+        return pa.Table.from_pylist(results, schema=DETECTED_SCHEMA)
+
+
+class SleepingSegment(SleepingLabel):
+    """`SegmentStage` with a sleeping model."""
+
+    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
+        """Masks and labels."""
+        results = []
+        for piece in self._reader.pieces(rows, meter):
+            found = [_detections_from_list(picture.row["detections"]) for picture in piece]
+            results += self._label(piece, found, meter)
+        return pa.Table.from_pylist(results, schema=nullable(LABELLED_SCHEMA))

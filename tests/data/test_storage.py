@@ -285,3 +285,37 @@ def test_what_lost_leaves_nothing_behind(tmp_path: Path, attempt: Callable[[Stor
     assert not attempt(storage)
     assert os.listdir(tmp_path) == ["a.bin"]  # noqa: PTH208
     assert storage.read("a.bin") == b"1"
+
+
+_STOP_MIDWAY = """
+import sys, time
+from wsss_ray.data.storage import Storage
+with Storage(sys.argv[1]).writing("a.bin") as file:
+    file.write(b"half")
+    print("midway", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("b.bin", b"1")
+    (tmp_path / ".hidden").write_bytes(b"another program's")
+    command = [sys.executable, "-c", _STOP_MIDWAY, str(tmp_path)]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"midway\n"
+        assert len(list(tmp_path.glob(".a.bin.*"))) == 2
+        writers[0].kill()
+        writers[0].wait()
+        storage.sweep()
+        assert len(list(tmp_path.glob(".a.bin.*"))) == 1, "the other is still being written"
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    storage.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "b.bin"]
+    storage.sweep("nowhere")

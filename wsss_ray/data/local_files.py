@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP)
+_UNFINISHED = ".tmp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +86,48 @@ def walk(root: str, on_skipped: Callable[[str, str], None] | None) -> Iterator[t
 
 @contextmanager
 def unfinished(target: Path, data: bytes, *, durable: bool = True) -> Iterator[Path]:
-    """A dot-file with the data beside the target, synced if `durable`; gone at the end unless it was renamed."""
+    """A dot-file with the data beside the target, synced if `durable`; gone at the end unless it was renamed.
+
+    It is locked for as long, so that `sweep` can tell it from one whose writer was killed.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex}.tmp"
+    temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex}{_UNFINISHED}"
     try:
-        with temporary.open("xb") as file:
+        with _open_locked(temporary) as file:
             file.write(data)
+            file.flush()
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
-        yield temporary
+            yield temporary
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    """A new file with its lock, made again where a sweep came between the two."""
+    while True:
+        file = path.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()
+
+
+def sweep(folder: str) -> int:
+    """Remove the dot-files of writers that were killed, which hold no lock any more; returns how many there were."""
+    removed = 0
+    for name, status in entries_of(folder):
+        if name.startswith(".") and name.endswith(_UNFINISHED) and is_file(status):
+            path = Path(folder) / name
+            try:
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    removed += 1
+            except (FileNotFoundError, BlockingIOError):  # finished meanwhile; being written
+                continue
+    return removed
 
 
 def sync_directory(directory: Path) -> None:

@@ -223,6 +223,12 @@ class Storage:
         with self._explain(path), suppress(FileNotFoundError):
             self._fs.rm_file(self._full(path))
 
+    def sweep(self, folder: str = "") -> None:
+        """Remove what writers that were killed left unfinished in a folder; a store leaves nothing of the kind."""
+        if self.is_local:
+            with self._explain(folder):
+                local_files.sweep(self._full(folder))
+
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
         """A file to write piece by piece, for content that is not to be held in memory.

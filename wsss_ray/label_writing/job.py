@@ -111,7 +111,7 @@ class LabelJob(ABC, Generic[ConfigT]):
 
     def _find_work(self) -> tuple[list[Unit], tuple[Task, ...]]:
         """List what is finished and what is to be done."""
-        for folder in ("labels", "png"):
+        for folder in () if self.config.dry_run else ("labels", "png"):
             self.output.sweep(folder)
         finished, missing = units_to_do(self.shards, self.output, limit=self.config.limit)
         retried = _failed_tasks(self.output, finished) if self.config.retry_failed else ()

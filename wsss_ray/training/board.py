@@ -84,7 +84,7 @@ def status_line(state: State, iterations: int, elapsed: float) -> str:
     if state.miou is not None:
         parts.append(f"mIoU {state.miou:.3f}")
     if state.unusable:
-        parts.append(f"{len(state.unusable):,} unusable images")
+        parts.append(f"{len(state.unusable):,} unusable")
     if state.rate:
         parts.append(f"{format_seconds((iterations - state.iteration) / state.rate)} left")
     return " | ".join(parts)

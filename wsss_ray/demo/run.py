@@ -32,6 +32,8 @@ def run(config: DemoConfig) -> dict[str, Any]:
     root = Path(config.output)
     shards, labels = root / "shards", root / "labels"
     student.draw(root / "scenes", config.split, config.scenes)
+    if config.student_scenes:
+        student.draw(root / "student/scenes", "train", config.student_scenes, first=student.FIRST_SCENE)
     with connect(RayConfig()):
         student.shard(root / "scenes", shards)
         labelled = labelled_session(student.label(shards, labels))
@@ -69,7 +71,6 @@ def labelled_session(summary: dict[str, Any]) -> float:
 def _learn(root: Path, shards: Path, config: DemoConfig) -> dict[str, Any]:
     """Train a student on the pseudo-labels of scenes of its own, and judge it on the demo's."""
     home = root / "student"
-    student.draw(home / "scenes", "train", config.student_scenes, first=student.FIRST_SCENE)
     student.shard(home / "scenes", home / "shards")
     student.label(home / "shards", home / "labels")
     student.train(home / "shards", home / "labels", home / "run", iterations=config.student_iterations)

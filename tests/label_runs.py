@@ -28,12 +28,17 @@ def image_rows(images: dict[str, tuple[bytes, list[str]]]) -> pa.Table:
     )
 
 
-def write_shards(storage: Storage, rows: pa.Table, *, images_per_unit: int, classes: str = "voc") -> None:
-    """One image shard of the rows."""
+def write_shards(
+    storage: Storage, rows: pa.Table, *, images_per_unit: int, classes: str = "voc", shards: int = 1
+) -> None:
+    """Image shards of the rows, of about as many units each."""
     groups = [rows.slice(start, images_per_unit) for start in range(0, rows.num_rows, images_per_unit)]
     label_space = ClassSet.load(classes).label_space_digest
-    data = encode_image_shard(groups, exif="ignore", label_space=label_space, classes=classes)
-    storage.write(shard_name(0, 1), data)
+    each = -(-len(groups) // shards)
+    for index in range(shards):
+        some = groups[index * each : (index + 1) * each]
+        data = encode_image_shard(some, exif="ignore", label_space=label_space, classes=classes)
+        storage.write(shard_name(index, shards), data)
 
 
 def label_rows(config: LabelConfig) -> list[dict[str, object]]:
@@ -41,3 +46,10 @@ def label_rows(config: LabelConfig) -> list[dict[str, object]]:
     storage = Storage(config.output, config.storage)
     shards = read_shard_set(Storage(config.input, config.storage))
     return [row for unit in shards.units for row in read_labels(storage, unit.label_path).to_pylist()]
+
+
+def labels_by_id(config: LabelConfig) -> dict[str, bytes]:
+    """The label PNG of every image of a finished run, each of which has one row."""
+    rows = label_rows(config)
+    assert len({row["image_id"] for row in rows}) == len(rows)
+    return {str(row["image_id"]): row["label"] for row in rows}  # type: ignore[misc]

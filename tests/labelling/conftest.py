@@ -11,6 +11,8 @@ import pytest
 import random_models
 from label_runs import image_rows, write_shards
 
+from wsss_ray import labelling
+from wsss_ray.cluster import Resources
 from wsss_ray.config import DetectorConfig, LabelConfig, RayConfig, SegmenterConfig
 from wsss_ray.data.storage import Storage
 
@@ -56,3 +58,16 @@ def configure(base_config: LabelConfig) -> Callable[..., LabelConfig]:
         return replace(base_config, input=str(source), output=str(output), **fields)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(
+    photos: Path,
+    configure: Callable[..., LabelConfig],
+    local_ray: Resources,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> LabelConfig:
+    """An undisturbed run with PNGs."""
+    config = configure(photos, tmp_path_factory.mktemp("finished"), png=True)
+    labelling.run(config)
+    return config

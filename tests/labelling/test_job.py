@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from conftest import REPOSITORY, S3Server
-from label_runs import image_rows, label_rows, write_shards
+from label_runs import image_rows, label_rows, labels_by_id, write_shards
 from PIL import Image
 
 from wsss_ray import labelling
@@ -31,22 +31,6 @@ from wsss_ray.data.shards import encode_labels, read_labels, read_shard_set
 from wsss_ray.data.storage import Storage
 
 Configure = Callable[..., LabelConfig]
-
-
-@pytest.fixture(scope="module")
-def finished(
-    photos: Path, configure: Configure, local_ray: Resources, tmp_path_factory: pytest.TempPathFactory
-) -> LabelConfig:
-    """An undisturbed run with PNGs."""
-    config = configure(photos, tmp_path_factory.mktemp("finished"), png=True)
-    labelling.run(config)
-    return config
-
-
-def labels_by_id(config: LabelConfig) -> dict[str, bytes]:
-    rows = label_rows(config)
-    assert len({row["image_id"] for row in rows}) == len(rows)
-    return {str(row["image_id"]): row["label"] for row in rows}  # type: ignore[misc]
 
 
 def test_every_photo_has_its_row_its_label_and_its_png(finished: LabelConfig, photo_rows: pa.Table) -> None:

@@ -16,24 +16,19 @@ from __future__ import annotations
 import argparse
 import functools
 import multiprocessing
-import os
-import resource
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import ray
 from measuring import machine, print_table, write_json
-from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+from running import Recorder, peak_mb, start_ray, tree_seconds, watching_store
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import WORKER_ENVIRONMENT, Pool, _keep_to_loopback
+from wsss_ray.cluster import Pool
 from wsss_ray.data.shards import ShardSet, read_shard_set
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Progress, Report, Stage, StageSpec, Task, run_units
+from wsss_ray.engine import Stage, StageSpec, Task, run_units
 from wsss_ray.label_writing import LabelSink
 
 SECONDS = 0.16
@@ -44,63 +39,6 @@ FORMATS = {
     **{"with start": ".3f", "scaling": ".3f", "start, s": ".0f", "CPU ms/image": ".1f", "driver MB": ".0f"},
     **{"object store MB": ".0f", "problems": "d"},
 }
-
-
-class Recorder(Progress):
-    """Progress that remembers when units were finished, and how long their GPUs computed."""
-
-    def __init__(self, *, total: int) -> None:
-        super().__init__(total=total, done=0, every_seconds=10)
-        self.finished: list[tuple[float, int]] = []
-
-    def add(self, report: Report) -> None:
-        """Count a unit."""
-        super().add(report)
-        self.finished.append((time.monotonic(), self.images))
-
-
-@contextmanager
-def watching_store() -> Iterator[list[float]]:
-    """Samples of the object store's used MB while the block runs."""
-    used: list[float] = [0.0]
-    stop = threading.Event()
-    state = get_state_from_address(ray.get_runtime_context().gcs_address)
-
-    def watch() -> None:
-        while not stop.wait(1.0):
-            used.append(get_memory_info_reply(state).store_stats.object_store_bytes_used / 1e6)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield used
-    finally:
-        stop.set()
-        thread.join()
-
-
-def peak_mb() -> float:
-    """Peak memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def tree_seconds() -> float:
-    """CPU seconds of this process and all below it, ended ones too where their parents have waited for them."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    fields: dict[int, list[str]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = path.read_text()
-        except OSError:  # ended meanwhile
-            continue
-        fields[int(path.parent.name)] = text.rpartition(")")[2].split()
-    wanted, total = [os.getpid()], 0.0
-    while wanted:
-        pid = wanted.pop()
-        if pid in fields:
-            total += sum(float(value) for value in fields[pid][11:15]) / ticks
-            wanted += [child for child, values in fields.items() if int(values[1]) == pid]
-    return total
 
 
 def make_shards(folder: str, photos: Path | None, images: int) -> None:
@@ -154,9 +92,7 @@ def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, un
     assert written == len(tasks), (written, len(tasks))
     unit_seconds = tasks[0].images * seconds
     filled = recorder.finished[slow_gpus - 1][0] - unit_seconds  # every actor computes from about here on
-    steady = [(moment, done) for moment, done in recorder.finished if 0.15 * total <= done <= 0.85 * total]
-    (since, first), (until, last) = steady[0], steady[-1]
-    rate = (last - first) / (until - since)
+    rate = recorder.steady_rate
     return {
         "placement": placement,
         "GPUs": gpus,
@@ -195,10 +131,7 @@ def main() -> None:
         shards = read_shard_set(images)
         mean = sum(unit.rows for unit in shards.units)
         print(f"{head}\n{mean:,} images of {shards.size / mean / 1000:.0f} KB in {len(shards.units):,} units")
-        environment = {"env_vars": {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1"}}
-        _keep_to_loopback()
-        ray.init(address="local", num_gpus=max(options.gpus), num_cpus=os.cpu_count(), include_dashboard=False,
-                 runtime_env=environment, logging_level="WARNING", _node_ip_address="127.0.0.1")  # fmt: skip
+        start_ray(gpus=max(options.gpus))
         print(f"driver: {peak_mb():.0f} MB with Ray connected", flush=True)
         rows = []
         for placement in options.placement:

@@ -70,26 +70,22 @@ def take_turns(
 
     `script` is started once for each with `--worker WAY RESULT ARGUMENTS...`, and shall call `serve`.
     """
+    single = options.warm + options.repeats == 1  # large networks: none keeps its memory while another works
     with tempfile.TemporaryDirectory() as folder:
-        workers = []
-        for number, contender in enumerate(contenders):
-            result = str(Path(folder) / f"{number}.npy")
-            command = [sys.executable, script, "--worker", contender.way, result, *arguments]
-            variables = {key: value for key, value in os.environ.items() if key not in TUNED}
-            variables |= {"OMP_NUM_THREADS": str(options.threads)} | dict(contender.environment)
-            workers.append(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables)
-            )
-        answers: list[list[tuple[float, float, float]]] = [[] for _ in workers]
-        for _ in range(options.warm + options.repeats):
+        results = [str(Path(folder) / f"{number}.npy") for number in range(len(contenders))]
+        answers: list[list[tuple[float, float, float]]] = [[] for _ in contenders]
+        workers: list[subprocess.Popen[str]] = []
+        for contender, result, answer in zip(contenders, results, answers, strict=True):
+            workers.append(_start(script, contender, [result, *arguments], options.threads))
+            if single:
+                answer.append(_turn(workers[-1]))
+                workers.pop().communicate()
+        for _ in range(0 if single else options.warm + options.repeats):
             for worker, answer in zip(workers, answers, strict=True):
-                assert worker.stdin is not None
-                assert worker.stdout is not None
-                print("go", file=worker.stdin, flush=True)
-                answer.append(tuple(json.loads(worker.stdout.readline())))
+                answer.append(_turn(worker))
         for worker in workers:
             worker.communicate()
-        values = [np.load(Path(folder) / f"{number}.npy") for number in range(len(workers))]
+        values = [np.load(result) for result in results]
     column = 0 if options.threads == 1 else 1
     return [
         Answer(
@@ -100,6 +96,22 @@ def take_turns(
         )
         for contender, answer, value in zip(contenders, answers, values, strict=True)
     ]
+
+
+def _start(script: str, contender: Contender, arguments: Sequence[str], threads: int) -> subprocess.Popen[str]:
+    variables = {key: value for key, value in os.environ.items() if key not in TUNED}
+    variables |= {"OMP_NUM_THREADS": str(threads)} | dict(contender.environment)
+    command = [sys.executable, script, "--worker", contender.way, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables)
+
+
+def _turn(worker: subprocess.Popen[str]) -> tuple[float, float, float]:
+    """Let a worker do its work once."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    print("go", file=worker.stdin, flush=True)
+    seconds, elapsed, peak = json.loads(worker.stdout.readline())
+    return seconds, elapsed, peak
 
 
 def serve(call: Callable[[], np.ndarray], result: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ CLASSES = "coco"
 UNIT = 32
 BOXES = 8
 """Boxes of every image: COCO's mean is seven objects."""
-TAGS = ["person", "dog", "cup"]
+TAGS = ("person", "dog", "cup")
 SIDES = (480, 640)
 
 
@@ -41,7 +41,15 @@ class Sleeping:
     segment: float
 
 
-def write_shards(folder: Path, photos: Iterable[Path], *, images: int, links: int = 1) -> None:
+def write_shards(
+    folder: Path,
+    photos: Iterable[Path],
+    *,
+    images: int,
+    links: int = 1,
+    class_set: str = CLASSES,
+    tags: Sequence[str] = TAGS,
+) -> None:
     """Shards of `images` rows in all. With `links` the first ones are one file under several names, to save the disk.
 
     Photos (JPEG of 640 x 480, or what there is) are repeated as often as is needed.
@@ -49,7 +57,7 @@ def write_shards(folder: Path, photos: Iterable[Path], *, images: int, links: in
     encoded = [path.read_bytes() for path in photos]
     assert encoded, "no photos: give --photos a folder of JPEGs"
     sizes = [read_size(data, exif="ignore") for data in encoded]
-    classes = ClassSet.load(CLASSES)
+    classes = ClassSet.load(class_set)
     each = images // links // UNIT * UNIT
     rest = images - each * links
     total = links + (rest > 0)
@@ -64,7 +72,7 @@ def write_shards(folder: Path, photos: Iterable[Path], *, images: int, links: in
                     "image": encoded[index],
                     "height": sizes[index][0],
                     "width": sizes[index][1],
-                    "tags": TAGS,
+                    "tags": tags,
                     "truth": None,
                 }
                 for place, index in enumerate(chosen)
@@ -74,7 +82,7 @@ def write_shards(folder: Path, photos: Iterable[Path], *, images: int, links: in
     def write(number: int, count: int) -> Path:
         path = folder / shard_name(number, total)
         digest = classes.label_space_digest
-        path.write_bytes(encode_image_shard(groups(count), exif="ignore", label_space=digest, classes=CLASSES))
+        path.write_bytes(encode_image_shard(groups(count), exif="ignore", label_space=digest, classes=class_set))
         return path
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,198 @@
+"""What Ray and the work around the networks cost: the demo's tiny models, and no models at all.
+
+    python benchmarks/pipeline.py [--images 640] [--rounds 1] [--photos DIR] [--json FILE]
+
+"Ray" is the engine with as many actors as cores, "loop" as many bare processes that read, label and write unit by unit
+with the same stage. Images/s are those of the steady state (15 to 85 % of the images), in turns; start-up is apart. The
+parts are milliseconds of the actors' clock per image. "outside the models" is CPU time of all processes per photo of
+640 x 480 through the engine, networks left out, eight boxes each: the difference of a long and a short run, so that
+start-up is apart here, too. Its exact path resizes with Pillow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import ray
+from measuring import TUNED, machine, print_table, write_json
+from running import Recorder, start_ray, tree_seconds
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.cluster import Pool
+from wsss_ray.config import LabelConfig, parse
+from wsss_ray.data.shards import ShardSet, Unit, read_shard_set, read_unit
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import Meter, Report, Stage, StageSpec, Task, run_units
+from wsss_ray.engine.worker import READ_COLUMNS
+from wsss_ray.label_writing import LabelSink
+
+PARTS = ("read", "decode", "detect", "segment", "encode", "write", "wait")
+FORMATS = {
+    **{"what": "", "images/s": ".2f", "of the loop": ".3f", "CPU ms/image": ".1f"},
+    **dict.fromkeys(PARTS, ".1f"),
+}
+
+
+def make_stage(name: str) -> Stage:
+    """In a worker."""
+    if name == "models":
+        from wsss_ray.labelling.stages import LabelStage  # noqa: PLC0415 - not in the driver
+
+        config = parse(LabelConfig, ["--config", str(Path(__file__).parent.parent / "configs" / "demo.yaml"),
+                                     "--input", "-", "--output", "-", "--no-png"])  # fmt: skip
+        return LabelStage(config, ClassSet.load("demo"), "ignore")
+    from simulated import Sleeping, SleepingLabel  # noqa: PLC0415
+
+    return SleepingLabel(Sleeping(detect=0, segment=0), exact=name == "exact")
+
+
+def make_shards(folder: str, name: str, photos: Path | None, images: int) -> None:
+    """In a process of its own. Scenes of the demo for its models, else photos."""
+    import simulated  # noqa: PLC0415
+
+    root = Path(folder)
+    if name == "models":
+        found = sorted((root / "scenes" / "images").glob("*.jpg"))
+        tags = [entry.name for entry in ClassSet.load("demo").classes][:3]
+        simulated.write_shards(root / name, found, images=images, class_set="demo", tags=tags)
+    else:
+        simulated.write_shards(root / name, simulated.find_photos(photos, root / "made"), images=images)
+
+
+_worker: list = []
+
+
+def start_worker(images: Storage, sink: LabelSink) -> None:
+    """A bare process: the stage, once."""
+    _worker[:] = [make_stage("models"), images, sink]
+
+
+def label_unit(unit: Unit) -> Report:
+    """A unit from shard to label file."""
+    stage, images, sink = _worker
+    meter = Meter()
+    with meter("read"):
+        rows = read_unit(images, unit, columns=READ_COLUMNS)
+    rows = stage(rows.append_column("error", pa.nulls(rows.num_rows, pa.string())), meter)
+    with meter("write"):
+        counts = sink.commit(unit, rows, version=None)
+    return Report(images=unit.rows, counts=dict(counts), seconds=meter.seconds)
+
+
+def by_loop(units: list[Unit], images: Storage, sink: LabelSink, processes: int) -> Iterator[Report]:
+    """Bare processes."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, start_worker, (images, sink)) as pool:
+        yield from pool.imap_unordered(label_unit, units, chunksize=1)
+
+
+def by_ray(units: list[Unit], images: Storage, sink: LabelSink, actors: int, *, name: str) -> Recorder:
+    """The engine."""
+    pool = Pool(actors=actors, cpus=0.8, gpus=0.0)
+    spec = StageSpec(name="label", make=functools.partial(make_stage, name), pool=pool)
+    recorder = Recorder(total=sum(unit.rows for unit in units))
+    run_units([Task(unit=unit) for unit in units], images=images, stages=[spec], sink=sink, progress=recorder)
+    return recorder
+
+
+def sink_in(folder: str, classes: str) -> LabelSink:
+    """An empty run directory."""
+    return LabelSink(
+        output=Storage(tempfile.mkdtemp(dir=folder)), classes=ClassSet.load(classes), png=False, grey=False
+    )
+
+
+def compare(folder: str, shards: ShardSet, images: Storage, *, processes: int, rounds: int) -> list[dict]:
+    """Ray and the loop in turns."""
+    recorders: dict[str, list[Recorder]] = {"loop": [], "Ray": []}
+    units = list(shards.units)
+    for _ in range(rounds):
+        loop = Recorder(total=shards.rows)
+        for report in by_loop(units, images, sink_in(folder, "demo"), processes):
+            loop.add(report)
+        recorders["loop"].append(loop)
+        recorders["Ray"].append(by_ray(units, images, sink_in(folder, "demo"), processes, name="models"))
+    rates = {name: statistics.median(run.steady_rate for run in runs) for name, runs in recorders.items()}
+    return [
+        {
+            "what": f"{name}, {processes} processes, tiny models",
+            "images/s": rates[name],
+            "of the loop": rates[name] / rates["loop"],
+            **{part: 1000 * runs[-1].seconds[part] / shards.rows for part in PARTS},
+        }
+        for name, runs in recorders.items()
+    ]
+
+
+def outside(folder: str, shards: ShardSet, images: Storage, name: str) -> dict:
+    """CPU milliseconds of all processes for a photo."""
+    sizes = (len(shards.units) // 5, len(shards.units))
+    costs = []
+    for count in sizes:
+        before = tree_seconds()
+        recorder = by_ray(list(shards.units[:count]), images, sink_in(folder, "coco"), 1, name=name)
+        time.sleep(1)  # for what Ray still tidies up
+        costs.append(tree_seconds() - before)
+    photos = sum(unit.rows for unit in shards.units[sizes[0] :])
+    return {
+        "what": f"outside the models, {name} path",
+        "images/s": recorder.steady_rate,
+        "CPU ms/image": 1000 * (costs[1] - costs[0]) / photos,
+        **{part: 1000 * recorder.seconds[part] / shards.rows for part in PARTS},
+    }
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=640, help="for the models")
+    parser.add_argument("--photos-through", type=int, default=3200, help="photos without models")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs (unset: made ones)")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.environ.update(TUNED, OMP_NUM_THREADS="1")  # the bare processes' too
+    head = machine(1)
+    print(head, flush=True)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        draw_scenes(folder)
+        for name, count in (("models", options.images), ("photos", options.photos_through)):
+            maker = context.Process(target=make_shards, args=(folder, name, options.photos, count))
+            maker.start()
+            maker.join()
+            assert maker.exitcode == 0
+        start_ray()
+        rows = []
+        if options.images:
+            images = Storage(f"{folder}/models")
+            shards = read_shard_set(images)
+            rows += compare(folder, shards, images, processes=options.processes, rounds=options.rounds)
+        if options.photos_through:
+            images = Storage(f"{folder}/photos")
+            rows += [outside(folder, read_shard_set(images), images, name) for name in ("fast", "exact")]
+        ray.shutdown()
+    print_table(rows, FORMATS)
+    write_json(options.json, rows, machine=head)
+
+
+def draw_scenes(folder: str) -> None:
+    """96 scenes of the demo."""
+    command = ["-m", "wsss_ray.demo.scenes", "--split", "validation", "--count", "96"]
+    subprocess.run([sys.executable, *command, "--output", f"{folder}/scenes"], check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()

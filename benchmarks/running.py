@@ -1,0 +1,96 @@
+"""Running the engine under observation: when units finish, what the processes cost, what the object store holds."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from measuring import TUNED
+from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+from wsss_ray.cluster import _keep_to_loopback
+from wsss_ray.engine import Progress, Report
+
+
+def start_ray(*, gpus: int = 0) -> None:
+    """A Ray on this machine's loopback, with fake GPUs, whose workers have the jobs' allocator and one thread."""
+    _keep_to_loopback()
+    ray.init(
+        address="local",
+        num_gpus=gpus,
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        runtime_env={"env_vars": {**TUNED, "OMP_NUM_THREADS": "1"}},
+        logging_level="WARNING",
+        _node_ip_address="127.0.0.1",
+    )
+
+
+class Recorder(Progress):
+    """Progress that remembers when units were finished, and how long their GPUs computed."""
+
+    def __init__(self, *, total: int) -> None:
+        super().__init__(total=total, done=0, every_seconds=10)
+        self.finished: list[tuple[float, int]] = []
+
+    def add(self, report: Report) -> None:
+        """Count a unit."""
+        super().add(report)
+        self.finished.append((time.monotonic(), self.images))
+
+    @property
+    def steady_rate(self) -> float:
+        """Images per second while 15 to 85 % of the images were finished."""
+        inside = [(moment, done) for moment, done in self.finished if 0.15 * self.total <= done <= 0.85 * self.total]
+        (since, first), (until, last) = inside[0], inside[-1]
+        return (last - first) / (until - since)
+
+
+@contextmanager
+def watching_store() -> Iterator[list[float]]:
+    """Samples of the object store's used MB while the block runs."""
+    used: list[float] = [0.0]
+    stop = threading.Event()
+    state = get_state_from_address(ray.get_runtime_context().gcs_address)
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            used.append(get_memory_info_reply(state).store_stats.object_store_bytes_used / 1e6)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield used
+    finally:
+        stop.set()
+        thread.join()
+
+
+def peak_mb() -> float:
+    """Peak memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def tree_seconds() -> float:
+    """CPU seconds of this process and all below it, ended ones too where their parents have waited for them."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    fields: dict[int, list[str]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except OSError:  # ended meanwhile
+            continue
+        fields[int(path.parent.name)] = text.rpartition(")")[2].split()
+    wanted, total = [os.getpid()], 0.0
+    while wanted:
+        pid = wanted.pop()
+        if pid in fields:
+            total += sum(float(value) for value in fields[pid][11:15]) / ticks
+            wanted += [child for child, values in fields.items() if int(values[1]) == pid]
+    return total

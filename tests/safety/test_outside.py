@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from made_runs import Made, image_row, instance, label_row, write_run
 
 from wsss_ray import export, report
@@ -54,8 +55,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile") / "deep" / "deeper"
     root.mkdir(parents=True)
     names = ["../../evil", "/tmp/evil-wsss", "<script>alert(1)</script>", "con\\..\\evil"]
-    lines = ["name: hostile", "classes:", *(f"  {name!r}: {{}}" for name in names)]
-    (root / "classes.yaml").write_text("\n".join(lines))
+    (root / "classes.yaml").write_text(yaml.safe_dump({"name": "hostile", "classes": {name: {} for name in names}}))
     classes = ClassSet.load(str(root / "classes.yaml"))
     made = [
         Made(

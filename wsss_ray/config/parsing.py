@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import sys
 import typing
@@ -23,19 +24,23 @@ class ConfigError(ValueError):
 
 
 def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
-    """Read `--config FILE.yaml`, if given, then the flags, which win.
+    """Read each `--config FILE.yaml`, of which a later one wins, then the flags, which win over all.
 
     Prints help or the error and exits, as a command line does (status 2 for bad input).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     description = (
         f"{inspect.cleandoc(typing.cast(str, config_type.__doc__))}\n\n"
-        "--config FILE.yaml reads the same fields from YAML (nested as the flags' dots show); flags beside it win."
+        "--config FILE.yaml reads the same fields from YAML (nested as the flags' dots show); it may be given again, "
+        "a later file wins, and flags win over files."
     )
     try:
-        path, arguments = _take_config_flag(arguments)
-        values = {} if path is None else _read_yaml(Path(path))
-        default = _build(config_type, values, where=str(path), prefix="")
+        paths, arguments = _take_config_flags(arguments)
+        files = [_read_yaml(Path(path)) for path in paths]
+        for path, values in zip(paths, files, strict=True):
+            _build(config_type, values, where=path, prefix="")  # names the file at fault
+        merged = files[0] if len(files) == 1 else functools.reduce(_merge, files, {})
+        default = _build(config_type, merged, where=" and ".join(paths), prefix="")
         return tyro.cli(config_type, args=arguments, default=default, description=description)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -61,17 +66,31 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _take_config_flag(arguments: list[str]) -> tuple[str | None, list[str]]:
-    if sum(argument == "--config" or argument.startswith("--config=") for argument in arguments) > 1:
-        raise ConfigError("--config is given twice: one YAML file, and flags for what differs.")
-    for index, argument in enumerate(arguments):
+def _take_config_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The paths of all --config flags, in order, and the other arguments."""
+    paths, others = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument == "--config":
-            if index + 1 == len(arguments):
+            path = next(remaining, None)
+            if path is None:
                 raise ConfigError("--config needs the path of a YAML file after it.")
-            return arguments[index + 1], arguments[:index] + arguments[index + 2 :]
-        if argument.startswith("--config="):
-            return argument.removeprefix("--config="), arguments[:index] + arguments[index + 1 :]
-    return None, arguments
+            paths.append(path)
+        elif argument.startswith("--config="):
+            paths.append(argument.removeprefix("--config="))
+        else:
+            others.append(argument)
+    return paths, others
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values of two files; those of `above` win."""
+    merged = {str(key).replace("-", "_"): value for key, value in below.items()}
+    for key, value in above.items():
+        name = str(key).replace("-", "_")
+        there = merged.get(name)
+        merged[name] = _merge(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

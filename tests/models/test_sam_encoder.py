@@ -1,6 +1,7 @@
 """SAM's image encoder against the package's: resizing, attention in pieces, features."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,12 @@ def test_the_fast_resizing_is_within_a_grey_level(size: tuple[int, int]) -> None
     assert difference.mean() < (1e-9 if size in ((480, 640), (375, 500)) else 3e-3)
     image.flags.writeable = False
     np.testing.assert_array_equal(resize_longest_side(image, 1024, "torchvision"), fast)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_features_are_the_same(tmp_path: Path) -> None:
+    weights = random_models.write_sam(tmp_path, seed=1)
+    picture = np.random.default_rng(0).integers(0, 256, (128, 100, 3), dtype=np.uint8)
+    expected = ImageEncoder(load_sam("tiny", weights), CPU).encode([picture])
+    compiled = ImageEncoder(load_sam("tiny", weights), CPU, compile_mode="default")
+    torch.testing.assert_close(compiled.encode([picture]), expected, rtol=0, atol=1e-5)

@@ -129,6 +129,9 @@ class SegmenterConfig:
     """auto: CUDA where the actor has a GPU, else CPU."""
     precision: Precision = "auto"
     """auto: bfloat16 autocast on CUDA, float32 on CPU. The prompt encoder always runs in float32."""
+    compile: Literal["off", "default", "max-autotune-no-cudagraphs"] = "off"
+    """torch.compile of the image encoder: the mode. Costs minutes when an actor starts, and a C++ compiler; equal but
+    for rounding."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

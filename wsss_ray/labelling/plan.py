@@ -33,6 +33,7 @@ def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gp
         section.pop("batch_size")
         section["device"], section["precision"] = resolve(section["device"], section["precision"], has_gpus=has_gpus)
     segmenter.pop("boxes_per_chunk")
+    segmenter.pop("compile")
     segmenter.pop("checkpoint")
     detector.pop("model")
     detector.pop("revision")

@@ -31,7 +31,8 @@ class FusedLinear(nn.Module):
         """(..., in) -> (..., out); in autocast's dtype where that is on."""
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
-        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        # the compiler chooses for itself
+        if not torch.compiler.is_compiling() and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
             if dtype in DTYPES:
                 x, weight = x.to(dtype), weight.to(dtype)

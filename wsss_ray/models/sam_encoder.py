@@ -50,8 +50,12 @@ def resize_longest_side(
 class ImageEncoder:
     """The image encoder of a SAM on its device, in its precision."""
 
-    def __init__(self, sam: Sam, compute: Compute) -> None:
-        """Take over `sam.image_encoder` (weights final, on the device) and replace its attention in place."""
+    def __init__(self, sam: Sam, compute: Compute, *, compile_mode: str = "off") -> None:
+        """Take over `sam.image_encoder` (weights final, on the device) and replace its attention in place.
+
+        `compile_mode`: a mode of torch.compile, or off. Compiled, batches are filled up to powers of two with empty
+        images, so that few shapes are compiled.
+        """
         self._compute = compute
         self._sam = sam
         self.side: int = sam.image_encoder.img_size
@@ -63,6 +67,10 @@ class ImageEncoder:
             block.window_size = 0  # the attention itself parts its input
             block.mlp.lin1, block.mlp.act = FusedLinear(block.mlp.lin1, "gelu"), nn.Identity()
             block.mlp.lin2 = FusedLinear(block.mlp.lin2)
+        self._compiles = compile_mode != "off"
+        self._network = sam.image_encoder
+        if self._compiles:
+            self._network = torch.compile(sam.image_encoder, mode=compile_mode, dynamic=False)
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Pictures from `resize_longest_side` -> (B, C, g, g) float32 features.
@@ -85,7 +93,8 @@ class ImageEncoder:
     def _encode(self, pictures: Sequence[NDArray[np.uint8]], compute: Compute) -> Tensor:
         device = compute.device
         with compute.running():
-            inputs = torch.zeros(len(pictures), 3, self.side, self.side, device=device)
+            count = 1 << (len(pictures) - 1).bit_length() if self._compiles else len(pictures)
+            inputs = torch.zeros(count, 3, self.side, self.side, device=device)
             for slot, picture in enumerate(pictures):
                 pixels = torch.from_numpy(picture)
                 if device.type == "cuda":
@@ -93,8 +102,8 @@ class ImageEncoder:
                 pixels = pixels.to(device, non_blocking=True).permute(2, 0, 1)
                 height, width = pixels.shape[1:]
                 inputs[slot, :, :height, :width] = (pixels - self._sam.pixel_mean) / self._sam.pixel_std
-            features: Tensor = self._sam.image_encoder(inputs)
-            return features.float()
+            features: Tensor = self._network(inputs)
+            return features[: len(pictures)].float()
 
 
 class PiecewiseAttention(nn.Module):

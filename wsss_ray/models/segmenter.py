@@ -62,7 +62,7 @@ class Segmenter:
         with self._strict.running():
             self._decoder = BoxDecoder(sam)
         self._low_side: int = sam.prompt_encoder.mask_input_size[0]
-        self._encoder = ImageEncoder(sam, self._compute)
+        self._encoder = ImageEncoder(sam, self._compute, compile_mode=config.compile)
         self._images_per_group = config.batch_size
         self._resize_by = config.preprocessing
         self._image_pieces = Backoff(config.batch_size, what="images")

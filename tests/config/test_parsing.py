@@ -60,7 +60,6 @@ def test_a_bad_file_is_refused_by_key(tmp_path: Path, capsys: pytest.CaptureFixt
     ("arguments", "told"),
     [
         (["--config"], "--config needs the path"),
-        (["--config"], "--config needs the path"),
         (["--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml"),
         ([*REQUIRED, "--segmenter.bach-size", "3"], "--segmenter.batch-size"),
         ([*REQUIRED, "--detector.box-threshold", "2"], "at"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import inspect
 import sys
 import typing
@@ -39,7 +38,9 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
         files = [_read_yaml(Path(path)) for path in paths]
         for path, values in zip(paths, files, strict=True):
             _build(config_type, values, where=path, prefix="")  # names the file at fault
-        merged = files[0] if len(files) == 1 else functools.reduce(_merge, files, {})
+        merged: dict[str, Any] = {}
+        for values in files:
+            merged = _merge(merged, values)
         default = _build(config_type, merged, where=" and ".join(paths), prefix="")
         return tyro.cli(config_type, args=arguments, default=default, description=description)
     except ConfigError as error:

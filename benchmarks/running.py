@@ -14,13 +14,13 @@ import ray
 from measuring import TUNED
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-from wsss_ray.cluster import _keep_to_loopback
+from wsss_ray.cluster import keep_to_loopback
 from wsss_ray.engine import Progress, Report
 
 
 def start_ray(*, gpus: int = 0) -> None:
     """A Ray on this machine's loopback, with fake GPUs, whose workers have the jobs' allocator and one thread."""
-    _keep_to_loopback()
+    keep_to_loopback()
     ray.init(
         address="local",
         num_gpus=gpus,

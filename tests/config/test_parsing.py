@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,38 @@ def test_the_file_at_fault_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         parse(LabelConfig, ["--config", str(tmp_path / "good.yaml"), "--config", str(tmp_path / "bad.yaml")])
     assert "bad.yaml: unknown key `detector.box_treshold`" in capsys.readouterr().err
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    """A section."""
+
+    place: str
+    """Needed."""
+    size: int = 1
+    """A size."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    """A configuration whose section has defaults of its own."""
+
+    inner: Inner = dataclasses.field(default_factory=lambda: Inner(place="here", size=5))
+    """A section."""
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "expected"),
+    [
+        ("", [], ("here", 5)),
+        ("inner: {size: 7}", [], ("here", 7)),
+        ("inner: {place: there}", [], ("there", 5)),
+        ("inner: {size: 7}", ["--inner.size", "8", "--inner.place", "x"], ("x", 8)),
+    ],
+)
+def test_a_section_keeps_its_own_defaults(
+    tmp_path: Path, text: str, flags: list[str], expected: tuple[str, int]
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    inner = parse(Outer, ["--config", str(tmp_path / "c.yaml"), *flags]).inner
+    assert (inner.place, inner.size) == expected

@@ -67,6 +67,11 @@ class LabelJob(ABC, Generic[ConfigT]):
         """Those of the image rows that a model will look at; all by default."""
         return rows
 
+    def expected_seconds(self, device: str) -> float | None:
+        """Seconds that an image should take on a GPU of this name; None (by default) where nobody knows."""
+        del device
+        return None
+
     @property
     def output(self) -> Storage:
         """Run directory."""
@@ -157,7 +162,14 @@ class LabelJob(ABC, Generic[ConfigT]):
     def _describe_sample(self, tasks: Sequence[Task], stages: Sequence[StageSpec]) -> list[str]:
         if not tasks:
             return [f"nothing to do: all images are {self.done_word}"]
-        return describe_sample(tasks, stages, self.images, asked=self.describe_rows, with_work=self.rows_with_work)
+        return describe_sample(
+            tasks,
+            stages,
+            self.images,
+            asked=self.describe_rows,
+            with_work=self.rows_with_work,
+            expected=self.expected_seconds,
+        )
 
     def _finish(self, outcome: Outcome | None) -> dict[str, Any]:
         """Write what is still missing beside the label files, and the summary of all of them, which is returned."""

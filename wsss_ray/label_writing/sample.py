@@ -23,6 +23,7 @@ def describe_sample(
     *,
     asked: Callable[[pa.Table], list[str]],
     with_work: Callable[[pa.Table], pa.Table],
+    expected: Callable[[str], float | None],
 ) -> list[str]:
     """What the models will be asked, and how long the run will take by the time of four images. Labels nothing.
 
@@ -32,6 +33,7 @@ def describe_sample(
         images: folder of the image shards.
         asked: lines about image rows (the first ones are the sample's).
         with_work: the image rows that a model looks at.
+        expected: seconds that an image should take all stages together, on a GPU of this name; None where unknown.
     """
     rows = read_unit(images, tasks[0].unit, columns=READ_COLUMNS)
     lines = asked(rows)
@@ -39,24 +41,30 @@ def describe_sample(
     if sample.num_rows == 0:
         return [*lines, "estimate  none: no image of the first unit has a tag, so no model runs"]
     sample = sample.append_column("error", pa.nulls(sample.num_rows, pa.string()))
-    slowest = 0.0
+    slowest, whole, device = 0.0, 0.0, ""
     for spec in stages:
         timed = ray.remote(_time_stage).options(num_cpus=spec.pool.cpus, num_gpus=spec.pool.gpus)
-        sample, seconds, loading = ray.get(timed.remote(spec, sample))
+        sample, seconds, loading, device = ray.get(timed.remote(spec, sample))
         per_image = seconds / sample.num_rows
+        whole += per_image
         slowest = max(slowest, per_image / spec.pool.actors)
         timing = f"{per_image:.3f} s per image and actor, warm, {sample.num_rows} images"
         lines.append(f"timed     {spec.name}: {timing}; models loaded in {loading:.1f} s")
+    if (should := expected(device)) is not None:
+        lines.append(
+            f"expected  {1 / should:.1f} images/s and {device}, by arithmetic and memory at the share of the peak that "
+            f"was published; the sample reaches {should / whole:.0%} of it"
+        )
     to_do = sum(task.images for task in tasks)
     estimate = format_seconds(to_do * slowest)
     return [*lines, f"estimate  {estimate} for {to_do:,} images, loading and the last units' tail apart"]
 
 
-def _time_stage(spec: StageSpec, rows: pa.Table) -> tuple[pa.Table, float, float]:
+def _time_stage(spec: StageSpec, rows: pa.Table) -> tuple[pa.Table, float, float, str]:
     """Run a stage on the rows twice in a process of its pool's size.
 
     Returns:
-        Its result, the seconds of the second run, and those of loading.
+        Its result, the seconds of the second run, those of loading, and the GPU's name ("" without one).
     """
     start = time.perf_counter()
     stage = spec.make()
@@ -64,4 +72,8 @@ def _time_stage(spec: StageSpec, rows: pa.Table) -> tuple[pa.Table, float, float
     stage(rows, Meter())
     warm = time.perf_counter()
     result = stage(rows, Meter())
-    return result, time.perf_counter() - warm, loaded - start
+    seconds = time.perf_counter() - warm
+    import torch  # noqa: PLC0415 - seconds that the driver does not need
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return result, seconds, loaded - start, device

@@ -15,6 +15,7 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.engine import StageSpec
 from wsss_ray.label_writing import LabelJob, LabelSink
 from wsss_ray.label_writing.sink import writes_grey
+from wsss_ray.labelling import limits
 from wsss_ray.labelling.plan import describe_models, identity, stage_specs
 from wsss_ray.labelling.sample import describe_prompts
 
@@ -53,6 +54,14 @@ class _LabellingJob(LabelJob[LabelConfig]):
 
     def describe_rows(self, rows: pa.Table) -> list[str]:
         return describe_prompts(self.config, self.sink.classes, rows)
+
+    def expected_seconds(self, device: str) -> float | None:
+        settings = self.config.segmenter
+        card = limits.card_of(device)
+        if card is None or settings.model not in limits.ENCODER_GFLOP:
+            return None
+        half = settings.precision in ("auto", "bfloat16", "float16")
+        return limits.seconds_per_image(card, settings.model, half=half, share=limits.PUBLISHED_SHARE)
 
     def rows_with_work(self, rows: pa.Table) -> pa.Table:
         return rows.filter([bool(tags) for tags in rows["tags"].to_pylist()])

@@ -36,12 +36,24 @@ test: lint
 	$(BIN)/python -m pytest $(or $(TESTS),tests)
 
 bench: env
+	$(BIN)/python benchmarks/after_decoder.py
+	$(BIN)/python benchmarks/decoder.py --repeats 1
+	$(BIN)/python benchmarks/encoder.py --repeats 1
+	$(BIN)/python benchmarks/detector.py --repeats 1 --all
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/cluster.py
 	$(BIN)/python benchmarks/evaluation.py
-	$(BIN)/python benchmarks/segmenter.py --images 1
 
-# The long one: SAM ViT-H and Grounding DINO Swin-T at full size, random weights, through the labelling job.
+# The long ones: the networks at full size with random weights, through the job and against the packages as installed;
+# fake GPUs from 1 to 16, and a simulated COCO train2014.
 bench-full: env
 	$(BIN)/python benchmarks/full_size.py
+	$(BIN)/python benchmarks/whole_job.py
+	$(BIN)/python benchmarks/encoder.py --models vit_h --skip-tuned-package --repeats 1 --warm 0
+	$(BIN)/python benchmarks/decoder.py --boxes 4 30 300
+	$(BIN)/python benchmarks/cluster.py --gpus 1 2 4 8 16 --units-per-gpu 12
+	$(BIN)/python benchmarks/cluster.py --images 82081 --placement fused split
 
 # 20,000 simulated images with an actor killed every 5 s, then the labelling job's fault tests with more kills and longer outages.
 soak: env

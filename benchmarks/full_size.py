@@ -18,47 +18,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from segment_anything import sam_model_registry
-from transformers import (
-    BertTokenizer,
-    GroundingDinoConfig,
-    GroundingDinoForObjectDetection,
-    GroundingDinoImageProcessor,
-    GroundingDinoProcessor,
-)
+from random_weights import write_detector, write_sam
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
-from wsss_ray.demo.tiny_detector import vocabulary
 from wsss_ray.models.detector import Detector
 
 ROOT = Path(__file__).resolve().parent.parent
 BOXES_PER_PHOTO = 8
-
-
-def write_detector(directory: Path) -> None:
-    """Grounding DINO Swin-T: the default configuration of transformers is that of the published tiny model."""
-    torch.manual_seed(0)
-    model = GroundingDinoForObjectDetection(GroundingDinoConfig())
-    with torch.no_grad():
-        model.model.decoder.layer_norm.weight.mul_(0.02)  # random logits would all be 1 after the sigmoid
-    pieces = {piece: index for index, piece in enumerate(vocabulary())}
-    tokenizer = BertTokenizer(vocab=pieces, do_lower_case=True, model_max_length=256)
-    model.save_pretrained(directory)
-    GroundingDinoProcessor(GroundingDinoImageProcessor(), tokenizer).save_pretrained(directory)
-
-
-def write_segmenter(path: Path) -> None:
-    """SAM ViT-H as its authors build it, position embeddings randomised, which are zero otherwise."""
-    torch.manual_seed(1)
-    sam = sam_model_registry["vit_h"]()
-    with torch.no_grad():
-        for name, parameter in sam.named_parameters():
-            if "rel_pos" in name or name.endswith("pos_embed"):
-                parameter.normal_(0, 0.02)
-    torch.save(sam.state_dict(), path)
 
 
 def threshold_for(directory: Path, photos: list[Path], tags: list[str]) -> float:
@@ -106,13 +74,13 @@ def main() -> None:
             shutil.copy(path, chosen)
         photos = sorted(chosen.iterdir())
         write_detector(root / "detector")
-        write_segmenter(root / "sam.pth")
+        weights = write_sam(root / "sam", "vit_h")
         threshold = threshold_for(root / "detector", photos, tags)
         source = ["--source", "folder", "--classes", "voc", "--tags-for-all", *tags]
         run(["jobs/shard.py", *source, "--input", str(chosen), "--output", str(root / "shards")])
         models = [
             *("--detector.model", str(root / "detector"), "--detector.box-threshold", str(threshold)),
-            *("--segmenter.model", "vit_h", "--segmenter.checkpoint", str(root / "sam.pth")),
+            *("--segmenter.model", "vit_h", "--segmenter.checkpoint", str(weights)),
             *("--detector.precision", options.precision, "--segmenter.precision", options.precision),
         ]
         paths = ["--input", str(root / "shards"), "--output", str(root / "run")]

@@ -1,23 +1,29 @@
-"""Segmentation networks of torchvision and transformers as students: thin wrappers with logits at the image's size."""
+"""Segmentation networks of torchvision and transformers as students: thin wrappers with logits at the image's size.
+
+transformers is imported where it is used: seconds that a DeepLab in every actor does not need.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import get_model
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, PretrainedConfig, PreTrainedModel
 
 from wsss_ray.classes import ClassSet, UnknownTagError
 from wsss_ray.models.sam_weights import CheckpointError
 from wsss_ray.models.student_sources import segmentation_name
 from wsss_ray.models.student_spec import Preprocessing, StudentSpec
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 TORCHVISION_CATEGORIES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -33,7 +39,7 @@ _NOT_THE_NETWORK = {
 """Keys of a transformers configuration that name classes, versions, code, kernels or weights elsewhere."""
 
 
-class Adapter(nn.Module):
+class Adapter(nn.Module, ABC):
     """A library's network; normalised images (N, 3, H, W) to logits (N, C, H, W) float32."""
 
     head_rate = 10.0
@@ -50,9 +56,9 @@ class Adapter(nn.Module):
         logits = self.logits(images).float()
         return functional.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
 
+    @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
         """Logits at the network's own resolution."""
-        raise NotImplementedError
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """The image's own size."""
@@ -88,6 +94,8 @@ def build_adapter(spec: StudentSpec) -> Adapter:
         return TorchvisionNetwork(model, ("classifier",))
     if kind != "transformers" or spec.settings is None:
         raise ValueError(f"there is no student of architecture {spec.architecture!r}.")
+    from transformers import AutoConfig, AutoModelForSemanticSegmentation  # noqa: PLC0415 - see above
+
     settings = _network_alone(json.loads(spec.settings))  # the file may be anybody's
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise ValueError(f"the settings of the student {spec.architecture} do not say which model they are of.")
@@ -102,6 +110,8 @@ def describe_transformers(spec: StudentSpec, directory: Path) -> tuple[StudentSp
 
     Raises CheckpointError for a directory without a usable configuration.
     """
+    from transformers import AutoConfig  # noqa: PLC0415 - see above
+
     if not (directory / "config.json").is_file():
         raise CheckpointError(f"{directory} is no transformers checkpoint: it lacks config.json.")
     config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
@@ -117,6 +127,8 @@ def transformers_state(directory: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for weights that are absent, damaged or incomplete.
     """
+    from transformers import AutoModelForSemanticSegmentation  # noqa: PLC0415 - see above
+
     try:
         # the library renames tensors of older files as it loads them
         model, loaded = AutoModelForSemanticSegmentation.from_pretrained(

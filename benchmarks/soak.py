@@ -27,8 +27,9 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from running import start_ray
 
-from wsss_ray.cluster import Pool, connect, keep_to_loopback
+from wsss_ray.cluster import Pool, connect
 from wsss_ray.config import RayConfig
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardSet, Unit, encode_image_shard, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
@@ -120,12 +121,20 @@ def resident_mb(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1000
 
 
+def below(pid: int) -> list[int]:
+    """Processes below a process: this Ray's alone, whatever else runs on the machine."""
+    children = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children += [int(child) for child in file.read_text().split()]
+    return [found for child in children for found in (child, *below(child))]
+
+
 def raylet_pid() -> int:
     """The raylet that this process started."""
-    for file in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for pid in file.read_text().split():
-            if b"raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
+    for pid in below(os.getpid()):
+        if b"raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
     raise RuntimeError("this process has started no raylet")
 
 
@@ -148,7 +157,7 @@ def watching(log: Path, kill_seconds: float) -> Iterator[Watch]:
         draw = random.Random(0)
         while not stop.wait(kill_seconds):
             pids = {int(line) for line in log.read_text().splitlines()} if log.exists() else set()
-            alive = sorted(pid for pid in pids if is_actor(pid))
+            alive = sorted(pids & set(below(os.getpid())))
             if alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(draw.choice(alive), signal.SIGKILL)
@@ -163,14 +172,6 @@ def watching(log: Path, kill_seconds: float) -> Iterator[Watch]:
         stop.set()
         for thread in threads:
             thread.join()
-
-
-def is_actor(pid: int) -> bool:
-    """Whether the process lives and is still Ray's: its number may have been given to another."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
-    except OSError:
-        return False
 
 
 def growth(samples: list[float]) -> float:
@@ -188,17 +189,7 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[ShardSet, dict[str, 
         make=functools.partial(SimulatedStage, str(log), options.milliseconds / 1000),
         pool=Pool(actors=options.actors, cpus=0.1, gpus=1),
     )
-    # With more GPUs than this machine has, which connect() would not start; it joins what is there.
-    keep_to_loopback()
-    ray.init(
-        address="local",
-        num_gpus=options.actors,
-        num_cpus=max(2, options.actors // 4),
-        include_dashboard=False,
-        object_store_memory=500_000_000,
-        _node_ip_address="127.0.0.1",
-        logging_level="WARNING",
-    )
+    start_ray(gpus=options.actors)
     with connect(RayConfig()):
         start = time.monotonic()
         with watching(log, options.kill_seconds) as watch:

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,6 @@ def cpu_seconds() -> float:
 
 def machine(threads: int) -> str:
     """The machine and the versions, for the head of a table."""
-    import torch  # noqa: PLC0415 - not every script needs it
-
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -143,7 +142,7 @@ def machine(threads: int) -> str:
             break
     load = os.getloadavg()[0]
     return (
-        f"{model}, {os.cpu_count()} cores, {threads} thread{'s' * (threads != 1)}, torch {torch.__version__}, "
+        f"{model}, {os.cpu_count()} cores, {threads} thread{'s' * (threads != 1)}, torch {version('torch')}, "
         f"load {load:.1f} at the start"
     )
 

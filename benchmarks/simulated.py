@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
+from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
@@ -23,7 +25,6 @@ from wsss_ray.engine import Meter
 from wsss_ray.label_writing.pictures import LABELLED_SCHEMA, Picture, PictureReader, nullable
 from wsss_ray.labelling.stages import DETECTED_SCHEMA, _detections_from_list, _detections_to_list, label_pictures
 from wsss_ray.models.results import Detections, MaskCrop
-from wsss_ray.models.sam_encoder import resize_longest_side
 
 CLASSES = "coco"
 UNIT = 32
@@ -122,7 +123,7 @@ class SleepingModels:
 
     def __init__(self, times: Sleeping, *, exact: bool) -> None:
         """`exact`: resize by Pillow, as the published settings do."""
-        self._times, self._backend = times, "pil" if exact else "torchvision"
+        self._times, self._exact = times, exact
         self._detections, self._crops = _objects()
 
     def detect(self, pictures: list[Picture]) -> list[Detections]:
@@ -134,7 +135,7 @@ class SleepingModels:
         """As `Segmenter.prepare`: resizes."""
         assert len(images) == len(boxes)
         for image in images:
-            resize_longest_side(image, 1024, self._backend)  # type: ignore[arg-type]
+            _resize(image, exact=self._exact)
         return list(range(len(images)))
 
     def masks(self, prepared: list[int], *, probabilities: bool) -> Iterator[tuple[int, MaskCrop]]:
@@ -144,6 +145,16 @@ class SleepingModels:
         for index in prepared:
             for crop in self._crops:
                 yield index, crop
+
+
+def _resize(image: np.ndarray, *, exact: bool) -> np.ndarray:
+    """As `sam_encoder.resize_longest_side`, whose import would take longer than all else in a simulated actor."""
+    height, width = (round(side * 1024 / max(image.shape[:2])) for side in image.shape[:2])
+    if exact:
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def _objects() -> tuple[Detections, list[MaskCrop]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +26,12 @@ from wsss_ray.label_writing.pictures import (
     label_fields,
     nullable,
 )
-from wsss_ray.models.detector import Detector
 from wsss_ray.models.fusion import Canvas
 from wsss_ray.models.results import Detections, MaskCrop
-from wsss_ray.models.segmenter import Segmenter
+
+if TYPE_CHECKING:  # each pool imports the libraries of its own network alone
+    from wsss_ray.models.detector import Detector
+    from wsss_ray.models.segmenter import Segmenter
 
 DETECTION_TYPE = pa.struct(
     [
@@ -57,6 +59,8 @@ assert set(READ_COLUMNS) < set(DETECTED_SCHEMA.names)
 
 def load_detector(config: LabelConfig, classes: ClassSet) -> Detector:
     """Load the detector, fetching a remote checkpoint to this node first."""
+    from wsss_ray.models.detector import Detector  # noqa: PLC0415 - seconds that a pool of segmenters saves
+
     model = config.detector.model
     directory = str(fetch_directory(model, config=config.storage)) if is_uri(model) else None
     return Detector(config.detector, classes, directory=directory)
@@ -64,6 +68,8 @@ def load_detector(config: LabelConfig, classes: ClassSet) -> Detector:
 
 def load_segmenter(config: LabelConfig) -> Segmenter:
     """Load the segmenter, fetching a remote checkpoint to this node first."""
+    from wsss_ray.models.segmenter import Segmenter  # noqa: PLC0415 - likewise
+
     settings = config.segmenter
     path = None
     if settings.checkpoint is not None and settings.model == "tiny":  # a directory: the weights and their shape

@@ -15,7 +15,7 @@ from ray._private import ray_constants
 
 from wsss_ray.config import RayConfig
 from wsss_ray.data.storage import Storage
-from wsss_ray.errors import Terminated
+from wsss_ray.errors import JobError, Terminated
 
 logger = logging.getLogger(__name__)
 
@@ -63,22 +63,14 @@ def connect(config: RayConfig) -> Iterator[Resources]:
 
     A Ray of its own listens on 127.0.0.1 alone and ends with the block; a joined cluster (or a Ray that this process
     had started before) is left as it is.
+
+    Raises:
+        JobError: there is no Ray to be had.
     """
     address = config.address or os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()
     if started:
-        environment = {"env_vars": WORKER_ENVIRONMENT}
-        if address:
-            ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING)
-        else:
-            keep_to_loopback()
-            ray.init(
-                address="local",
-                _node_ip_address="127.0.0.1",
-                include_dashboard=False,
-                runtime_env=environment,
-                logging_level=logging.WARNING,
-            )
+        _init(address)
     _end_in_order()  # after ray.init, whose own handler dumps the native stack
     try:
         total = ray.cluster_resources()
@@ -87,6 +79,31 @@ def connect(config: RayConfig) -> Iterator[Resources]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _init(address: str | None) -> None:
+    """Connect this process; whatever Ray raises (a bare Exception, at times) becomes a JobError."""
+    environment = {"env_vars": WORKER_ENVIRONMENT}
+    try:
+        if address:
+            ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING)
+            return
+        keep_to_loopback()
+        ray.init(
+            address="local",
+            _node_ip_address="127.0.0.1",
+            include_dashboard=False,
+            runtime_env=environment,
+            logging_level=logging.WARNING,
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if address:
+            raise JobError(
+                f"cannot join the cluster at {address}: {reason}. Check that it runs, that --ray.address or RAY_ADDRESS "
+                "names it, and that RAY_AUTH_MODE and the token are its own."
+            ) from error
+        raise JobError(f"Ray cannot start on this machine: {reason}. On a very busy one, try again later.") from error
 
 
 def warn_of_local_paths(resources: Resources, *places: Storage) -> None:

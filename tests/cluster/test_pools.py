@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import ray
 
-from wsss_ray.cluster import Pool, Resources, check_pools, model_pool, uses_gpus
+from wsss_ray.cluster import Pool, Resources, check_pools, connect, model_pool, uses_gpus
 from wsss_ray.config import RayConfig
+from wsss_ray.errors import JobError
 
 NOTHING = Resources(cpus=0, gpus=0, nodes=1)
 """An autoscaling cluster before its first job: a head that takes no work."""
@@ -63,3 +64,23 @@ def test_who_holds_no_gpu_sees_none(local_ray: Resources) -> None:
         return os.environ.get("CUDA_VISIBLE_DEVICES")
 
     assert ray.get(visible.remote()) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("10.0.0.1:6379", "cannot join the cluster at 10.0.0.1:6379: timed out, twice[.] Check that it runs"),
+        (None, "Ray cannot start on this machine: timed out, twice[.] On a very busy one"),
+    ],
+)
+def test_no_ray_to_be_had_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, address: str | None, told: str) -> None:
+    """As Ray says it: a bare Exception of several lines."""
+
+    def refuse(**_: object) -> None:
+        raise Exception("timed out,\ntwice")  # noqa: TRY002
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(JobError, match=told), connect(RayConfig(address=address)):
+        pass

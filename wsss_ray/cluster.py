@@ -100,8 +100,8 @@ def _init(address: str | None) -> None:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if address:
             raise JobError(
-                f"cannot join the cluster at {address}: {reason}. Check that it runs, that --ray.address or RAY_ADDRESS "
-                "names it, and that RAY_AUTH_MODE and the token are its own."
+                f"cannot join the cluster at {address}: {reason}. Check that it runs, that --ray.address or "
+                "RAY_ADDRESS names it, and that RAY_AUTH_MODE and the token are its own."
             ) from error
         raise JobError(f"Ray cannot start on this machine: {reason}. On a very busy one, try again later.") from error
 

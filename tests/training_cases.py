@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from made_runs import Made, write_run
@@ -14,6 +16,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import RayConfig, StudentConfig
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.storage import Storage
+from wsss_ray.training.augmentation import Augmentation
 
 CLASSES = ClassSet.load("demo")
 HEIGHT, WIDTH = 60, 80
@@ -53,6 +56,14 @@ def write_set(folder: Path | str, made: list[Made], *, images_per_unit: int = 4,
         images_per_unit=images_per_unit,
         exif="ignore",
     )
+
+
+class KillingAugmentation(Augmentation):
+    """Ends its process, as a file that crashes a decoder does."""
+
+    def __call__(self, *arguments: object, **options: object) -> NoReturn:  # type: ignore[override]
+        """Die."""
+        os._exit(1)
 
 
 def configure(folder: Path | str, output: Path | str, **fields: object) -> TrainConfig:

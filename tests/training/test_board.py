@@ -12,17 +12,17 @@ def test_a_line_before_and_after_the_first_iteration() -> None:
 
 def test_a_speed_leaves_out_what_came_before_a_death() -> None:
     board = Board()
-    assert board.begin(0) is None
+    assert board.begin_training(0) is None
     for iteration in (1, 2):
         board.tell(iteration=iteration, loss=1.0, learning_rate=0.1, miou=None)
-    board.begin(1)
+    board.begin_training(1)
     state = board.state()
     assert (state.starts, state.iteration, state.rate) == ([0, 1], 1, 0.0)
 
 
 def test_a_validation_stands_until_the_next() -> None:
     board = Board()
-    board.begin(0)
+    board.begin_training(0)
     board.tell(iteration=1, loss=1.0, learning_rate=0.1, miou=0.5)
     board.tell(iteration=2, loss=1.0, learning_rate=0.1, miou=None)
     assert board.state().miou == 0.5
@@ -35,7 +35,7 @@ def test_the_reason_of_the_worker_that_knows_counts() -> None:
     board.fail("image-8", certain=True)
     board.fail("the sum is inf", certain=False)
     assert board.state().problem == "image-7"
-    assert board.begin(3) == "image-7"
+    assert board.begin_training(3) == "image-7"
     assert board.state().starts == []
 
 

@@ -1,20 +1,24 @@
 """Reading and augmenting samples, without Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
+import ray
 from made_runs import Made
-from training_cases import CLASSES, HEIGHT, WIDTH, configure, draw, write_set
+from training_cases import CLASSES, HEIGHT, WIDTH, KillingAugmentation, configure, draw, write_set
 
+from wsss_ray.cluster import Resources
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.labels import encode_label
 from wsss_ray.data.shards import read_shard_set
 from wsss_ray.data.storage import Storage
+from wsss_ray.engine.ledger import Ledger
 from wsss_ray.models.student_spec import IGNORE, StudentSpec
 from wsss_ray.training.augmentation import Augmentation
-from wsss_ray.training.feed import Feed
+from wsss_ray.training.feed import BadSampleError, Feed
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import open_labels, survey
 
@@ -161,3 +165,14 @@ def test_a_sample_that_cannot_be_used(
     assert reason in ready["unusable"][0]
     assert ready["unusable"][0].startswith(rows[1]["image_id"])
     assert (ready["problem"] is not None) == (unusable == "error")
+
+
+def test_a_file_that_kills_its_process_ends_the_feed(local_ray: Resources, tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index) for index in range(4)])
+    feed = make_feed(configure(tmp_path, tmp_path / "out"))
+    killing = KillingAugmentation(**vars(feed.augmentation))
+    ledger = ray.remote(Ledger).options(num_cpus=0).remote()
+    batches = replace(feed, augmentation=killing).batches(rank=0, workers=1, start=0, end=1, cpus=0.5, ledger=ledger)
+    with pytest.raises(BadSampleError, match=r"died again and again.*image-000, image-001, image-002, image-003"):
+        next(batches)
+    ray.kill(ledger)

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from wsss_ray.engine import format_seconds
+from wsss_ray.engine.ledger import Ledger
 
 
 @dataclass(kw_only=True)
@@ -36,15 +37,19 @@ class State:
         return (self.iteration - self.first[1]) / max(self.last - self.first[0], 1e-9)
 
 
-class Board:
-    """The actor; it holds no core. Should it die, the run ends, and a rerun goes on from the last checkpoint."""
+class Board(Ledger):
+    """The actor; it holds no core. Should it die, the run ends, and a rerun goes on from the last checkpoint.
+
+    It is also the ledger of the tasks that feed the workers.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
+        super().__init__()
         self._state = State()
         self._certain = False
 
-    def begin(self, iteration: int) -> str | None:
+    def begin_training(self, iteration: int) -> str | None:
         """The workers begin after this many iterations; returns why they should not, if so."""
         if self._state.problem is None:
             self._state.starts.append(iteration)

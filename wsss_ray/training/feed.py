@@ -9,7 +9,7 @@ one piece, so that nothing joins or divides it.
 from __future__ import annotations
 
 import functools
-import logging
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.actor import ActorHandle
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 
 from wsss_ray.cluster import READ_CPUS
@@ -26,6 +27,7 @@ from wsss_ray.data.images import decode_image
 from wsss_ray.data.labels import decode_ids
 from wsss_ray.data.shards import ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage
+from wsss_ray.engine.ledger import Orders
 from wsss_ray.engine.ray_data import set_data_context
 from wsss_ray.evaluation.inputs import LabelFile
 from wsss_ray.models.student_spec import IGNORE, StudentSpec, label_to_index
@@ -36,7 +38,6 @@ from wsss_ray.training.sources import LabelPlan
 PIECE_SAMPLES = 64
 """Samples of one augmenting task, about: tenths of a second, against some hundredths that a task costs."""
 _READERS = 8
-_TASK_RETRIES = 4
 _STORE_SHARE = 0.5
 """Share of the cluster's object store that samples may fill which wait for the workers."""
 _STRETCHES_AHEAD = 2
@@ -104,7 +105,9 @@ class Feed:
     spec: StudentSpec
     unusable: Literal["error", "leave-out"]
 
-    def batches(self, *, rank: int, workers: int, start: int, end: int, cpus: float) -> Iterator[Batch]:
+    def batches(
+        self, *, rank: int, workers: int, start: int, end: int, cpus: float, ledger: ActorHandle
+    ) -> Iterator[Batch]:
         """Batches of a worker for iterations `start` to `end` (from 0, the end excluded), in order. Ray is connected.
 
         Args:
@@ -113,6 +116,7 @@ class Feed:
             start: first iteration.
             end: the iteration after the last.
             cpus: cores that an augmenting task reserves.
+            ledger: the Ledger actor, which hears of every piece.
 
         Raises:
             BadSampleError: a sample cannot be used, and `unusable` is error, or a shard cannot be read.
@@ -123,7 +127,6 @@ class Feed:
         if not stretches:
             return
         set_data_context()
-        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # a warning that it is off, as wanted
         context = DataContext.get_current()
         context.execution_options.preserve_order = True
         store = ray.cluster_resources().get("object_store_memory", 0.0)
@@ -140,18 +143,18 @@ class Feed:
                 batch_format="pyarrow",
                 num_cpus=READ_CPUS,
                 compute=TaskPoolStrategy(size=min(_STRETCHES_AHEAD, len(stretches))),
-                ray_remote_args_fn=_task_options,
             )
             .map_batches(
-                functools.partial(_augment, feed=feed),
+                functools.partial(_augment, feed=feed, ledger=ledger, stage=f"augment {uuid.uuid4().hex}"),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=cpus,
-                ray_remote_args_fn=_task_options,
             )
         )
         crop = self.augmentation.crop
-        for pieces in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+        # One split, so that Ray Data runs in a process of its own: its thread here would take Python from the updates.
+        (stream,) = dataset.streaming_split(1)
+        for pieces in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
             table = cast("pa.Table", pieces)
             for row in range(table.num_rows):
                 yield from _batches_of(table.slice(row, 1), share, crop)
@@ -247,11 +250,6 @@ def _stretch_row(stretch: Stretch) -> pa.Table:
     return pa.table({"index": [stretch.index], "first": [stretch.first], "last": [stretch.last]})
 
 
-def _task_options() -> dict[str, Any]:
-    """Ray Data alone would repeat a task whose process dies for ever."""
-    return {"max_retries": _TASK_RETRIES}
-
-
 def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range) -> Iterator[pa.Table]:
     """The first task: a stretch, by pieces."""
     try:
@@ -260,10 +258,23 @@ def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range) -> Iterator[pa.Tab
         yield pa.Table.from_pylist([{"iteration": -1, "samples": [], "problem": str(error)}], schema=READ_SCHEMA)
 
 
-def _augment(batch: pa.Table, feed: ray.ObjectRef) -> pa.Table:
-    """The second task: a piece."""
+def _augment(batch: pa.Table, feed: ray.ObjectRef, ledger: ActorHandle, stage: str) -> pa.Table:
+    """The second task: a piece. The ledger hears of it: Ray Data would repeat for ever what kills its process."""
     row = batch.to_pylist()[0]
-    ready = {"problem": row["problem"]} if row["problem"] else ray.get(feed).augment(row["samples"])
+    piece = str(row["iteration"])
+    orders = cast("Orders", ray.get(ledger.enquire.remote(stage, piece)))
+    ray.get(ledger.begin.remote(stage, piece, ray.get_runtime_context().get_node_id()))
+    if row["problem"]:
+        ready = {"problem": row["problem"]}
+    elif orders.isolate:
+        ids = ", ".join(sorted({sample["image_id"] for sample in row["samples"]}))
+        ready = {
+            "problem": "the process that decodes images died again and again: too little memory, or a file that "
+            f"crashes its decoder, among {ids}"
+        }
+    else:
+        ready = ray.get(feed).augment(row["samples"])
+    ray.get(ledger.end.remote(stage, piece, finished=True))
     return pa.Table.from_pylist([{"iteration": row["iteration"], **ready}], schema=PIECE_SCHEMA)
 
 

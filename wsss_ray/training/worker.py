@@ -82,7 +82,7 @@ def train_worker(assignment: Assignment) -> None:
     if get_device().type == "cuda":
         torch.cuda.set_device(get_device())
     start = _agree_on_start(assignment.output, rank)
-    problem: object = ray.get(assignment.board.begin.remote(start)) if rank == 0 else None
+    problem: object = ray.get(assignment.board.begin_training.remote(start)) if rank == 0 else None
     if _broadcast(problem):
         return
     try:
@@ -131,7 +131,12 @@ class Worker:
         self.student.train()
         iterations = self.recipe.iterations
         for batch in self._feed().batches(
-            rank=self.rank, workers=self.workers, start=start, end=iterations, cpus=self.assignment.feed_cpus
+            rank=self.rank,
+            workers=self.workers,
+            start=start,
+            end=iterations,
+            cpus=self.assignment.feed_cpus,
+            ledger=self.assignment.board,
         ):
             assert batch.iteration == start, f"the feed is at {batch.iteration}, the training at {start}"
             torch.manual_seed(hash((self.config.seed, batch.iteration, self.rank)) % 2**63)  # for networks with dropout

@@ -1,4 +1,4 @@
-"""Run by test_nodes.py in a process of its own: the engine over two nodes with fake GPUs, one of which is killed.
+"""Run by test_nodes.py in a process of its own: the engine on nodes with fake GPUs, of which one comes and one goes.
 
 Argument: a folder. Writes told.json into it: what was killed when, and all rows; log.nodes says where they were made.
 """
@@ -11,16 +11,15 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import ray
 import ray.cloudpickle
 from cluster import nodes_run
 from engine import stages
 from engine.stages import JsonSink, LengthStage
-from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from wsss_ray.cluster import WORKER_ENVIRONMENT, Resources, model_pool
@@ -34,14 +33,20 @@ GPUS_PER_NODE = 2
 
 
 class NodeStage(LengthStage):
-    """LengthStage that also notes on which node an image was, and that it held a GPU."""
+    """LengthStage that also notes on which node an image was, and that it held a GPU; slow until two nodes work."""
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
         assert ray.get_gpu_ids(), "no GPU was given to this actor"
         node = ray.get_runtime_context().get_node_id()
         for image_id in rows["image_id"].to_pylist():
             stages.note(f"{self._log}.nodes", f"{node} {image_id}")
+            time.sleep(0.05 if len(nodes_at_work(Path(f"{self._log}.nodes"))) > 1 else 0.5)
         return super().__call__(rows, meter)
+
+
+def nodes_at_work(log: Path) -> set[str]:
+    """Nodes that have noted an image."""
+    return {line.split()[0] for line in log.read_text().splitlines()} if log.exists() else set()
 
 
 def write_shards(folder: Path) -> None:
@@ -64,33 +69,9 @@ def write_shards(folder: Path) -> None:
     Storage(str(folder)).write(shard_name(0, 1), data)
 
 
-def kill_one(cluster: Cluster, node: Node, output: Path, told: dict[str, object]) -> None:
-    """SIGKILL to a node's raylet, and so to its workers, when a quarter of the units is done."""
-    while len(list(output.glob("labels/*"))) < UNITS // 4:
-        time.sleep(0.02)
-    told["done_before"] = len(list(output.glob("labels/*")))
-    told["killed"] = node.node_id
-    cluster.remove_node(node, allow_graceful=False)
-
-
-def main() -> None:
-    folder = Path(sys.argv[1])
-    write_shards(folder / "in")
+def run(folder: Path, spec: StageSpec, told: dict[str, object]) -> None:
+    """All units through the stage."""
     shards, output = read_shard_set(Storage(str(folder / "in"))), Storage(str(folder / "out"))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1, num_gpus=GPUS_PER_NODE) for _ in range(2)]
-    ray.init(address=cluster.address, runtime_env={"env_vars": WORKER_ENVIRONMENT})
-    cluster.wait_for_nodes()
-    total = ray.cluster_resources()
-    resources = Resources(cpus=total["CPU"], gpus=total["GPU"], nodes=len(ray.nodes()))
-    spec = StageSpec(
-        name="label",
-        make=functools.partial(NodeStage, str(folder / "log"), 0.05),
-        pool=model_pool(RayConfig(cpus_per_actor=0.2), resources),
-    )
-    told: dict[str, object] = {"actors": spec.pool.actors}
-    killer = threading.Thread(target=kill_one, args=(cluster, nodes[1], folder / "out", told))
-    killer.start()
     outcome = run_units(
         [Task(unit=unit) for unit in units_to_do(shards, output, limit=None)[1]],
         images=Storage(str(folder / "in")),
@@ -98,10 +79,42 @@ def main() -> None:
         sink=JsonSink(output),
         progress=Progress(total=shards.rows, done=0, every_seconds=5),
     )
-    killer.join()
     told |= {"images": outcome.images, "problems": outcome.problems}
     told["rows"] = [row for unit in shards.units for row in json.loads(output.read(unit.label_path))]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    write_shards(folder / "in")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
+    first = cluster.add_node(num_cpus=1, num_gpus=GPUS_PER_NODE)
+    ray.init(address=cluster.address, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+    config = RayConfig(actors=2 * GPUS_PER_NODE, gpus_per_actor=1, cpus_per_actor=0.2, wait_for_nodes=True)
+    pool = model_pool(config, Resources(cpus=2, gpus=GPUS_PER_NODE, nodes=2))
+    spec = StageSpec(name="label", make=functools.partial(NodeStage, str(folder / "log")), pool=pool)
+    told: dict[str, object] = {"actors": pool.actors}
+    work = threading.Thread(target=run, args=(folder, spec, told))
+    work.start()
+
+    def done() -> int:
+        return len(list(folder.glob("out/labels/*")))
+
+    def wait(ready: Callable[[], bool]) -> int:
+        while work.is_alive() and not ready():
+            time.sleep(0.05)
+        return done()
+
+    told["done_before_join"] = wait(lambda: done() > 0)  # with half of its actors: nobody waits for the others
+    second = cluster.add_node(num_cpus=1, num_gpus=GPUS_PER_NODE)
+    told["second"] = second.node_id
+    wait(lambda: second.node_id in nodes_at_work(folder / "log.nodes"))
+    told["done_before_kill"] = wait(lambda: done() >= UNITS // 4)
+    told["killed"] = first.node_id
+    cluster.remove_node(first, allow_graceful=False)  # SIGKILL to the raylet, and so to its workers
+    work.join()
     Path(folder / "told.json").write_text(json.dumps(told))
+    import psutil  # noqa: PLC0415 - Ray brings it along, and puts it on the path
+
     for process in psutil.Process().children(recursive=True):  # quicker than an orderly end, which nobody tests here
         process.kill()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Two nodes with fake GPUs, one of which is killed in the middle of a run: nothing is lost and nothing is twice."""
+"""Nodes with fake GPUs, of which one comes late and one is killed in the middle of a run: nothing is lost or twice."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_a_killed_node_loses_nothing(folder: Path) -> None:
     told = json.loads((folder / "told.json").read_text())
-    assert UNITS // 4 <= told["done_before"] < UNITS, "the kill came too late to test anything"
+    assert told["done_before_kill"] < UNITS, "the kill came too late to test anything"
     assert told["problems"] == []
     assert [row["image_id"] for row in told["rows"]] == [f"{u}-{i}" for u in range(UNITS) for i in range(PER_UNIT)]
     assert [row["length"] for row in told["rows"]] == [u + i for u in range(UNITS) for i in range(PER_UNIT)]
     assert all(row["error"] is None for row in told["rows"])
 
 
-def test_both_nodes_worked_and_the_other_went_on(folder: Path) -> None:
+def test_the_run_starts_before_all_nodes_are_there_and_uses_those_that_come(folder: Path) -> None:
     told = json.loads((folder / "told.json").read_text())
-    assert told["actors"] == 2 * GPUS_PER_NODE  # one per GPU of the cluster
+    assert told["actors"] == 2 * GPUS_PER_NODE
+    assert 0 < told["done_before_join"] < UNITS
     lines = [line.split() for line in (folder / "log.nodes").read_text().splitlines()]
-    assert len({node for node, _ in lines}) == 2
-    assert told["killed"] in {node for node, _ in lines}
-    assert lines[-1][0] != told["killed"]
+    assert {node for node, _ in lines} == {told["killed"], told["second"]}
+    assert lines[-1][0] == told["second"]
     repeated = len(lines) - UNITS * PER_UNIT
     assert repeated <= told["actors"] * 2 * PER_UNIT, "more was made again than was in work on the killed node"

@@ -73,20 +73,6 @@ def test_a_stopped_job_is_finished_by_the_same_command(head: Head, scenes: Path,
     assert "Traceback" not in log
 
 
-def check_failure(head: Head, folder: Path, submission: str) -> None:
-    """A job without input ends with status 1 and its reason, at the client and in the job's log."""
-    result = head.submit(label_command(folder / "nothing", folder / "run"), "--submission-id", submission)
-    assert result.returncode == 1, result.stdout
-    last = head.log(submission).strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    assert str(folder / "nothing") in last
-    assert last in plain(result.stdout)
-
-
-def test_a_failing_job_ends_with_its_reason(head: Head, tmp_path: Path) -> None:
-    check_failure(head, tmp_path, "failing")
-
-
 @pytest.mark.parametrize("token", [None, "00" * 32])
 def test_without_the_right_token_nobody_submits(head: Head, token: str | None) -> None:
     environment = {name: value for name, value in head.environment.items() if not name.startswith("RAY_AUTH")}
@@ -99,6 +85,12 @@ def test_without_the_right_token_nobody_submits(head: Head, token: str | None) -
     assert not head.log(f"thief-{token}")
 
 
-def test_a_head_without_tokens_takes_the_same_command(tmp_path: Path) -> None:
+def test_a_failing_job_ends_with_its_reason_here_on_a_head_without_tokens(tmp_path: Path) -> None:
     with running_head(token=None) as head:
-        check_failure(head, tmp_path, "open")
+        command = label_command(tmp_path / "nothing", tmp_path / "run")
+        result = head.submit(command, "--submission-id", "failing")
+        assert result.returncode == 1, result.stdout
+        last = head.log("failing").strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert str(tmp_path / "nothing") in last
+    assert last in plain(result.stdout)

@@ -154,7 +154,8 @@ class Feed:
         crop = self.augmentation.crop
         # One split, so that Ray Data runs in a process of its own: its thread here would take Python from the updates.
         (stream,) = dataset.streaming_split(1)
-        for pieces in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+        whole: Any = None  # blocks as they are; Ray's annotation forgets that
+        for pieces in stream.iter_batches(batch_size=whole, batch_format="pyarrow", prefetch_batches=2):
             table = cast("pa.Table", pieces)
             for row in range(table.num_rows):
                 yield from _batches_of(table.slice(row, 1), share, crop)

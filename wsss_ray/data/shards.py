@@ -363,7 +363,8 @@ def _read_footer(storage: Storage, path: str, *, kind: str) -> dict[str, Any]:
     where = storage.describe(path)
     try:
         with storage.open(path) as file:
-            metadata = pq.read_metadata(file).metadata or {}
+            # Arrow reads a local file by its name without the interpreter's lock: a run has thousands of footers
+            metadata = pq.read_metadata(where if storage.is_local else file).metadata or {}
     except pa.ArrowException as error:
         raise ShardError(f"{where} is truncated or no Parquet file: {error}. Make it again.") from error
     if _FOOTER_KEY not in metadata:

@@ -12,12 +12,29 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 
 from wsss_ray.redaction import masked
 
 FORMAT_VARIABLE = "WSSS_RAY_LOG"
-FIELDS = ("stage", "unit", "image", "node")
-"""What a line may say of where it comes from: pass it as `extra={"unit": ...}`."""
+FIELDS = ("stage", "unit", "image")
+"""What a line says of where it comes from: what `at` says, or `extra={"image": ...}` of the line itself."""
+
+_here: ContextVar[Mapping[str, str]] = ContextVar("where log lines come from", default=MappingProxyType({}))
+
+
+@contextmanager
+def at(**fields: str) -> Iterator[None]:
+    """Name where the lines of this thread come from while the block runs, whoever logs them."""
+    assert set(fields) <= set(FIELDS), fields
+    token = _here.set({**_here.get(), **fields})
+    try:
+        yield
+    finally:
+        _here.reset(token)
 
 
 class FieldFormatter(logging.Formatter):
@@ -31,7 +48,8 @@ class FieldFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback follows it in text, and is a field in JSON."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
-        fields = {name: str(getattr(record, name)) for name in FIELDS if getattr(record, name, None) is not None}
+        said = {name: getattr(record, name, _here.get().get(name)) for name in FIELDS}
+        fields = {name: str(value) for name, value in said.items() if value is not None}
         trace = self.formatException(record.exc_info) if record.exc_info else None
         if self._as_json:
             line = {"time": when, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
@@ -41,11 +59,10 @@ class FieldFormatter(logging.Formatter):
         return masked(text if trace is None else f"{text}\n{trace}")
 
 
-def configure(level: int = logging.INFO) -> None:
-    """Make this process log in our form, on standard error; calling it again changes nothing.
+def configure() -> None:
+    """Make this process log in our form, on standard error: of libraries, warnings. Calling it again changes nothing.
 
-    For the driver and, from warnings on, for Ray's workers: Ray carries their lines to the driver's output and the
-    job's log.
+    For the driver and for Ray's workers, whose lines Ray carries to the driver's output and the job's log.
     """
     root = logging.getLogger()
     if any(isinstance(handler.formatter, FieldFormatter) for handler in root.handlers):
@@ -53,7 +70,8 @@ def configure(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FieldFormatter(as_json=os.environ.get(FORMAT_VARIABLE) == "json"))
     root.addHandler(handler)
-    root.setLevel(level)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(__package__).setLevel(logging.INFO)
 
 
 def _quoted(value: str) -> str:

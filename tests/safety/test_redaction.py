@@ -124,6 +124,18 @@ def test_a_log_line_says_where_and_hides_what(as_json: bool) -> None:
         assert line.endswith(' | stage=label unit=shard-0-1 image="a \\"b"')
 
 
+def test_lines_of_others_say_where_they_were_called() -> None:
+    def line() -> str:
+        record = logging.LogRecord("x", logging.WARNING, "x.py", 1, "smaller chunks", (), None)
+        return logs.FieldFormatter(as_json=False).format(record).partition(" x: ")[2]
+
+    with logs.at(stage="label", unit="shard-0-1"):
+        with logs.at(image="a"):
+            assert line() == "smaller chunks | stage=label unit=shard-0-1 image=a"
+        assert line() == "smaller chunks | stage=label unit=shard-0-1"
+    assert line() == "smaller chunks"
+
+
 def test_a_traceback_is_masked() -> None:
     with pytest.raises(ValueError, match="https") as caught:
         int(SIGNED)

@@ -114,7 +114,7 @@ def _call(task: pa.Table, work: Callable[..., Any], ledger: ActorHandle, stage: 
 
     The ledger hears of the task as a whole; only a task whose process died is then recorded unit by unit.
     """
-    logs.configure(logging.WARNING)
+    logs.configure()
     units = [Unit.from_json(text) for text in task["unit"].to_pylist()]
     node = ray.get_runtime_context().get_node_id()
     whole = (f"{stage} task", units[0].name)

@@ -114,7 +114,7 @@ def read_task(batch: pa.Table, images: Storage) -> pa.Table:
 
     Fills `rows`; a unit that cannot be read goes on with its reason instead.
     """
-    logs.configure(logging.WARNING)
+    logs.configure()
     task = batch.to_pylist()[0]
     unit = Unit.from_json(task["unit"])
     meter = Meter()
@@ -150,7 +150,7 @@ class UnitWorker:
             ledger: the Ledger actor.
             sink: commits the unit after this stage; None where another stage follows.
         """
-        logs.configure(logging.WARNING)
+        logs.configure()
         self._name = spec.name
         self._metrics = WorkerMetrics(spec.name, spec.device_memory)
         self._ledger = ledger
@@ -166,12 +166,13 @@ class UnitWorker:
         report = Report(**json.loads(task["report"]))
         if report.problem is not None or report.fatal is not None:
             return _task_table(task, None, report)
-        try:
-            rows = self._work(task, report)
-        except Exception as error:  # what an image raises is caught before
-            report.fatal = f"{self._name}: {_told(error)}"
-            logger.exception("cannot go on", extra=self._at(Unit.from_json(task["unit"])))
-            rows = None
+        with logs.at(stage=self._name, unit=Unit.from_json(task["unit"]).name):
+            try:
+                rows = self._work(task, report)
+            except Exception as error:  # what an image raises is caught before
+                report.fatal = f"{self._name}: {_told(error)}"
+                logger.exception("cannot go on")
+                rows = None
         return _task_table(task, rows, report)
 
     def _work(self, task: dict[str, Any], report: Report) -> pa.Table | None:
@@ -191,7 +192,7 @@ class UnitWorker:
         self._metrics.arrived(report.read_at)
         try:
             if orders.isolate:
-                logger.warning("died over twice: going on image by image, alone", extra=self._at(unit))
+                logger.warning("died over twice: going on image by image, alone")
                 with self._gate.alone():
                     rows = self._one_by_one(unit, rows, orders, meter)
                     self._commit(unit, task, rows, report, meter)
@@ -200,21 +201,17 @@ class UnitWorker:
                     if first:
                         meter.add("wait", time.perf_counter() - self._idle_since)
                     self._begin(unit)
-                    rows = self._together(unit, rows, meter)
+                    rows = self._together(rows, meter)
                     self._commit(unit, task, rows, report, meter)
                     self._idle_since = time.perf_counter()
         except WorkerLost:
-            logger.exception("ending this process, another will start", extra=self._at(unit))
+            logger.exception("ending this process, another will start")
             os._exit(1)
         ray.get(self._ledger.end.remote(self._name, unit.name, finished=True))
         self._metrics.worked(meter.seconds)
         report.add(meter)
         report.read_at = time.time()  # from here on it waits for the next stage
         return None if self._sink else rows
-
-    def _at(self, unit: Unit, image: str | None = None) -> dict[str, str | None]:
-        """Where a log line comes from."""
-        return {"stage": self._name, "unit": unit.name, "image": image}
 
     def _begin(self, unit: Unit, image: str | None = None) -> None:
         ray.get(self._ledger.begin.remote(self._name, unit.name, self._node, image))
@@ -226,9 +223,9 @@ class UnitWorker:
             self._metrics.committed(rows, report.counts)
             for image_id, error in zip(rows["image_id"].to_pylist(), rows["error"].to_pylist(), strict=True):
                 if error is not None:
-                    logger.warning("failed: %s", error, extra=self._at(unit, image_id))
+                    logger.warning("failed: %s", error, extra={"image": image_id})
 
-    def _together(self, unit: Unit, rows: pa.Table, meter: Meter) -> pa.Table:
+    def _together(self, rows: pa.Table, meter: Meter) -> pa.Table:
         """The stage on all rows that have not failed; image by image where that raises."""
         good = rows.filter(pc.is_null(rows["error"]))
         if good.num_rows == 0:
@@ -236,7 +233,7 @@ class UnitWorker:
         try:
             return self._join(rows, [self._run(good, meter)])
         except Exception as error:  # noqa: BLE001 - whatever an image makes a library raise is that image's failure
-            logger.warning("%s: going on image by image", _told(error), extra=self._at(unit))
+            logger.warning("%s: going on image by image", _told(error))
         return self._join(rows, [self._run_alone(good.slice(i, 1), meter) for i in range(good.num_rows)])
 
     def _one_by_one(self, unit: Unit, rows: pa.Table, orders: Orders, meter: Meter) -> pa.Table:
@@ -262,7 +259,8 @@ class UnitWorker:
 
     def _run_alone(self, row: pa.Table, meter: Meter) -> pa.Table:
         try:
-            return self._run(row, meter)
+            with logs.at(image=row["image_id"][0].as_py()):
+                return self._run(row, meter)
         except Exception as error:  # noqa: BLE001 - as above
             return self._failed(row, " ".join(_told(error).split())[:300])
 

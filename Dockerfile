@@ -9,9 +9,9 @@ WORKDIR /home/ray/wsss_ray
 # Dependencies first: they change less often than the code. torch alone before the others, as in Makefile.
 COPY --chown=ray:users pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > /tmp/requirements.txt \
+        > requirements.txt \
     && pip install --no-cache-dir -c constraints.txt torch torchvision \
-    && pip install --no-cache-dir -c constraints.txt -r /tmp/requirements.txt
+    && pip install --no-cache-dir -c constraints.txt -r requirements.txt
 
 # Weights: `published` bakes in those that configs/coco.yaml and configs/voc.yaml name, checked; `none` leaves them out.
 ARG WEIGHTS=published

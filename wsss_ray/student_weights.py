@@ -1,4 +1,4 @@
-"""A student's initial weights on this node, for the jobs: fetched once, checked, and named by a digest."""
+"""Where a student's weights are, for the jobs: the initial ones, fetched once a node, checked, named by a digest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from wsss_ray.config import StorageConfig, StudentConfig
 from wsss_ray.data.weights import fetch_directory, fetch_file, fetch_hub, weights_digest
 from wsss_ray.models.student_sources import weights_source
+
+STUDENT_FILE = "student.safetensors"
+"""Name of the trained student in the output of a training."""
 
 
 def fetch_student_weights(config: StudentConfig, storage: StorageConfig) -> Path | None:

@@ -64,9 +64,9 @@ def test_nothing_else_reaches_the_build() -> None:
 def test_dependencies_are_the_constrained_ones_and_come_before_the_code() -> None:
     installs = [command for run in RUNS for command in run.split("&&") if "pip install" in command]
     assert all("-c constraints.txt" in command or "--no-deps" in command for command in installs)
-    assert any("-r /tmp/requirements.txt" in command for command in installs)
+    assert any("-r requirements.txt" in command for command in installs)
     order = [value for name, value in INSTRUCTIONS if name in ("RUN", "COPY")]
-    assert next(i for i, v in enumerate(order) if "-r /tmp" in v) < next(
+    assert next(i for i, v in enumerate(order) if "-r requirements.txt" in v) < next(
         i for i, v in enumerate(order) if "wsss_ray" in v
     )
 

@@ -12,8 +12,7 @@ from wsss_ray.config.prediction import PredictConfig
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.storage import Storage
-
-STUDENT_FILE = "student.safetensors"
+from wsss_ray.student_weights import STUDENT_FILE
 
 
 class _Section(Protocol):

@@ -11,9 +11,8 @@ from wsss_ray.config import StorageConfig
 from wsss_ray.data.storage import Storage
 from wsss_ray.data.weights import is_uri, weights_digest
 from wsss_ray.models.student import StudentSpec, read_spec
+from wsss_ray.student_weights import STUDENT_FILE
 
-STUDENT_FILE = "student.safetensors"
-"""Name of the final student in the output of a training."""
 _LARGEST_HEADER = 100_000_000
 """safetensors reads no longer header either (bytes)."""
 

@@ -23,6 +23,7 @@ from wsss_ray.engine import claim
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.metrics import ClassIndex
+from wsss_ray.student_weights import STUDENT_FILE
 from wsss_ray.training.board import Board, State, status_line
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
 from wsss_ray.training.history import METRICS_FILE, read_metrics
@@ -31,7 +32,7 @@ from wsss_ray.training.plan import Layout, describe, identity, lay_out
 from wsss_ray.training.sources import LabelPlan, Survey, open_labels, survey
 from wsss_ray.training.trainer import make_trainer
 from wsss_ray.training.validation import Validation
-from wsss_ray.training.worker import STUDENT_FILE, Assignment
+from wsss_ray.training.worker import Assignment
 
 SUMMARY_FILE = "summary.json"
 

@@ -23,7 +23,7 @@ from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student import Student, build_student, encode_student
-from wsss_ray.student_weights import fetch_student_weights
+from wsss_ray.student_weights import STUDENT_FILE, fetch_student_weights
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.checkpoint import list_checkpoints, put_back, read_checkpoint, take_snapshot, write_checkpoint
 from wsss_ray.training.feed import Batch, Feed
@@ -33,7 +33,6 @@ from wsss_ray.training.sources import LabelPlan
 from wsss_ray.training.updates import Schedule, Updater
 from wsss_ray.training.validation import Validation
 
-STUDENT_FILE = "student.safetensors"
 _SYNC_BUFFERS = (
     "forward_sync_buffers"  # newer PyTorch's name
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters

@@ -71,6 +71,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 }
 SCRIPT = """
 import json, resource, sys
+from pathlib import Path
 from wsss_ray.classes import ClassSet
 from wsss_ray.data.images import ImageError, decode_image, decode_label, decode_truth, read_size
 from wsss_ray.data.sources.paths import UnreadableError, read_inside

@@ -148,10 +148,10 @@ def test_a_long_listing_comes_in_pages_each_of_which_may_fail(s3: S3Server, prox
     assert proxy.requests["GET"] - proxy.happened["refuse"] == 2
 
 
-def test_no_secret_is_told(s3: S3Server) -> None:
-    endpoint = "http://planted-user:planted-secret@127.0.0.1:9"
-    storage = Storage(s3.uri("a"), StorageConfig(endpoint_url=endpoint, retries=0))
-    with pytest.raises(StorageError) as caught:
+def test_no_secret_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://planted-user:planted-secret@127.0.0.1:9")
+    storage = Storage(s3.uri("a"), StorageConfig(retries=0))
+    with pytest.raises((StorageError, ValueError)) as caught:
         storage.read("a")
     assert "planted" not in str(caught.value)
 

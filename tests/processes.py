@@ -38,6 +38,15 @@ class SlowStorage(Storage):
         self._gate = state["gate"]
 
 
+class KillingStorage(Storage):
+    """Kills the process that opens the second shard, as a file that crashes its reader does."""
+
+    def open(self, path: str) -> BinaryIO:
+        if path.startswith("shard-00001-"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().open(path)
+
+
 def descendants() -> dict[int, str]:
     """Command lines of this process's children and theirs, by process id: no other Ray of this machine is among them.
 

@@ -15,7 +15,7 @@ import ray.cloudpickle
 from engine import stages
 from engine.stages import HungryStage, JsonSink, KeepStage, LengthStage
 from engine.test_run import rows_of, run, write_shards
-from processes import SlowStorage, descendants, killing, started
+from processes import KillingStorage, SlowStorage, descendants, killing, started
 
 from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.storage import Storage
@@ -27,6 +27,7 @@ ray.cloudpickle.register_pickle_by_value(processes)
 POOL = Pool(actors=2, cpus=0.3, gpus=0)
 
 
+@pytest.mark.timeout(900)
 def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, local_ray: Resources) -> None:
     """Readers, the actors of two pools and the ledger die ten times each; one image kills whoever takes it up.
 
@@ -64,7 +65,10 @@ def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, loc
     assert [row["image_id"] for row in rows if row["error"]] == ["5-1"]
     lengths = [len(image) for images_of_unit in whole for image in images_of_unit if image != b"kill"]
     assert [row["length"] for row in rows if not row["error"]] == lengths
-    assert len(list((tmp_path / "out" / "labels").iterdir())) == len(shards.units)
+    output = Storage(str(tmp_path / "out"))
+    assert len(output.list("labels")) == len(shards.units)
+    output.sweep("labels")
+    assert len(list((tmp_path / "out" / "labels").iterdir())) == len(shards.units), "killed writers left something"
 
 
 @contextmanager
@@ -120,6 +124,21 @@ def test_an_image_too_large_for_the_memory_fails_and_the_pool_goes_on(tmp_path: 
     assert [row["image_id"] for row in rows.values() if row["error"]] == ["2-0"]
     assert "MemoryError" in str(rows["2-0"]["error"]) or "killed its process" in str(rows["2-0"]["error"])
     assert rows["2-1"]["length"] == 2
+
+
+def test_a_shard_that_crashes_its_readers_is_named_and_left_out(tmp_path: Path, local_ray: Resources) -> None:
+    shards = write_shards(tmp_path / "in", [[[b"a"], [b"bb"]], [[b"c"]]])
+    outcome = run_units(
+        [Task(unit=unit) for unit in shards.units],
+        images=KillingStorage(str(tmp_path / "in")),
+        stages=[StageSpec(name="length", make=LengthStage, pool=POOL)],
+        sink=JsonSink(Storage(str(tmp_path / "out"))),
+        progress=Progress(total=shards.rows, done=0, every_seconds=60),
+    )
+    assert outcome.images == 2
+    (problem,) = outcome.problems
+    assert "shard-00001-of-00002.parquet, row group 0: 12 processes died over reading it" in problem
+    assert [(tmp_path / "out" / unit.label_path).exists() for unit in shards.units] == [True, True, False]
 
 
 def test_a_truncated_and_a_replaced_shard_are_named_and_the_rest_is_done(tmp_path: Path, local_ray: Resources) -> None:

@@ -15,6 +15,8 @@ import ray
 
 DEATHS_BEFORE_ISOLATION = 2
 DEATHS_BEFORE_QUARANTINE = 2
+DEATHS_BEFORE_UNREAD = 12
+"""Deaths over reading a unit after which it is left out: a reader, unlike a model, starts anew in no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,8 @@ class Orders:
 
     retried: bool
     """An earlier attempt was recorded: what it wrote may be there."""
+    deaths: int
+    """Attempts whose process died."""
     isolate: bool
     """Run the images one at a time, with nothing beside them in the process."""
     quarantined: frozenset[str]
@@ -62,6 +66,7 @@ class Ledger:
                     record.alone[image] += 1
         return Orders(
             retried=record.attempts > 0,
+            deaths=record.deaths,
             isolate=record.deaths >= DEATHS_BEFORE_ISOLATION,
             quarantined=frozenset(
                 image for image, deaths in record.alone.items() if deaths >= DEATHS_BEFORE_QUARANTINE

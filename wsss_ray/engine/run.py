@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray
+from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy
 
 from wsss_ray.cluster import READ_CPUS
@@ -175,9 +176,13 @@ def run_units(
     """
     set_data_context()
     retried_before = retries.counted()
-    ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    ledger = cast("ActorHandle", ray.remote(Ledger).options(**options).remote())
     dataset = ray.data.from_arrow([_task_row(task) for task in tasks]).map_batches(
-        functools.partial(read_task, images=images), batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS
+        functools.partial(read_task, images=images, ledger=ledger),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=READ_CPUS,
     )
     for index, spec in enumerate(stages):
         dataset = dataset.map_batches(
@@ -209,6 +214,8 @@ def run_units(
                     progress.add(report)
         except ray.exceptions.RayError as error:
             raise _broken_off(explain(error)) from error
+        finally:
+            ray.kill(ledger)  # Ray's workers remember what they were given, and would keep it for as long as they live
     outcome.images = progress.images
     outcome.seconds_elapsed = progress.elapsed
     outcome.rate = progress.rate

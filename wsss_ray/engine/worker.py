@@ -22,7 +22,7 @@ from wsss_ray import logs
 from wsss_ray.data import retries
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.ledger import Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Orders
 from wsss_ray.engine.metrics import WorkerMetrics
 from wsss_ray.engine.stage import Meter, Sink, Stage, StageSpec, WorkerLost
 from wsss_ray.redaction import masked
@@ -109,10 +109,10 @@ class Gate:
                 self._condition.notify_all()
 
 
-def read_task(batch: pa.Table, images: Storage) -> pa.Table:
+def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle) -> pa.Table:
     """The first step: a unit's encoded images from storage, checked against its digest.
 
-    Fills `rows`; a unit that cannot be read goes on with its reason instead.
+    Fills `rows`; a unit that cannot be read, or kills each process that tries, goes on with its reason instead.
     """
     logs.configure()
     task = batch.to_pylist()[0]
@@ -120,7 +120,7 @@ def read_task(batch: pa.Table, images: Storage) -> pa.Table:
     meter = Meter()
     report = Report()
     try:
-        with meter("read"):
+        with _recorded_reading(ledger, images, unit), meter("read"):
             rows = read_unit(images, unit, columns=READ_COLUMNS)
     except ShardError as error:
         report.problem = masked(str(error))
@@ -137,6 +137,23 @@ def read_task(batch: pa.Table, images: Storage) -> pa.Table:
     report.add(meter)
     rows = rows.append_column("error", pa.nulls(rows.num_rows, pa.string()))
     return _task_table(task, rows, report)
+
+
+@contextmanager
+def _recorded_reading(ledger: ActorHandle, images: Storage, unit: Unit) -> Iterator[None]:
+    """Tell the ledger of the attempt; raises ShardError for a unit over which too many processes have died."""
+    orders = cast("Orders", ray.get(ledger.enquire.remote("read", unit.name)))
+    if orders.deaths >= DEATHS_BEFORE_UNREAD:
+        where = f"{images.describe(unit.shard)}, row group {unit.row_group}"
+        raise ShardError(
+            f"{where}: {orders.deaths} processes died over reading it: too little memory for a unit, or a damaged file "
+            "that crashes its reader. Make this shard again, with fewer --images-per-unit."
+        )
+    ray.get(ledger.begin.remote("read", unit.name, ray.get_runtime_context().get_node_id()))
+    try:
+        yield
+    finally:
+        ledger.end.remote("read", unit.name, finished=True)
 
 
 class UnitWorker:

@@ -7,6 +7,7 @@ from pathlib import Path
 from wsss_ray.config import StorageConfig, StudentConfig
 from wsss_ray.data.weights import fetch_directory, fetch_file, fetch_hub, weights_digest
 from wsss_ray.models.student_sources import weights_source
+from wsss_ray.redaction import masked
 
 STUDENT_FILE = "student.safetensors"
 """Name of the trained student in the output of a training."""
@@ -29,10 +30,19 @@ def fetch_student_weights(config: StudentConfig, storage: StorageConfig) -> Path
 
 
 def student_weights_digest(config: StudentConfig, storage: StorageConfig) -> str | None:
-    """What identifies the initial weights, for a run's identity, without fetching remote ones."""
+    """What identifies the initial weights, for a run's identity, without fetching remote ones.
+
+    Raises ValueError for weights that do not exist.
+    """
     source = weights_source(config)
     if source is None:
         return None
     if source.revision is not None:
         return source.revision
-    return weights_digest(source.uri, sha256=source.sha256, config=storage)
+    try:
+        return weights_digest(source.uri, sha256=source.sha256, config=storage)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"student.weights: there is no {masked(source.uri)}. Give the path or URI of the weights that the student "
+            f"starts from (student.init: {config.init}), or set student.init to none."
+        ) from error

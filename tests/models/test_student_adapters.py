@@ -79,6 +79,14 @@ def test_a_torchvision_student(tmp_path: Path) -> None:
     check_that_it_trains_and_comes_back(student)
 
 
+def test_training_does_not_depend_on_who_shares_the_batch() -> None:
+    torch.manual_seed(0)
+    student = build_student(StudentConfig(architecture=MOBILE, init="none"), ANIMALS, weights=None).train()
+    images = torch.rand(2, 3, 64, 48) * 255
+    together = student(images)[0]
+    torch.testing.assert_close(torch.cat([student(image[None])[0] for image in images]), together)
+
+
 def test_torchvisions_published_head_serves_voc(tmp_path: Path) -> None:
     """And is made anew for other classes, though they be as many."""
     torch.manual_seed(0)

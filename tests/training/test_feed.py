@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 import pytest
 import ray
+import ray.cloudpickle
+import training_cases
 from made_runs import Made
 from training_cases import CLASSES, HEIGHT, WIDTH, KillingAugmentation, configure, draw, write_set
 
@@ -22,6 +24,7 @@ from wsss_ray.training.feed import BadSampleError, Feed
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import open_labels, survey
 
+ray.cloudpickle.register_pickle_by_value(training_cases)  # the tasks have no path to this folder
 SPEC = StudentSpec.of(CLASSES, architecture="deeplabv2-tiny", geometry="caffe", scales=(1.0,))
 
 
@@ -100,17 +103,18 @@ def test_missing_label_files_are_an_error_or_left_out(tmp_path: Path) -> None:
     assert (found.left_out, found.reasons["missing"]) == ({0: (0, 1, 2, 3)}, 4)
 
 
-def write_folder(folder: Path, made: list[Made]) -> None:
+def write_folder(folder: Path, made: list[Made], *, suffix: str) -> None:
     folder.mkdir()
     for one in made:
         assert one.label is not None
-        (folder / f"{one.image_id}.png").write_bytes(encode_label(one.label, palette=None))
+        (folder / f"{one.image_id}{suffix}").write_bytes(encode_label(one.label, palette=None))
 
 
-def test_a_folder_of_pngs_and_one_that_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".png", ".PNG"])
+def test_a_folder_of_pngs_and_one_that_is_missing(tmp_path: Path, suffix: str) -> None:
     made = [draw(index) for index in range(8)]
     write_set(tmp_path, made)
-    write_folder(tmp_path / "pngs", made[:-1])
+    write_folder(tmp_path / "pngs", made[:-1], suffix=suffix)
     config = configure(tmp_path, tmp_path / "out", labels=None, label_folder=str(tmp_path / "pngs"))
     shards = read_shard_set(Storage(config.images))
     with pytest.raises(ValueError, match="1 of 8 images have no label, the first is row 3"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import training_cases
 from conftest import REPOSITORY, S3Server
 from training_cases import CLASSES, configure, draw, write_set
 
 from wsss_ray.cluster import Resources
-from wsss_ray.config import RayConfig
+from wsss_ray.config import RayConfig, StudentConfig
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.storage import Storage
 from wsss_ray.errors import JobError
@@ -154,29 +156,38 @@ def test_two_workers_one_of_which_is_killed(
 
 
 def test_a_killed_driver_is_followed_by_the_same_command(
-    common: Callable[..., TrainConfig], straight: tuple[Path, list[Row], dict], tmp_path: Path, images: Path
+    common: Callable[..., TrainConfig],
+    straight: tuple[Path, list[Row], dict],
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     program = f"""
 import sys
 sys.path.insert(0, {str(Path(training_cases.__file__).parent)!r})
 from pathlib import Path
 from training_cases import configure
+from wsss_ray.config import RayConfig
 from wsss_ray.training import run
 folder = {str(images)!r}
 run(configure(folder, {str(tmp_path)!r}, iterations={ITERATIONS}, learning_rate=1e-3, checkpoint_every=5,
-    validation=folder + "/images", validation_every=10, validation_limit=8))
+    validation=folder + "/images", validation_every=10, validation_limit=8, ray=RayConfig(actors=2)))
 """
     driver = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     try:
         wait_for_checkpoint(tmp_path)
     finally:
+        below = [one for one in psutil.Process(driver.pid).children(recursive=True) if "Train" in one.name()]
         driver.kill()
         driver.communicate()
+    assert below, "the workers are found"
+    assert not psutil.wait_procs(below, timeout=60)[1], "the workers go with their driver"
     assert not (tmp_path / "student.safetensors").exists()
     begun = list_checkpoints(Storage(str(tmp_path)))[-1]
     assert 5 <= begun < ITERATIONS
-    run(common(tmp_path))
-    check_same_curve(tmp_path, straight[1], tolerance=1e-6)
+    run(common(tmp_path, ray=RayConfig(actors=2)))
+    assert f"going on after iteration {begun}" in capsys.readouterr().out
+    check_same_curve(tmp_path, straight[1], tolerance=1e-3)  # sums in another order
 
 
 def test_a_loss_that_is_no_number_stops_the_run(
@@ -186,6 +197,16 @@ def test_a_loss_that_is_no_number_stops_the_run(
     with pytest.raises(JobError, match=r"the loss of iteration \d+ is (nan|inf).*learning rate.*samples image-\d"):
         run(config)
     assert not (tmp_path / "student.safetensors").exists()
+    assert not math.isfinite(read_metrics(Storage(str(tmp_path)))[-1].loss)
+
+
+def test_weights_that_are_not_there_are_refused(common: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    student = StudentConfig(
+        architecture="deeplabv2-tiny", init="checkpoint", weights=str(tmp_path / "gone.safetensors")
+    )
+    with pytest.raises(ValueError, match=r"student\.weights: there is no .*gone\.safetensors"):
+        run(replace(common(tmp_path / "out"), student=student))
+    assert not (tmp_path / "out").exists()
 
 
 def test_on_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_path: Path) -> None:

@@ -115,13 +115,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, help="updates of each student; those of the preset demo by default")
     options = parser.parse_args()
-    compare(
+    result = compare(
         options.output,
         scenes=options.scenes,
         test_scenes=options.test_scenes,
         seeds=options.seeds,
         iterations=options.iterations,
     )
+    raise SystemExit(0 if all(result["reached"].values()) else 1)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,14 @@ class Adapter(nn.Module, ABC):
         logits = self.logits(images).float()
         return functional.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
 
+    def train(self, mode: bool = True) -> Adapter:
+        """Train with the statistics of batch normalisations as they were loaded: a batch may be spread over workers."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
         """Logits at the network's own resolution."""

@@ -18,6 +18,7 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.pipeline.plan import Judged, Plan, make_plan
+from wsss_ray.student_weights import student_weights_digest
 
 SUMMARY_FILE = "summary.json"
 STATE_FILE = "pipeline-state.json"
@@ -36,6 +37,8 @@ def run(config: PipelineConfig) -> dict[str, Any]:
         JobError: a step broke off; its text begins with the step's name. The same command goes on from there.
     """
     plan = make_plan(config)
+    initial = plan.pretraining or plan.train
+    student_weights_digest(initial.student, initial.storage)  # weights that are missing, hours before they are needed
     seconds: dict[str, float] = {}
     with connect(config.ray):
         results = _run_steps(plan, seconds, gallery=config.gallery)

@@ -23,7 +23,7 @@ from wsss_ray.engine import claim
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.metrics import ClassIndex
-from wsss_ray.student_weights import STUDENT_FILE
+from wsss_ray.student_weights import STUDENT_FILE, student_weights_digest
 from wsss_ray.training.board import Board, State, status_line
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
 from wsss_ray.training.history import METRICS_FILE, read_metrics
@@ -89,6 +89,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
 def _prepare(config: TrainConfig) -> _Run:
     """Read what there is, and check that it fits together, before anything starts."""
     classes = ClassSet.load(config.classes)
+    student_weights_digest(config.student, config.storage)  # refuses weights that are not there
     images = Storage(config.images, config.storage)
     shards = read_shard_set(images)
     check_label_space(shards, classes)

@@ -113,8 +113,9 @@ def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Lite
         digest.update(json.dumps({path: sizes.get(path) for path in sorted(plan.source.files)}).encode())
     elif plan.kind == "folder":
         assert isinstance(plan.source, PngFolder)
-        listed = {name: info.size for name, info in plan.source.storage.list().items() if name.endswith(".png")}
-        names = frozenset(name.removesuffix(".png") for name in listed)
+        suffixes = plan.source.suffixes
+        listed = {name: info.size for name, info in plan.source.storage.list().items() if name.endswith(suffixes)}
+        names = frozenset(name[: -len(suffixes[0])] for name in listed)
         digest.update(json.dumps(listed).encode())
     first = ""
     with ThreadPoolExecutor(_READERS) as pool:

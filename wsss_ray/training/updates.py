@@ -47,7 +47,7 @@ class Updater:
         schedule: Schedule,
         accumulation: int,
     ) -> None:
-        """Make the optimizer; `share` or `compile` may follow.
+        """Make the optimizer; `model` may then be replaced by the student compiled, or shared among workers.
 
         Args:
             student: on its device, in training mode.

@@ -61,7 +61,7 @@ class Assignment:
 
 
 class NotFiniteError(ValueError):
-    """The loss is no number, or infinite; the text says when and of which samples. All workers raise it together."""
+    """The loss, which all workers see, or the weights are not finite; the text says when, and of which samples."""
 
     def __init__(self, text: str, *, certain: bool) -> None:
         """`certain`: by samples of this worker."""
@@ -145,7 +145,8 @@ class Worker:
             saves = _due(start, self.config.checkpoint_every, iterations)
             if validates or saves or len(self._pending) >= self._patience:
                 self._record(validates=validates)
-            if saves and self.history is not None:
+            if saves:
+                self._check_weights(start)
                 self._save(start)
         self._finish()
 
@@ -209,22 +210,26 @@ class Worker:
         if self.history is None:
             return
         for place, (batch, loss) in enumerate(zip(batches, losses, strict=True)):
-            row = Row(
-                iteration=batch.iteration + 1,
-                loss=loss,
-                learning_rate=self.updater.learning_rate(batch.iteration),
-                miou=miou if place == len(batches) - 1 else None,
-            )
+            row = self._row(batch, loss, miou if place == len(batches) - 1 else None)
             self.history.add(row)
         self.assignment.board.tell.remote(
             iteration=row.iteration, loss=row.loss, learning_rate=row.learning_rate, miou=miou
         )
+
+    def _row(self, batch: Batch, loss: float, miou: float | None = None) -> Row:
+        rate = self.updater.learning_rate(batch.iteration)
+        return Row(iteration=batch.iteration + 1, loss=loss, learning_rate=rate, miou=miou)
 
     def _check_finite(self, batches: Sequence[Batch], losses: Sequence[float], mine: Tensor) -> None:
         """Stop at a loss that is no number, and say of which samples."""
         for batch, loss, parts in zip(batches, losses, mine, strict=True):
             if math.isfinite(loss):
                 continue
+            if self.history is not None:
+                for earlier, value in zip(batches, losses, strict=True):
+                    if earlier.iteration <= batch.iteration:
+                        self.history.add(self._row(earlier, value))
+                self.history.write()
             raise NotFiniteError(
                 f"the loss of iteration {batch.iteration + 1} is {loss}, at learning rate "
                 f"{self.updater.learning_rate(batch.iteration):.3g}, with the samples {', '.join(batch.image_ids)} "
@@ -235,14 +240,27 @@ class Worker:
             )
 
     def _save(self, iteration: int) -> None:
-        """Write a checkpoint while training goes on; the history first, so that it holds all rows before it."""
+        """The first worker writes a checkpoint while training goes on; the history first, with all rows before it."""
+        if self.history is None:
+            return
         self._wait_for_saving()
-        assert self.history is not None
         self.history.write()
         snapshot = take_snapshot(iteration, self.student, self.updater.optimizer)
         self._saving = self._saver.submit(
             write_checkpoint, self.assignment.output, snapshot, keep=self.config.keep_checkpoints
         )
+
+    def _check_weights(self, iteration: int) -> None:
+        """Keep no network that an update broke: the loss would tell an iteration later. All workers have the same."""
+        if not all(torch.isfinite(parameter).all() for parameter in self.student.parameters()):
+            if self.history is not None:
+                self.history.write()
+            raise NotFiniteError(
+                f"the weights after iteration {iteration} are not finite, at learning rate "
+                f"{self.updater.learning_rate(iteration - 1):.3g}. A smaller --learning-rate or --precision float32 "
+                "may help; another --output is needed for a changed configuration. The last checkpoint stands.",
+                certain=True,
+            )
 
     def _wait_for_saving(self) -> None:
         if self._saving is not None:
@@ -251,6 +269,7 @@ class Worker:
 
     def _finish(self) -> None:
         """The final student, last."""
+        self._check_weights(self.recipe.iterations)
         if self.history is not None:
             self._wait_for_saving()
             self.history.close()

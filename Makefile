@@ -55,7 +55,7 @@ bench-full: env
 	$(BIN)/python benchmarks/cluster.py --gpus 1 2 4 8 16 --units-per-gpu 12
 	$(BIN)/python benchmarks/cluster.py --images 82081 --placement fused split
 
-# 20,000 simulated images with an actor killed every 5 s, then the labelling job's fault tests with more kills and longer outages.
+# 20,000 simulated images with an actor killed every 5 s, then the fault tests with more kills and longer outages.
 soak: env
 	$(BIN)/python benchmarks/soak.py --json runs/soak.json
-	WSSS_SOAK=1 $(BIN)/python -m pytest tests/labelling/test_faults.py
+	WSSS_SOAK=1 $(BIN)/python -m pytest tests/labelling/test_faults.py tests/engine/test_faults.py tests/training/test_feed.py

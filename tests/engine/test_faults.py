@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +26,13 @@ from wsss_ray.errors import JobError
 ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder
 ray.cloudpickle.register_pickle_by_value(processes)
 POOL = Pool(actors=2, cpus=0.3, gpus=0)
+KILLS = 10 if os.environ.get("WSSS_SOAK") else 4
+"""Of every kind of process; `make soak` sets WSSS_SOAK."""
 
 
 @pytest.mark.timeout(900)
 def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, local_ray: Resources) -> None:
-    """Readers, the actors of two pools and the ledger die ten times each; one image kills whoever takes it up.
+    """Readers, the actors of two pools and the ledger die again and again; one image kills whoever takes it up.
 
     An image alone in its process takes milliseconds: kills that meet the same one twice are next to impossible.
     """
@@ -48,7 +51,7 @@ def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, loc
         "length": lambda: started(logs["length"]),
         "ledger": lambda: {pid for pid, line in descendants().items() if line.startswith("ray::Ledger")},
     }
-    with killing(kinds, times=10, seconds=(0.05, 0.5), when_done=tmp_path / "gate") as killed:
+    with killing(kinds, times=KILLS, seconds=(0.05, 0.5), when_done=tmp_path / "gate") as killed:
         outcome = run_units(
             [Task(unit=unit) for unit in shards.units],
             images=images,
@@ -56,7 +59,7 @@ def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, loc
             sink=JsonSink(Storage(str(tmp_path / "out"))),
             progress=Progress(total=shards.rows, done=0, every_seconds=60),
         )
-    assert killed == dict.fromkeys(kinds, 10)
+    assert killed == dict.fromkeys(kinds, KILLS)
     assert outcome.problems == []
     rows = rows_of(tmp_path, shards)
     whole = [*units, [b"last"]]

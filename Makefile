@@ -58,4 +58,5 @@ bench-full: env
 # 20,000 simulated images with an actor killed every 5 s, then the fault tests with more kills and longer outages.
 soak: env
 	$(BIN)/python benchmarks/soak.py --json runs/soak.json
-	WSSS_SOAK=1 $(BIN)/python -m pytest tests/labelling/test_faults.py tests/engine/test_faults.py tests/training/test_feed.py
+	WSSS_SOAK=1 $(BIN)/python -m pytest tests/labelling/test_faults.py tests/engine/test_faults.py tests/training/test_feed.py \
+		tests/demo/test_compare_students.py

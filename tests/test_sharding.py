@@ -107,6 +107,7 @@ def writer_of(root: Path, output: Path, *, maker: type[RowMaker] = RowMaker, **o
         **{
             "images_per_unit": 3,
             "exif": "ignore",
+            "max_pixels": rules.max_pixels,
             "label_space": "space",
             "classes": "voc",
             "skip_untagged": False,
@@ -153,7 +154,8 @@ def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monk
     """Complete, deterministic, finished in no time when run again, and resumed where a shard or report is gone."""
     root = write_photos(tmp_path / "in", 90, broken=(7, 60))
     (tmp_path / "in/gone.png").symlink_to("nowhere.png")
-    config = folder_config(root, tmp_path / "out", shard_mb=1, images_per_unit=8)
+    options = {"shard_mb": 1, "images_per_unit": 8, "max_pixels": 400_000_000}
+    config = folder_config(root, tmp_path / "out", **options)
     summary = sharding.run(config)
     assert (summary.images, summary.rows, summary.rejected, summary.skipped) == (91, 88, 3, 0)
     assert summary.reasons == {"decode: not an image": 2, "read: absent": 1}
@@ -163,12 +165,13 @@ def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monk
     rows = all_rows(out)
     assert [row["image_id"] for row in rows] == sorted({path.stem for path in root.iterdir()} - {"007", "060", "gone"})
     assert all(row["image"] == (root / row["source"]).read_bytes() for row in rows)
+    assert {unit.max_pixels for unit in read_shard_set(Storage(str(out))).units} == {400_000_000}, "for later jobs"
     assert {row["source"] for row in rejected_rows(out)} == {"007.png", "060.png", "gone.png"}
     assert json.loads((out / "summary.json").read_text())["rows"] == 88
 
     shards = {path.name: path.read_bytes() for path in out.glob("shard-*.parquet")}
     other = tmp_path / "other"
-    sharding.run(folder_config(root, other, shard_mb=1, images_per_unit=8))
+    sharding.run(folder_config(root, other, **options))
     assert {path.name: path.read_bytes() for path in other.glob("shard-*.parquet")} == shards
 
     (out / "shard-00001-of-00003.parquet").unlink()

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from wsss_ray.data.image_header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
+from wsss_ray.data.row_checks import check_image_id
 from wsss_ray.data.shards import (
     IMAGE_SCHEMA,
     LABEL_SCHEMA,
     ShardError,
     Unit,
-    check_image_id,
     digest_rows,
     encode_image_shard,
     encode_labels,
@@ -66,6 +67,41 @@ def test_rows_come_back_by_unit(tmp_path: Path) -> None:
     assert rows["image"].to_pylist() == [b"a\0\0", b"b\0\0"], "bytes end in NULs and keep them"
     assert read_unit(storage, shard_set.units[1])["tags"].to_pylist() == [[]]
     assert read_unit(storage, shard_set.units[2], columns=["truth"]).to_pydict() == {"truth": [b"\1\0"]}
+
+
+def claiming(height: int, width: int) -> pa.Table:
+    sizes = {"height": height, "width": width}
+    return pa.Table.from_pylist([{**image_rows("a").to_pylist()[0], **sizes}], schema=IMAGE_SCHEMA)
+
+
+@pytest.mark.parametrize(("limit", "side"), [(DEFAULT_MAX_PIXELS, 10_000), (400_000_000, 20_000)])
+def test_no_row_may_claim_more_pixels_than_its_shard_was_allowed(tmp_path: Path, limit: int, side: int) -> None:
+    storage = write_shards(tmp_path, [claiming(side, side), claiming(side, side + 1)], max_pixels=limit)
+    allowed, refused = read_shard_set(storage).units
+    assert allowed.max_pixels == limit
+    for check in ("content", "footer"):
+        assert read_unit(storage, allowed, columns=["height", "width"], check=check)["width"].to_pylist() == [side]
+        with pytest.raises(ShardError, match=rf"row group 1: image .*claims {side + 1} x {side} .* limit is {limit}"):
+            read_unit(storage, refused, columns=["height", "width"], check=check)
+
+
+@pytest.mark.parametrize("size", [(0, 3), (-40_000, -40_000), (2**31 - 1, 2**31 - 1)])
+def test_sizes_that_no_image_has(tmp_path: Path, size: tuple[int, int]) -> None:
+    storage = write_shards(tmp_path, [claiming(*size)])
+    with pytest.raises(ShardError, match="image a claims"):
+        read_unit(storage, read_shard_set(storage).units[0])
+    unit = read_shard_set(write_shards(tmp_path / "good", [image_rows("a")])).units[0]
+    fields = {"label": b"", "undetected_tags": [], "status": "ok", "instances": None, "error": None, "tags": []}
+    rows = [{"image_id": "a", "height": size[0], "width": size[1], **fields}]
+    storage.write(unit.label_path, encode_labels(pa.Table.from_pylist(rows, schema=LABEL_SCHEMA), unit, {}))
+    with pytest.raises(ShardError, match="image a claims"):
+        read_labels(storage, unit.label_path)
+
+
+@pytest.mark.parametrize("limit", [LARGEST_MAX_PIXELS + 1, 0, -1, 1.5, None, "many"])
+def test_a_shard_cannot_allow_itself_anything(tmp_path: Path, limit: Any) -> None:
+    with pytest.raises(ShardError, match=f"allows images of {limit} pixels"):
+        read_shard_set(write_shards(tmp_path, [image_rows("a")], max_pixels=limit))
 
 
 def test_the_same_rows_give_the_same_bytes_and_names() -> None:

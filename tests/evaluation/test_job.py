@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import evaluation_cases as cases
@@ -160,6 +161,24 @@ def test_images_without_a_usable_label_are_judged_as_background_and_listed(
     assert "1 images without a label, judged as no class: a" in printed
     assert "  b: wrong size: 2 x 2" in printed
     assert "4 failed" in printed
+
+
+def test_files_above_the_limit_are_not_read(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:
+    for folder, image_id in (("labels", "b"), ("truth", "c")):
+        write_pngs(tmp_path / folder, TRUTHS)
+        with (tmp_path / folder / f"{image_id}.png").open("r+b") as file:
+            file.truncate(8 * 2**30)  # zeros after IEND: without the limit it would be read, and be good
+    evaluation = run(configure(tmp_path, truth=str(tmp_path / "truth")))
+    told = "has 8589934592 bytes, the limit is 200000000"
+    assert evaluation.failed == {"b": f"too large: {tmp_path}/labels/b.png {told}"}
+    assert evaluation.bad_truth == {"c": f"too large: {tmp_path}/truth/c.png {told}"}
+    assert evaluation.images == 4
+
+
+def test_a_pipe_is_no_label(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:
+    write_pngs(tmp_path / "labels", {name: TRUTHS[name] for name in "abcd"})
+    os.mkfifo(tmp_path / "labels" / "e.png")
+    assert run(configure(tmp_path)).missing == ("e",)
 
 
 def test_missing_labels_are_an_error_by_choice(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:

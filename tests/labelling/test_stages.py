@@ -102,7 +102,7 @@ def test_exif_rule_of_the_shards_decides_how_an_image_is_read(configure: Configu
     config, classes = configure("in", "out"), ClassSet.load("voc")
     stage = LabelStage(config, classes, "apply")
     wrong = stage(rows_with_error(rows), Meter()).to_pylist()[0]
-    assert wrong["error"] == "decode: the image is 100 x 200, not 200 x 100"
+    assert wrong["error"] == "decode: wrong size: the image is 100 x 200, its row says 200 x 100"
     turned = rows.set_column(3, "height", pa.array([200], pa.int32())).set_column(
         4, "width", pa.array([100], pa.int32())
     )

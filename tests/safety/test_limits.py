@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -73,15 +74,17 @@ SCRIPT = """
 import json, resource, sys
 from pathlib import Path
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.images import ImageError, decode_image, decode_label, decode_truth, read_size
+from wsss_ray.data.images import ImageError, decode_image, decode_label, decode_row, decode_truth, read_size
 from wsss_ray.data.sources.paths import UnreadableError, read_inside
 from wsss_ray.data.storage import Storage
+from wsss_ray.evaluation.inputs import find_pngs
 palette = ClassSet.load("voc").palette()
 readers = {
     "size": lambda data: read_size(data, exif="apply"),
     "image": lambda data: decode_image(data, exif="apply"),
     "label": decode_label,
     "truth": lambda data: decode_truth(data, size=(1, 1), allowed_ids=[1], ignore_id=255, palette=palette),
+    "row": lambda data: decode_row({"image": data, "height": 9_999, "width": 9_999}, exif="apply"),
 }
 folder = Path(sys.argv[1])
 told = {}
@@ -97,6 +100,7 @@ try:
     read_inside(Storage(str(folder)), "sparse.png", size=(folder / "sparse.png").stat().st_size, max_bytes=200_000_000)
 except UnreadableError as error:
     told["sparse.png"] = str(error)
+told["a label folder"] = find_pngs(Storage(str(folder)), what="labels").read(None, ["sparse"], [0])[0].problem
 print(json.dumps([told, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024]))
 """
 
@@ -116,13 +120,16 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], floa
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("use", ["size", "image", "label", "truth"])
+@pytest.mark.parametrize("use", ["size", "image", "row", "label", "truth"])
 def test_bombs_are_refused_for_their_pixels(told: tuple[dict[str, str], float], name: str, use: str) -> None:
     assert told[0][f"bomb-{name} as {use}"].startswith("too many pixels")
 
 
 def test_a_file_above_the_limit_is_not_read(told: tuple[dict[str, str], float]) -> None:
     assert told[0]["sparse.png"].startswith("too large: 8589934592 bytes")
+    assert re.fullmatch(
+        r"too large: /.*/sparse\.png has 8589934592 bytes, the limit is 200000000", told[0]["a label folder"]
+    )
 
 
 def test_no_memory_was_taken(told: tuple[dict[str, str], float]) -> None:

@@ -124,6 +124,18 @@ def test_a_folder_of_pngs_and_one_that_is_missing(tmp_path: Path, suffix: str) -
     assert feed.order.epoch_samples == 7
 
 
+def test_a_label_above_the_size_limit_is_not_read(tmp_path: Path) -> None:
+    made = [draw(index) for index in range(4)]
+    write_set(tmp_path, made)
+    write_folder(tmp_path / "pngs", made, suffix=".png")
+    with (tmp_path / "pngs" / "image-002.png").open("r+b") as file:
+        file.truncate(8 * 2**30)
+    feed = make_feed(configure(tmp_path, tmp_path / "out", labels=None, label_folder=str(tmp_path / "pngs")))
+    problem = feed.augment(read_all(feed, range(4))[0]["samples"])["problem"]
+    told = "has 8589934592 bytes, the limit is 200000000"
+    assert problem == f"image-002: too large: {tmp_path}/pngs/image-002.png {told}"
+
+
 @pytest.mark.parametrize(
     "fields", [{"labels": None}, {"label_folder": "b"}, {"label_column": "truth"}, {"label_folder": "b", "labels": "c"}]
 )

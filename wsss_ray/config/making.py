@@ -62,7 +62,7 @@ class ShardConfig:
     shard_mb: int = 256
     """Target size of a shard in MB (10^6 bytes)."""
     max_pixels: int = 100_000_000
-    """Larger images are rejected before they are decoded."""
+    """Larger images are rejected before they are decoded, here and (the shards say it) by later jobs; at most 10^9."""
     max_file_mb: int = 200
     """Larger files are rejected before they are read (10^6 bytes)."""
     storage: StorageConfig = field(default_factory=StorageConfig)
@@ -74,6 +74,7 @@ class ShardConfig:
         """Check ranges."""
         for name in ("images_per_unit", "shard_mb", "max_pixels", "max_file_mb"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "max_pixels", self.max_pixels <= 10**9, "at most 1,000,000,000")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from wsss_ray.data.exif import ORIENTATION_TAG, exif_of_png_text, orientation_of_exif, valid_orientation
 
 DEFAULT_MAX_PIXELS = 100_000_000
+LARGEST_MAX_PIXELS = 1_000_000_000
+"""No limit may be set above this (3 GB as RGB), whoever sets it."""
+DEFAULT_MAX_FILE_BYTES = 200_000_000
+"""Larger files of images and labels are not read."""
 
 _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,

@@ -17,7 +17,8 @@ Damaged files are refused even where a decoder would fill the gap with grey or g
 """
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
@@ -35,6 +36,7 @@ __all__ = [
     "colors_to_ids",
     "decode_image",
     "decode_label",
+    "decode_row",
     "decode_truth",
     "encode_label",
     "exif_orientation",
@@ -65,8 +67,23 @@ def decode_image(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX_P
 
     The size is held against `max_pixels` before anything is decoded. The length of `data` is the caller's to limit.
     """
+    return _decode(data, read_header(data, max_pixels=max_pixels), exif)
+
+
+def decode_row(row: Mapping[str, Any], *, exif: ExifRule) -> np.ndarray:
+    """As `decode_image`, of an image row (`image`, `height`, `width`), whose size it must have.
+
+    The header tells, before anything is decoded; `read_unit` has held the row's size against the shard's limit.
+    """
+    header = read_header(row["image"], max_pixels=row["height"] * row["width"])
+    height, width = header.shown_size(turned=exif == "apply")
+    if (height, width) != (row["height"], row["width"]):
+        raise ImageError(f"wrong size: the image is {width} x {height}, its row says {row['width']} x {row['height']}")
+    return _decode(row["image"], header, exif)
+
+
+def _decode(data: bytes, header: Header, exif: ExifRule) -> np.ndarray:
     assert exif in {"apply", "ignore"}, exif
-    header = read_header(data, max_pixels=max_pixels)
     if header.format == "JPEG":
         pixels = _decode_jpeg(data, header)
     else:

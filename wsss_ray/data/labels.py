@@ -6,7 +6,7 @@ A label map is (H, W) uint8 or uint16, one class id per pixel. Only PNG whose sa
 """
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from PIL import Image
@@ -69,6 +69,14 @@ def decode_ids(data: bytes, *, palette: bytes | None, max_pixels: int = DEFAULT_
     return decode_label(data, max_pixels=max_pixels)
 
 
+def label_limit(size: Sequence[int]) -> int:
+    """Most pixels that the label of an image of this (height, width, ...) may have, for `max_pixels`.
+
+    Up to the default, a label of another size is told as that; above it, it may have the image's pixels and no more.
+    """
+    return max(DEFAULT_MAX_PIXELS, size[0] * size[1])
+
+
 def decode_truth(
     data: bytes,
     *,
@@ -76,13 +84,13 @@ def decode_truth(
     allowed_ids: Collection[int],
     ignore_id: int,
     palette: bytes | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_pixels: int | None = None,
 ) -> np.ndarray:
     """(H, W) ids of a file of truth, read by `decode_ids` and checked by `check_truth`.
 
-    `size` is the (height, width) it must have. Raises `ImageError`.
+    `size` is the (height, width) it must have, and decides `max_pixels` where none is given. Raises `ImageError`.
     """
-    label = decode_ids(data, palette=palette, max_pixels=max_pixels)
+    label = decode_ids(data, palette=palette, max_pixels=label_limit(size) if max_pixels is None else max_pixels)
     check_truth(label, size, allowed_ids, ignore_id)
     return label
 

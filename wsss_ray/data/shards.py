@@ -21,14 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
+from wsss_ray.data.footers import FOOTER_KEY, FORMAT_VERSION, ShardError, read_footer
+from wsss_ray.data.image_header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
+from wsss_ray.data.row_checks import check_rows
 from wsss_ray.data.storage import Storage
 
-FORMAT_VERSION = 1
 REJECTED_FILE = "rejected.parquet"
-MAX_ID_BYTES = 200
-_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]+")
 _SHARD_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
-_FOOTER_KEY = b"wsss_ray"
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -77,10 +76,6 @@ null for predictions of a network."""
 STATUSES = ("ok", "no_tags", "no_detections", "failed")
 
 
-class ShardError(ValueError):
-    """A shard that cannot be used; the text names the file and what to do."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """One row group of one image shard."""
@@ -93,6 +88,8 @@ class Unit:
     """SHA-256 (hex) over ids, bytes and tags of the row group."""
     exif: Literal["apply", "ignore"]
     """Whether readers turn the images by their EXIF orientation."""
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    """The limit that the images were held against when the shard was made; no row may claim more."""
 
     @property
     def name(self) -> str:
@@ -139,25 +136,6 @@ class ShardSet:
         return sum(unit.rows for unit in self.units)
 
 
-def check_image_id(image_id: str) -> str:
-    """Return the id, or raise a ValueError: it becomes a file name, so its characters and length are limited."""
-    if not _ID.fullmatch(image_id) or len(image_id.encode()) > MAX_ID_BYTES:
-        raise ValueError(
-            f"{image_id!r} is no image id: letters, digits, '.', '_' and '-' only, no leading dot, at most "
-            f"{MAX_ID_BYTES} bytes."
-        )
-    return image_id
-
-
-def _check_ids(rows: pa.Table, where: str) -> None:
-    """Refuse a file whose ids could not become file names: whoever wrote it, it was not this package."""
-    for image_id in rows["image_id"].to_pylist() if "image_id" in rows.column_names else ():
-        try:
-            check_image_id(image_id or "")
-        except ValueError as error:
-            raise ShardError(f"{where}: {error}") from error
-
-
 def digest_rows(rows: pa.Table) -> str:
     """SHA-256 (hex) over ids, encoded bytes and tags, in order."""
     digest = hashlib.sha256()
@@ -174,9 +152,17 @@ def shard_name(index: int, total: int) -> str:
 
 
 def encode_image_shard(
-    groups: Iterable[pa.Table], *, exif: Literal["apply", "ignore"], label_space: str, classes: str
+    groups: Iterable[pa.Table],
+    *,
+    exif: Literal["apply", "ignore"],
+    label_space: str,
+    classes: str,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> bytes:
-    """Parquet bytes of an image shard, one row group per table of `groups` (each in IMAGE_SCHEMA, not empty)."""
+    """Parquet bytes of an image shard, one row group per table of `groups` (each in IMAGE_SCHEMA, not empty).
+
+    No image may have more than `max_pixels`: later jobs refuse it.
+    """
     buffer = io.BytesIO()
     row_groups = []
     has_truth = False
@@ -194,12 +180,13 @@ def encode_image_shard(
             "kind": "images",
             "format": FORMAT_VERSION,
             "exif": exif,
+            "max_pixels": max_pixels,
             "label_space": label_space,
             "classes": classes,
             "has_truth": has_truth,
             "row_groups": row_groups,
         }
-        writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer)})
+        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
     return buffer.getvalue()
 
 
@@ -233,7 +220,14 @@ def read_shard_set(storage: Storage) -> ShardSet:
     if len(spaces) > 1:
         raise ShardError(f"{storage.uri}: its shards were made with different class sets; make them again.")
     units = tuple(
-        Unit(shard=name, row_group=index, rows=group["rows"], digest=group["digest"], exif=footer["exif"])
+        Unit(
+            shard=name,
+            row_group=index,
+            rows=group["rows"],
+            digest=group["digest"],
+            exif=footer["exif"],
+            max_pixels=footer["max_pixels"],
+        )
         for name, footer in zip(names, footers, strict=True)
         for index, group in enumerate(footer["row_groups"])
     )
@@ -263,7 +257,8 @@ def read_unit(
             only the digest in the shard's footer is, and nothing but the columns is read.
 
     Raises:
-        ShardError: the shard is gone, damaged, or not the one the unit was listed from.
+        ShardError: the shard is gone, damaged, or not the one the unit was listed from, or a row claims more pixels
+            than the shard's limit.
     """
     wanted = list(IMAGE_SCHEMA.names if columns is None else columns)
     needed = list(dict.fromkeys([*wanted, "image_id", "image", "tags"])) if check == "content" else wanted
@@ -271,7 +266,7 @@ def read_unit(
     try:
         with storage.open(unit.shard) as file, pq.ParquetFile(file) as parquet:
             rows = parquet.read_row_group(unit.row_group, columns=needed, use_threads=False)
-            footer = json.loads((parquet.metadata.metadata or {}).get(_FOOTER_KEY, b"{}"))
+            footer = json.loads((parquet.metadata.metadata or {}).get(FOOTER_KEY, b"{}"))
     except FileNotFoundError as error:
         raise ShardError(f"{where}: the shard has gone since the run began.") from error
     except (pa.ArrowInvalid, pa.ArrowException, IndexError) as error:
@@ -283,7 +278,7 @@ def read_unit(
             f"{where}: its content is not what its footer says: the shard is damaged or was replaced while the run "
             "went on. Start the job again with the shards as they are now, or make the shard again."
         )
-    _check_ids(rows, where)
+    check_rows(rows, where, max_pixels=unit.max_pixels)
     return rows.select(wanted)
 
 
@@ -324,7 +319,7 @@ def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> byte
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, LABEL_SCHEMA, compression="zstd", write_statistics=False) as writer:
         writer.write_table(rows.cast(LABEL_SCHEMA), row_group_size=max(rows.num_rows, 1))
-        writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer, sort_keys=True)})
+        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)})
     return buffer.getvalue()
 
 
@@ -345,34 +340,23 @@ def read_labels(storage: Storage, path: str, *, columns: Sequence[str] | None = 
         )
     except pa.ArrowException as error:
         raise ShardError(f"{storage.describe(path)} is not a label file: {error}. Remove it and run again.") from error
-    _check_ids(rows, storage.describe(path))
+    check_rows(rows, storage.describe(path), max_pixels=LARGEST_MAX_PIXELS)
     return rows
 
 
 def read_label_counts(storage: Storage, path: str) -> dict[str, Any]:
     """Counts in the footer of a label file, without its rows."""
-    footer = _read_footer(storage, path, kind="labels")
+    footer = read_footer(storage, path, kind="labels")
     return dict(footer["counts"])
 
 
 def _read_image_footer(storage: Storage, name: str) -> dict[str, Any]:
-    return _read_footer(storage, name, kind="images")
-
-
-def _read_footer(storage: Storage, path: str, *, kind: str) -> dict[str, Any]:
-    where = storage.describe(path)
-    try:
-        with storage.open(path) as file:
-            # Arrow reads a local file by its name without the interpreter's lock: a run has thousands of footers
-            metadata = pq.read_metadata(where if storage.is_local else file).metadata or {}
-    except pa.ArrowException as error:
-        raise ShardError(f"{where} is truncated or no Parquet file: {error}. Make it again.") from error
-    if _FOOTER_KEY not in metadata:
-        raise ShardError(f"{where} is a Parquet file, but was not made by wsss_ray.")
-    footer: dict[str, Any] = json.loads(metadata[_FOOTER_KEY])
-    if footer["kind"] != kind or footer["format"] != FORMAT_VERSION:
+    footer = read_footer(storage, name, kind="images")
+    limit = footer.setdefault("max_pixels", DEFAULT_MAX_PIXELS)
+    if not (isinstance(limit, int) and 1 <= limit <= LARGEST_MAX_PIXELS):
         raise ShardError(
-            f"{where} holds {footer['kind']} in format {footer['format']}, not {kind} in format {FORMAT_VERSION}."
+            f"{storage.describe(name)} allows images of {limit} pixels, and the most that any shard may is "
+            f"{LARGEST_MAX_PIXELS}. Make it again with jobs/shard.py."
         )
     return footer
 

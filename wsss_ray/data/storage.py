@@ -124,11 +124,13 @@ class Storage:
             return self._again(path, lambda: file.read(size))  # a failed read leaves the place where it was
 
     def info(self, path: str) -> FileInfo | None:
-        """Size and version of a file, or None where there is none."""
+        """Size and version of a file, or None where there is none, or a pipe or device, which no read would end."""
         with self._explain(path):
             try:
                 if self.is_local:
-                    return local_info(Path(self._full(path)).stat())
+                    status = Path(self._full(path)).stat()
+                    plain = local_files.is_file(status) or local_files.is_folder(status)
+                    return local_info(status) if plain else None
                 return _remote_info(self._fs.info(self._full(path)))
             except FileNotFoundError as error:
                 if is_absent(error):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.images import decode_image
+from wsss_ray.data.images import decode_row
 from wsss_ray.data.labels import decode_label
 from wsss_ray.data.shards import read_labels, read_shard_set, read_unit
 from wsss_ray.data.storage import Storage
@@ -39,7 +39,7 @@ def write_picture(shards: Path, labels: Path, output: Path, *, classes: ClassSet
         images = read_unit(storage, unit).to_pylist()
         found = read_labels(Storage(str(labels)), unit.label_path).to_pylist()
         best = max(range(len(images)), key=lambda place: len(images[place]["tags"]))
-        picture = decode_image(images[best]["image"], exif=unit.exif)
+        picture = decode_row(images[best], exif=unit.exif)
         maps = (found[best]["label"], images[best]["truth"])
         cells = [picture, *(_paint(picture, decode_label(data), palette) for data in maps)]
         left = MARGIN + index % COLUMNS * (len(HEADS) * (CELL + MARGIN) + MARGIN)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wsss_ray.data.image_header import DEFAULT_MAX_FILE_BYTES
 from wsss_ray.data.shards import ShardError, ShardSet, Unit, read_labels
 from wsss_ray.data.storage import Storage, StorageError
 from wsss_ray.engine.run import RUN_FILE
@@ -88,9 +89,14 @@ class PngFolder:
             return list(pool.map(self._read, [image_ids[place] for place in chosen]))
 
     def _read(self, image_id: str) -> LabelFile:
-        for suffix in self.suffixes:
-            with suppress(FileNotFoundError):
-                return LabelFile(png=self.storage.read(f"{image_id}{suffix}"))
+        for name in (f"{image_id}{suffix}" for suffix in self.suffixes):
+            info = self.storage.info(name)
+            if info is not None and info.size > DEFAULT_MAX_FILE_BYTES:
+                where, limit = self.storage.describe(name), DEFAULT_MAX_FILE_BYTES
+                return LabelFile(problem=f"too large: {where} has {info.size} bytes, the limit is {limit}")
+            if info is not None:
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    return LabelFile(png=self.storage.read(name))
         return LabelFile()
 
     def names(self) -> list[str]:

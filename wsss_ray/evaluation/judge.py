@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.labels import decode_ids
+from wsss_ray.data.labels import decode_ids, label_limit
 from wsss_ray.data.shards import Unit, read_unit
 from wsss_ray.data.sources.items import TruthInstances
 from wsss_ray.data.storage import Storage
@@ -150,33 +150,37 @@ class Judge:
         chosen: Sequence[int],
         rows: Sequence[dict[str, Any]],
         packed: bytes | None,
-    ) -> list[bytes | TruthInstances | None]:
-        """The truth of each chosen image, not decoded yet."""
+    ) -> list[LabelFile | TruthInstances]:
+        """The truth of each chosen image, not decoded yet; where there is none, a file of nothing."""
         if isinstance(self.truths, PngFolder):
-            return [file.png for file in self.truths.read(unit, ids, chosen)]
+            return [*self.truths.read(unit, ids, chosen)]
         if self.truths is None:
-            return [row["truth"] for row in rows]
+            return [LabelFile(png=row["truth"]) for row in rows]
         assert packed is not None, "COCO's truth comes with the unit"
         found = unpack(packed)
-        return [found.get(row["image_id"]) for row in rows]
+        return [found.get(row["image_id"], LabelFile()) for row in rows]
 
-    def _decode(self, found: bytes | TruthInstances, row: dict[str, Any], size: tuple[int, int]) -> Truth:
-        if isinstance(found, bytes):
-            return decode_png(found, palette=self.palette, image=row.get("image"), size=size)
-        assert isinstance(self.truths, CocoTruth), "annotations are COCO's"
-        return self.truths.paint(found, image=row.get("image"), size=size)
+    def _decode(self, found: LabelFile | TruthInstances, row: dict[str, Any], size: tuple[int, int]) -> Truth | None:
+        if isinstance(found, TruthInstances):
+            assert isinstance(self.truths, CocoTruth), "annotations are COCO's"
+            return self.truths.paint(found, image=row.get("image"), size=size)
+        if found.problem is not None:
+            raise ImageError(found.problem)
+        if found.png is None:
+            return None
+        return decode_png(found.png, palette=self.palette, image=row.get("image"), size=size)
 
     def _image(
-        self, row: dict[str, Any], label_file: LabelFile, found: bytes | TruthInstances | None, tally: Tally
+        self, row: dict[str, Any], label_file: LabelFile, found: LabelFile | TruthInstances, tally: Tally
     ) -> dict[str, Any]:
         """Judge one image: add to the tally, return its row."""
         size = (row["height"], row["width"])
-        if found is None:
-            return _row(row["image_id"], "no_truth")
         try:
             known = self._decode(found, row, size)
         except ImageError as error:
             return _row(row["image_id"], "bad_truth", str(error))
+        if known is None:
+            return _row(row["image_id"], "no_truth")
         label = known.label
         truth = self.index(label)
         unknown = np.count_nonzero((truth == self.index.count) & (label != self.ignore_id))
@@ -216,7 +220,7 @@ class Judge:
         if file.png is None:
             return "missing", None, nothing, None
         try:
-            label = decode_ids(file.png, palette=self.palette)
+            label = decode_ids(file.png, palette=self.palette, max_pixels=label_limit(size))
             check_size(label, size)
             prediction = self.index(label)
             self._check_ids(label, prediction)

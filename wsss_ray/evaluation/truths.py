@@ -13,7 +13,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.data.image_header import ImageError
 from wsss_ray.data.images import exif_orientation, orient_label
-from wsss_ray.data.labels import decode_ids
+from wsss_ray.data.labels import decode_ids, label_limit
 from wsss_ray.data.rle import encode_mask
 from wsss_ray.data.shards import ShardSet
 from wsss_ray.data.sources.coco_json import read_instances
@@ -46,7 +46,7 @@ def decode_png(png: bytes, *, palette: bytes | None, image: bytes | None, size: 
     Raises:
         ImageError: it cannot be used.
     """
-    label = decode_ids(png, palette=palette)
+    label = decode_ids(png, palette=palette, max_pixels=label_limit(size))
     if image is not None:
         label = orient_label(label, exif_orientation(image))
     check_size(label, size)

@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 from wsss_ray.classes import ClassSet
 from wsss_ray.data.images import ImageError
 from wsss_ray.data.rle import decode_mask, parse_counts
-from wsss_ray.data.shards import ShardError, Unit, check_image_id, read_labels
+from wsss_ray.data.row_checks import check_image_id
+from wsss_ray.data.shards import ShardError, Unit, read_labels
 from wsss_ray.data.storage import Storage
 from wsss_ray.export.pictures import portable_picture
 from wsss_ray.label_run import LabelRun, label_of, read_joined
@@ -126,7 +127,7 @@ class RecordReader:
         file_name, data, change = image["source"], None, None
         if self.pictures:
             try:
-                picture = portable_picture(image["image"], exif=unit.exif)
+                picture = portable_picture(image["image"], exif=unit.exif, max_pixels=unit.max_pixels)
             except ImageError as error:
                 raise _UnusableError(f"export: image: {error}") from error
             file_name, data, change = f"{image_id}{picture.suffix}", picture.data, picture.change

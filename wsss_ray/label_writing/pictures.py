@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from wsss_ray.data.images import ImageError, decode_image
+from wsss_ray.data.images import ImageError, decode_row
 from wsss_ray.data.shards import LABEL_SCHEMA
 from wsss_ray.engine import Meter
 
@@ -62,13 +62,9 @@ class PictureReader:
         if self._tagged_only and not row["tags"]:
             return Picture(row=row)
         try:
-            image = decode_image(row["image"], exif=self._exif, max_pixels=row["height"] * row["width"])
+            return Picture(row=row, image=decode_row(row, exif=self._exif))
         except ImageError as error:
             return Picture(row=row, error=f"decode: {error}")
-        if image.shape[:2] != (row["height"], row["width"]):
-            size = f"{image.shape[1]} x {image.shape[0]}"
-            return Picture(row=row, error=f"decode: the image is {size}, not {row['width']} x {row['height']}")
-        return Picture(row=row, image=image)
 
 
 def label_fields(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wsss_ray.classes import ClassSet
+from wsss_ray.data.image_header import LARGEST_MAX_PIXELS
 from wsss_ray.data.labels import decode_label, encode_label
 from wsss_ray.data.shards import LABEL_SCHEMA, STATUSES, Unit, encode_labels, read_label_counts, read_labels
 from wsss_ray.data.storage import Storage
@@ -78,7 +79,7 @@ class LabelSink:
         """Write the label of every row that has one as png/<image id>.png."""
         for image_id, label in zip(labels["image_id"].to_pylist(), labels["label"].to_pylist(), strict=True):
             if label is not None:
-                data = encode_label(decode_label(label), palette=None) if self.grey else label
+                data = encode_label(_map_of(label), palette=None) if self.grey else label
                 self.output.write(png_path(image_id), data, durable=False)  # the label file holds it, too
 
     def _put_into(self, unit: Unit, labels: pa.Table, version: str) -> Mapping[str, Any]:
@@ -169,5 +170,10 @@ def _pixels_of(rows: pa.Table) -> list[dict[int, int]]:
 def _count_pixels(label: bytes | None) -> dict[int, int]:
     if label is None:
         return {}
-    ids, counts = np.unique(decode_label(label), return_counts=True)
+    ids, counts = np.unique(_map_of(label), return_counts=True)
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+def _map_of(label: bytes) -> np.ndarray:
+    """(H, W) class ids of a label of this run, whose image has passed the limit of its shard."""
+    return decode_label(label, max_pixels=LARGEST_MAX_PIXELS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.images import ImageError, decode_image
+from wsss_ray.data.images import ImageError, decode_row
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.evaluation.metrics import ClassIndex, count_pixels, headline, score
@@ -162,7 +162,7 @@ class UnitReporter:
 
     def _add_photo(self, unit: Unit, image: dict[str, Any], card: Card) -> dict[str, bytes]:
         try:
-            pixels = decode_image(image["image"], exif=unit.exif, max_pixels=card.height * card.width)
+            pixels = decode_row(image, exif=unit.exif)
         except ImageError as error:
             card.problems.append(f"the photo cannot be shown: {error}")
             return {}

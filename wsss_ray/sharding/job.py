@@ -102,6 +102,7 @@ def _write_missing(
         maker=RowMaker(listing, class_set, rules),
         images_per_unit=config.images_per_unit,
         exif=exif,
+        max_pixels=config.max_pixels,
         label_space=class_set.label_space_digest,
         classes=class_set.name,
         skip_untagged=config.untagged == "skip",

@@ -85,6 +85,7 @@ class ShardWriter:
     maker: RowMaker
     images_per_unit: int
     exif: Literal["apply", "ignore"]
+    max_pixels: int
     label_space: str
     classes: str
     skip_untagged: bool
@@ -96,7 +97,13 @@ class ShardWriter:
         """
         outcome = _Outcome()
         groups = self._groups(task, outcome)
-        data = encode_image_shard(groups, exif=self.exif, label_space=self.label_space, classes=self.classes)
+        data = encode_image_shard(
+            groups,
+            exif=self.exif,
+            label_space=self.label_space,
+            classes=self.classes,
+            max_pixels=self.max_pixels,
+        )
         report = outcome.report(images=len(task.items), size=len(data))
         self.output.write(task.report_path, report.to_json())
         self.output.write(task.name, data)

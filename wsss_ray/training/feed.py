@@ -23,8 +23,8 @@ from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 
 from wsss_ray.cluster import READ_CPUS
 from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.images import decode_image
-from wsss_ray.data.labels import decode_ids
+from wsss_ray.data.images import decode_row
+from wsss_ray.data.labels import decode_ids, label_limit
 from wsss_ray.data.shards import ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.ledger import Orders
@@ -229,10 +229,8 @@ class Feed:
     def _sample(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         if row["problem"] is not None or row["label"] is None:
             raise BadSampleError(row["problem"] or "it has no label")
-        image = decode_image(row["image"], exif=self.units[row["unit"]].exif)
-        if image.shape[:2] != (row["height"], row["width"]):
-            raise BadSampleError("the image has not the size that its shard says")
-        label = decode_ids(row["label"], palette=self.spec.palette_bytes())
+        image = decode_row(row, exif=self.units[row["unit"]].exif)
+        label = decode_ids(row["label"], palette=self.spec.palette_bytes(), max_pixels=label_limit(image.shape))
         if label.shape != image.shape[:2]:
             raise BadSampleError(
                 f"the label is {label.shape[1]} x {label.shape[0]}, the image {image.shape[1]} x {image.shape[0]} "

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.images import decode_image
+from wsss_ray.data.images import decode_row
 from wsss_ray.data.labels import decode_truth
 from wsss_ray.data.shards import ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage
@@ -68,7 +68,7 @@ class Validation:
                 continue
             try:
                 size = row["height"], row["width"]
-                image = decode_image(row["image"], exif=unit.exif)
+                image = decode_row(row, exif=unit.exif)
                 truth = decode_truth(row["truth"], size=size, allowed_ids=self.index.ids, ignore_id=self.ignore_id)
             except ImageError as error:
                 raise ShardError(f"validation image {row['image_id']} cannot be used: {error}") from error

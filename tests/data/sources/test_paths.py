@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss_ray.data.shards import check_image_id
+from wsss_ray.data.row_checks import check_image_id
 from wsss_ray.data.sources.paths import Files, UnreadableError, image_ids, leaves_root, plain_path, read_inside
 from wsss_ray.data.storage import Storage, StorageError
 

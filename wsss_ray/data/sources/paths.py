@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from wsss_ray.data.shards import MAX_ID_BYTES, check_image_id
+from wsss_ray.data.row_checks import MAX_ID_BYTES, check_image_id
 from wsss_ray.data.storage import FileInfo, Storage, StorageError
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")

@@ -97,7 +97,9 @@ def write_shards(
 def find_photos(folder: Path | None, work: Path) -> list[Path]:
     """JPEGs of COCO's usual size in a folder, or drawn scenes written as such."""
     if folder is not None:
-        found = sorted(folder.glob("*.jpg"))
+        found = sorted(folder.rglob("*.jpg"))
+        if not found:
+            raise SystemExit(f"error: no JPEG (*.jpg) in {folder} or below; without --photos they are made")
         return [path for path in found if read_size(path.read_bytes(), exif="ignore") == SIDES] or found
     import simplejpeg  # noqa: PLC0415
 
@@ -152,7 +154,7 @@ def _resize(image: np.ndarray, *, exact: bool) -> np.ndarray:
     height, width = (round(side * 1024 / max(image.shape[:2])) for side in image.shape[:2])
     if exact:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 

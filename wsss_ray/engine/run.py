@@ -12,7 +12,7 @@ from typing import Any, cast
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from wsss_ray.cluster import READ_CPUS
 from wsss_ray.data import retries
@@ -26,6 +26,9 @@ from wsss_ray.engine.worker import TASK_SCHEMA, Report, UnitWorker, read_task
 from wsss_ray.errors import JobError
 
 RUN_FILE = "run.json"
+READS_PER_ACTOR = 2
+"""Units that are read at once for each actor of the first stage. Cores alone would allow ten for each free one: a small
+machine would first start as many processes, and hold as many units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +186,7 @@ def run_units(
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=READ_CPUS,
+        compute=TaskPoolStrategy(size=min(READS_PER_ACTOR * stages[0].pool.actors, len(tasks))),
     )
     for index, spec in enumerate(stages):
         dataset = dataset.map_batches(

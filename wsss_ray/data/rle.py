@@ -23,6 +23,28 @@ def encode_mask(mask: np.ndarray) -> bytes:
     return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
 
 
+def encode_crop(crop: np.ndarray, *, top: int, left: int, height: int, width: int) -> bytes:
+    """Compressed COCO counts of a (height, width) mask, by an (h, w) bool crop of it that holds all its pixels.
+
+    The same as `encode_mask` of the whole. `top` and `left` are the place of the crop's first pixel.
+    """
+    if crop.ndim != 2 or crop.dtype != np.bool_:
+        raise ValueError(f"a mask is (H, W) bool, not {crop.shape} {crop.dtype}")
+    tall, wide = crop.shape
+    if not (0 <= top <= height - tall and 0 <= left <= width - wide):
+        raise ValueError(f"a crop of {wide} x {tall} at row {top}, column {left} leaves its mask of {width} x {height}")
+    gap = tall < height  # then a run ends with each column
+    columns = np.zeros((wide, tall + gap), np.bool_)
+    columns[:, :tall] = crop.T
+    pixels = columns.ravel()
+    edges = np.flatnonzero(np.diff(pixels, prepend=False, append=False))
+    column, row = np.divmod(edges, max(tall + gap, 1))
+    runs = np.diff((left + column) * height + top + row, prepend=0, append=height * width)
+    if len(edges) and runs[-1] == 0:
+        runs = runs[:-1]
+    return coco_mask.frPyObjects([{"size": [height, width], "counts": runs.tolist()}], height, width)[0]["counts"]
+
+
 def decode_mask(counts: bytes, height: int, width: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     """(height, width) bool mask of compressed counts; raises ValueError unless they fill exactly that size.
 

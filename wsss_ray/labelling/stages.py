@@ -13,7 +13,7 @@ import pyarrow as pa
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
 from wsss_ray.data.labels import encode_label
-from wsss_ray.data.rle import encode_mask
+from wsss_ray.data.rle import encode_crop
 from wsss_ray.data.weights import fetch_directory, fetch_file, is_uri
 from wsss_ray.engine import Meter
 from wsss_ray.engine.worker import READ_COLUMNS
@@ -108,9 +108,7 @@ class Labeller:
         detections = self._detections
         class_id, score = int(detections.class_ids[index]), float(detections.scores[index])
         self._canvas.add(crop, class_id=class_id, score=score, order=index)
-        mask = np.zeros((row["height"], row["width"]), np.bool_, order="F")
-        height, width = crop.mask.shape
-        mask[crop.top : crop.top + height, crop.left : crop.left + width] = crop.mask
+        size = {"height": row["height"], "width": row["width"]}
         self._masks.append(
             {
                 "class_id": class_id,
@@ -118,7 +116,7 @@ class Labeller:
                 "score": score,
                 "box": detections.boxes[index].tolist(),
                 "mask_score": crop.score,
-                "mask": {"height": row["height"], "width": row["width"], "counts": encode_mask(mask)},
+                "mask": {**size, "counts": encode_crop(crop.mask, top=crop.top, left=crop.left, **size)},
             }
         )
 

@@ -31,9 +31,11 @@ class Canvas:
     def __init__(self, height: int, width: int, *, background_id: int, dtype: LabelDtype, paint: Paint) -> None:
         """Start with background alone; `dtype` is that of the label map, which must hold every class id."""
         self._paint = paint
-        self._dtype = dtype
+        self._dtype, self._largest_id = np.dtype(dtype), np.iinfo(dtype).max
         self._keys = np.zeros((height, width), np.uint64)
-        self._class_ids = {-1: self._checked(background_id)}  # by order; -1 where no mask has been
+        self._orders: set[int] = set()
+        self.label: LabelMap = np.full((height, width), self._checked(background_id), dtype)
+        """(H, W) class ids of the masks so far, background where there is none."""
 
     def add(self, crop: MaskCrop, *, class_id: int, score: float, order: int) -> None:
         """Join one mask.
@@ -50,28 +52,16 @@ class Canvas:
                 f"a mask of {height} x {width} pixels at row {crop.top}, column {crop.left} reaches outside the image "
                 f"of {self._keys.shape[0]} x {self._keys.shape[1]}."
             )
-        if order in self._class_ids or not 0 <= order < LARGEST:
+        if order in self._orders or not 0 <= order < LARGEST:
             raise ValueError(f"order {order} of a mask is negative, or another mask of the image has it.")
         if not 0 <= score < np.inf:
             raise ValueError(f"score {score} of mask {order} is negative or not finite.")
         class_id = self._checked(class_id)
         key = (self._priority(crop, score) << np.uint64(32)) | np.uint64(order + 1)
-        self._class_ids[order] = class_id
+        self._orders.add(order)
         wins = crop.mask & (key > window)
         np.copyto(window, key, where=wins)
-
-    @property
-    def label(self) -> LabelMap:
-        """(H, W) class ids of the masks so far, background where there is none."""
-        class_ids = np.full(max(self._class_ids) + 2, self._class_ids[-1], self._dtype)
-        for order, class_id in self._class_ids.items():
-            class_ids[order + 1] = class_id
-        label: LabelMap = np.empty(self._keys.shape, dtype=self._dtype)  # type: ignore[assignment]
-        flat_label, flat_keys = label.reshape(-1), self._keys.reshape(-1)
-        for start in range(0, len(flat_keys), 2**20):  # indices take eight bytes a pixel
-            piece = slice(start, start + 2**20)
-            flat_label[piece] = class_ids[flat_keys[piece] & np.uint64(LARGEST)]
-        return label
+        np.copyto(self.label[crop.top : crop.top + height, crop.left : crop.left + width], class_id, where=wins)
 
     def _priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
         """What comes before the order: one number for the mask, or one per pixel. Below 2^32."""
@@ -86,8 +76,8 @@ class Canvas:
         return _sortable(np.float32(score) * crop.probability)
 
     def _checked(self, class_id: int) -> int:
-        if not 0 <= class_id <= np.iinfo(self._dtype).max:
-            raise ValueError(f"class id {class_id} does not fit a label map of {np.dtype(self._dtype).name}.")
+        if not 0 <= class_id <= self._largest_id:
+            raise ValueError(f"class id {class_id} does not fit a label map of {self._dtype.name}.")
         return class_id
 
 

@@ -41,8 +41,9 @@ def resize_longest_side(
     """(H, W, 3) uint8 RGB to the network's size: with `pil` bit by bit as `ResizeLongestSide.apply_image` does."""
     height, width = resized_size(image.shape[0], image.shape[1], side)
     if backend == "torchvision":
-        pixels = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)[None]
-        resized = functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+        pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
+        channels_last = pixels[None].permute(0, 3, 1, 2)  # in strides that torch takes for it: else it copies twice
+        resized = functional.interpolate(channels_last, (height, width), mode="bilinear", antialias=True)
         return resized[0].permute(1, 2, 0).numpy()
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 

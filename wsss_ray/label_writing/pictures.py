@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -74,8 +75,11 @@ def label_fields(row: dict[str, Any]) -> dict[str, Any]:
 
 def count_pixels(label: np.ndarray) -> list[dict[str, int]]:
     """The `pixels` of a label row: how many pixels of a (H, W) label map each id has."""
-    pixels = np.bincount(label.ravel())
-    return [{"class_id": int(i), "pixels": int(pixels[i])} for i in np.flatnonzero(pixels)]
+    # Pillow's counts bytes as they are; numpy's makes numbers of eight bytes of them first
+    pixels: Sequence[int] = (
+        PIL.Image.fromarray(label).histogram() if label.dtype == np.uint8 else np.bincount(label.ravel()).tolist()
+    )
+    return [{"class_id": int(i), "pixels": pixels[i]} for i in np.flatnonzero(np.asarray(pixels))]
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:

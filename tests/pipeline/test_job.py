@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources
 from wsss_ray.config import DetectorConfig, SegmenterConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.config.student import StudentConfig
+from wsss_ray.config.training import PRESETS
 from wsss_ray.demo.scenes import write_folder
+from wsss_ray.models.student import Student, build_student, decode_student
 from wsss_ray.pipeline import run
 
+ITERATIONS = 2
+TINY = StudentConfig(architecture="deeplabv2-tiny", init="none")
 
-def configure(folder: Path, *, iterations: int = 2) -> PipelineConfig:
+
+def write_things(folder: Path, count: int) -> None:
+    """Scenes whose truth knows one class, and the class set: what the student is trained on first."""
+    write_folder(folder, "train", count, first=600_000)
+    for path in (folder / "truth").iterdir():
+        objects = np.asarray(Image.open(path)) > 0
+        Image.fromarray(objects.astype(np.uint8)).save(path)
+    files = [json.loads(line)["file"] for line in (folder / "tags.jsonl").read_text().splitlines()]
+    lines = [json.dumps({"file": file, "tags": ["thing"]}) + "\n" for file in files]
+    (folder / "tags.jsonl").write_text("".join(lines))
+    (folder / "things.yaml").write_text("name: things\nclasses:\n  thing: {}\n")
+
+
+def configure(folder: Path) -> PipelineConfig:
     plain = PipelineConfig(output=str(folder / "out"), classes="demo", split="train")
     scenes = {"source": "folder", "images_per_unit": 4}
-    train, test = (
+    train, test, things = (
         {
             **scenes,
             "input": str(folder / name / "images"),
             "tags": str(folder / name / "tags.jsonl"),
             "truth": str(folder / name / "truth"),
         }
-        for name in ("train", "test")
+        for name in ("train", "test", "things")
     )
     return dataclasses.replace(
         plain,
@@ -36,12 +58,15 @@ def configure(folder: Path, *, iterations: int = 2) -> PipelineConfig:
         label=dataclasses.replace(
             plain.label, detector=DetectorConfig(model="demo"), segmenter=SegmenterConfig(model="tiny")
         ),
-        train=dataclasses.replace(
-            plain.train,
-            preset="demo",
-            iterations=iterations,
-            student=StudentConfig(architecture="deeplabv2-tiny", init="none"),
+        pretraining=dataclasses.replace(
+            plain.pretraining,
+            classes=str(folder / "things/things.yaml"),
+            shard=dataclasses.replace(plain.pretraining.shard, **things),
+            train=dataclasses.replace(
+                plain.pretraining.train, preset="demo", iterations=ITERATIONS, seed=1, student=TINY
+            ),
         ),
+        train=dataclasses.replace(plain.train, preset="demo", iterations=ITERATIONS, student=TINY),
         evaluate=dataclasses.replace(plain.evaluate, bootstrap=20, boundary=False),
     )
 
@@ -49,6 +74,7 @@ def configure(folder: Path, *, iterations: int = 2) -> PipelineConfig:
 def test_every_step_once(tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "train", "train", 8, first=500_000)
     write_folder(tmp_path / "test", "validation", 4)
+    write_things(tmp_path / "things", 4)
     config = configure(tmp_path)
     first = run(config)
     assert first["label_miou"] > 0.5
@@ -62,6 +88,7 @@ def test_every_step_once(tmp_path: Path, local_ray: Resources, capsys: pytest.Ca
         *("gallery/labels/index.html", "gallery/predictions/index.html"),
     ):
         assert (tmp_path / "out" / path).exists(), path
+    check_start(tmp_path / "out")
     judged = json.loads((tmp_path / "out/evaluation/predictions/evaluation.json").read_text())
     assert (judged["split"], judged["images"]) == ("validation", 4)
 
@@ -71,13 +98,38 @@ def test_every_step_once(tmp_path: Path, local_ray: Resources, capsys: pytest.Ca
     assert {key: value for key, value in again.items() if key != "seconds"} == {
         key: value for key, value in first.items() if key != "seconds"
     }
-    assert printed.count("nothing to do") == 9  # both shards, labels, student, predictions, evaluations, galleries
+    assert printed.count("nothing to do") == 11  # all but the end: three shards, two students, two of most others
 
     shutil.rmtree(tmp_path / "out/predictions")
     run(dataclasses.replace(config, gallery=False))
     printed = capsys.readouterr().out
-    assert printed.count("nothing to do") == 5  # both shards, labels and their evaluation, student
+    assert printed.count("nothing to do") == 7  # three shards, labels and their evaluation, two students
     assert "report" not in printed
 
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=3))
     with pytest.raises(ValueError, match=r"(?s)^step train: .*another configuration.*iterations: 2 -> 3"):
-        run(dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=3)))
+        run(longer)
+    first_training = dataclasses.replace(config.pretraining.train, iterations=3)
+    changed = dataclasses.replace(config, pretraining=dataclasses.replace(config.pretraining, train=first_training))
+    with pytest.raises(ValueError, match=r"(?s)^step pretraining: .*another configuration.*iterations: 2 -> 3"):
+        run(changed)
+
+
+def check_start(output: Path) -> None:
+    """The student began with the first training's backbone: two updates move a weight only so far."""
+    weights = output / "pretraining/student/student.safetensors"
+    identity = json.loads((output / "student/run.json").read_text())["student"]
+    assert (identity["init"], identity["weights"]) == ("checkpoint", hashlib.sha256(weights.read_bytes()).hexdigest())
+    first, student = (decode_student(path.read_bytes()) for path in (weights, output / "student/student.safetensors"))
+    assert first.spec.class_names == ("background", "thing")
+    assert student.spec.class_names == ("background", *ClassSet.load("demo").names)
+    torch.manual_seed(0)
+    from_nothing = build_student(TINY, ClassSet.load("demo"), weights=None)
+    reach = 1.05 * ITERATIONS * PRESETS["demo"].learning_rate  # AdamW moves a weight by about the rate
+    assert distance(student, first) < reach < distance(student, from_nothing)
+
+
+def distance(one: Student, other: Student) -> float:
+    """The most that a weight of their backbones differs by."""
+    weights = [student.network.get_submodule("backbone").state_dict() for student in (one, other)]
+    return max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())

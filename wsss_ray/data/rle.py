@@ -33,13 +33,13 @@ def encode_crop(crop: np.ndarray, *, top: int, left: int, height: int, width: in
     tall, wide = crop.shape
     if not (0 <= top <= height - tall and 0 <= left <= width - wide):
         raise ValueError(f"a crop of {wide} x {tall} at row {top}, column {left} leaves its mask of {width} x {height}")
-    gap = tall < height  # then a run ends with each column
-    columns = np.zeros((wide, tall + gap), np.bool_)
-    columns[:, :tall] = crop.T
-    pixels = columns.ravel()
-    edges = np.flatnonzero(np.diff(pixels, prepend=False, append=False))
-    column, row = np.divmod(edges, max(tall + gap, 1))
-    runs = np.diff((left + column) * height + top + row, prepend=0, append=height * width)
+    pitch = tall + (tall < height)  # one more than the crop has: then a run ends with each column
+    pixels = np.zeros(wide * pitch + 2, np.bool_)
+    pixels[1:-1].reshape(wide, pitch)[:, :tall] = crop.T
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1])
+    column, row = np.divmod(edges, max(pitch, 1))
+    bounds = np.concatenate([[0], (left + column) * height + top + row, [height * width]])
+    runs = bounds[1:] - bounds[:-1]
     if len(edges) and runs[-1] == 0:
         runs = runs[:-1]
     return coco_mask.frPyObjects([{"size": [height, width], "counts": runs.tolist()}], height, width)[0]["counts"]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import ray
 from measuring import machine, print_table, write_json
-from running import Recorder, peak_mb, start_ray, tree_seconds, watching_store
+from running import Recorder, peak_mb, start_ray, watching_store
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Pool
@@ -84,10 +84,9 @@ def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, un
     recorder = Recorder(total=total)
     with tempfile.TemporaryDirectory() as folder, watching_store() as used:
         sink = LabelSink(output=Storage(folder), classes=ClassSet.load("coco"), png=False, grey=False)
-        before, start, memory = tree_seconds(), time.monotonic(), peak_mb()
+        start, memory = time.monotonic(), peak_mb()
         outcome = run_units(tasks, images=images, stages=stages, sink=sink, progress=recorder)
         end = time.monotonic()
-        cpu = tree_seconds() - before
         written = len(Storage(folder).list("labels"))
     assert written == len(tasks), (written, len(tasks))
     unit_seconds = tasks[0].images * seconds
@@ -102,7 +101,7 @@ def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, un
         "busy, whole": total * seconds / slow_gpus / (end - filled),
         "with start": total * seconds / slow_gpus / (end - start),
         "start, s": filled - start,
-        "CPU ms/image": 1000 * cpu / total,
+        "CPU ms/image": 1000 * recorder.steady_cpu,
         "driver MB": peak_mb() - memory,
         "object store MB": max(used),
         "problems": len(outcome.problems),

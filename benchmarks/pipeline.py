@@ -5,8 +5,8 @@
 "Ray" is the engine with as many actors as cores, "loop" as many bare processes that read, label and write unit by unit
 with the same stage. Images/s are those of the steady state (15 to 85 % of the images), in turns; start-up is apart. The
 parts are milliseconds of the actors' clock per image. "outside the models" is CPU time of all processes per photo of
-640 x 480 through the engine, networks left out, eight boxes each: the difference of a long and a short run, so that
-start-up is apart here, too. Its exact path resizes with Pillow.
+640 x 480 through the engine, networks left out, eight boxes each, in the steady state, too. Its exact path resizes with
+Pillow.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import ray
 from measuring import TUNED, machine, print_table, write_json
-from running import Recorder, start_ray, tree_seconds
+from running import Recorder, start_ray
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Pool
@@ -137,18 +136,11 @@ def compare(folder: str, shards: ShardSet, images: Storage, *, processes: int, r
 
 def outside(folder: str, shards: ShardSet, images: Storage, name: str) -> dict:
     """CPU milliseconds of all processes for a photo."""
-    sizes = (len(shards.units) // 5, len(shards.units))
-    costs = []
-    for count in sizes:
-        before = tree_seconds()
-        recorder = by_ray(list(shards.units[:count]), images, sink_in(folder, "coco"), 1, name=name)
-        time.sleep(1)  # for what Ray still tidies up
-        costs.append(tree_seconds() - before)
-    photos = sum(unit.rows for unit in shards.units[sizes[0] :])
+    recorder = by_ray(list(shards.units), images, sink_in(folder, "coco"), 1, name=name)
     return {
         "what": f"outside the models, {name} path",
         "images/s": recorder.steady_rate,
-        "CPU ms/image": 1000 * (costs[1] - costs[0]) / photos,
+        "CPU ms/image": 1000 * recorder.steady_cpu,
         **{part: 1000 * recorder.seconds[part] / shards.rows for part in PARTS},
     }
 

@@ -38,16 +38,31 @@ class Recorder(Progress):
     def __init__(self, *, total: int) -> None:
         super().__init__(total=total, done=0, every_seconds=10)
         self.finished: list[tuple[float, int]] = []
+        self.consumed: list[tuple[float, int]] = []
+        """Some moments of `finished`, by the CPU seconds of all processes instead of the clock's."""
+        self._looked = 0.0
 
     def add(self, report: Report) -> None:
         """Count a unit."""
         super().add(report)
-        self.finished.append((time.monotonic(), self.images))
+        moment = time.monotonic()
+        self.finished.append((moment, self.images))
+        if moment - self._looked >= 1:  # a look at all processes takes milliseconds
+            self._looked = moment
+            self.consumed.append((tree_seconds(), self.images))
 
     @property
     def steady_rate(self) -> float:
         """Images per second while 15 to 85 % of the images were finished."""
-        inside = [(moment, done) for moment, done in self.finished if 0.15 * self.total <= done <= 0.85 * self.total]
+        return self._rate(self.finished)
+
+    @property
+    def steady_cpu(self) -> float:
+        """CPU seconds of all processes for an image, likewise: those that start and end are few by then."""
+        return 1 / self._rate(self.consumed)
+
+    def _rate(self, moments: list[tuple[float, int]]) -> float:
+        inside = [(moment, done) for moment, done in moments if 0.15 * self.total <= done <= 0.85 * self.total]
         (since, first), (until, last) = inside[0], inside[-1]
         return (last - first) / (until - since)
 

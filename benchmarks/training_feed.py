@@ -57,7 +57,7 @@ class Case:
 
 CASES = (
     Case(name="demo student", architecture="deeplabv2-tiny", crop=145, batch_size=4, iterations=300),
-    Case(name="ResNet-18", architecture="deeplabv2-resnet18", crop=129, batch_size=4, iterations=12),
+    Case(name="ResNet-18", architecture="deeplabv2-resnet18", crop=129, batch_size=4, iterations=80),
 )
 
 

@@ -12,6 +12,8 @@ from wsss_ray.data.storage import Storage
 
 FORMAT_VERSION = 1
 FOOTER_KEY = b"wsss_ray"
+_TAIL_BYTES = 2**15
+"""Read of a remote file's end at first: a label file's footer has some 10 kB, an image shard's some 100."""
 
 
 class ShardError(ValueError):
@@ -27,9 +29,7 @@ def read_footer(storage: Storage, path: str, *, kind: str) -> dict[str, Any]:
     """
     where = storage.describe(path)
     try:
-        with storage.open(path) as file:
-            # Arrow reads a local file by its name without the interpreter's lock: a run has thousands of footers
-            metadata = pq.read_metadata(where if storage.is_local else file).metadata or {}
+        metadata = _read_metadata(storage, path).metadata or {}
     except pa.ArrowException as error:
         raise ShardError(f"{where} is truncated or no Parquet file: {error}. Make it again.") from error
     if FOOTER_KEY not in metadata:
@@ -40,3 +40,20 @@ def read_footer(storage: Storage, path: str, *, kind: str) -> dict[str, Any]:
             f"{where} holds {footer['kind']} in format {footer['format']}, not {kind} in format {FORMAT_VERSION}."
         )
     return footer
+
+
+def footer_readers(storage: Storage) -> int:
+    """How many footers to read at once: a store answers late, but many."""
+    return 16 if storage.is_local else 64
+
+
+def _read_metadata(storage: Storage, path: str) -> pq.FileMetaData:
+    if storage.is_local:
+        with storage.open(path):  # tells what is wrong with a file that cannot be read
+            # Arrow reads a file by its name without the interpreter's lock: a run has thousands of footers
+            return pq.read_metadata(storage.describe(path))
+    tail = storage.read_end(path, _TAIL_BYTES)
+    length = int.from_bytes(tail[-8:-4], "little") + 8  # the file ends with the footer, its length and the magic
+    if tail.endswith(b"PAR1") and length > len(tail):
+        tail = storage.read_end(path, length)
+    return pq.read_metadata(pa.BufferReader(tail))

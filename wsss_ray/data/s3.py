@@ -12,6 +12,8 @@ from wsss_ray.data import retries
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 """How long a connection may be silent."""
+_CONNECTIONS = 64
+"""Requests of one process at once; botocore's own limit is 10."""
 
 
 class CountedS3(S3FileSystem):
@@ -64,6 +66,7 @@ def connect(uri: str, config: StorageConfig) -> tuple[S3FileSystem, str]:
             "retries": {"mode": "standard", "total_max_attempts": 1},
             "connect_timeout": _CONNECT_SECONDS,
             "read_timeout": _READ_SECONDS,
+            "max_pool_connections": _CONNECTIONS,
         },
         use_listings_cache=False,
     )

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.footers import FOOTER_KEY, FORMAT_VERSION, ShardError, read_footer
+from wsss_ray.data.footers import FOOTER_KEY, FORMAT_VERSION, ShardError, footer_readers, read_footer
 from wsss_ray.data.image_header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from wsss_ray.data.row_checks import check_rows
 from wsss_ray.data.storage import Storage
@@ -214,7 +214,7 @@ def read_shard_set(storage: Storage) -> ShardSet:
             f"{storage.uri}: {len(missing)} of {total} shards are missing, the first is {missing[0]}. "
             "Run the same jobs/shard.py command again to finish them."
         )
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(footer_readers(storage)) as pool:
         footers = list(pool.map(lambda name: _read_image_footer(storage, name), names))
     spaces = {footer["label_space"] for footer in footers}
     if len(spaces) > 1:

@@ -108,8 +108,24 @@ class Storage:
             FileNotFoundError: it is not there.
             StorageError: it cannot be read.
         """
+        # Else s3fs asks for the size first, to read large files in parts: a second request for each small one.
+        options = {"max_concurrency": 1} if self._is_s3 else {}
         with self._explain(path):
-            return cast("bytes", self._again(path, lambda: self._fs.cat_file(self._full(path))))
+            return cast("bytes", self._again(path, lambda: self._fs.cat_file(self._full(path), **options)))
+
+    def read_end(self, path: str, size: int) -> bytes:
+        """The last bytes of a file, all where it has fewer; one request of S3. Raises as `read`."""
+        if not self._is_s3:
+            with self.open(path) as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+                return file.read()
+        with self._explain(path):
+            try:
+                return cast("bytes", self._again(path, lambda: self._fs.cat_file(self._full(path), start=-size)))
+            except OSError as error:
+                if code_of(error) == "InvalidRange":  # an empty file has no last byte
+                    return b""
+                raise
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading at random places (Parquet footers and row groups)."""

@@ -17,6 +17,7 @@ import ray
 
 from wsss_ray.cluster import Resources, connect, uses_gpus, warn_of_local_paths
 from wsss_ray.config import LabelConfig, PredictConfig
+from wsss_ray.data.footers import footer_readers
 from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Outcome, Progress, StageSpec, Task, claim, run_units, units_to_do
@@ -208,15 +209,17 @@ def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
 def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]:
     """Tasks for the failed images of finished units, each bound to the version of the label file it read."""
     versions = output.list("labels")
-    tasks = []
-    for unit in finished:
+
+    def look(unit: Unit) -> Task | None:
         if not read_label_counts(output, unit.label_path)["statuses"].get("failed"):
-            continue
+            return None
         rows = read_labels(output, unit.label_path)
         failed = rows.filter([status == "failed" for status in rows["status"].to_pylist()])
         version = versions[unit.label_path.removeprefix("labels/")].version
-        tasks.append(Task(unit=unit, only=tuple(failed["image_id"].to_pylist()), version=version))
-    return tuple(tasks)
+        return Task(unit=unit, only=tuple(failed["image_id"].to_pylist()), version=version)
+
+    with ThreadPoolExecutor(footer_readers(output)) as pool:
+        return tuple(task for task in pool.map(look, finished) if task is not None)
 
 
 def _machine_has_gpus() -> bool:

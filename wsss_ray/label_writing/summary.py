@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from wsss_ray.data import retries
+from wsss_ray.data.footers import footer_readers
 from wsss_ray.data.shards import ShardError, Unit, read_label_counts
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Outcome
@@ -32,7 +33,7 @@ def summarise(
         throughput of the last session that labelled something.
     """
     total: dict[str, Any] = {"images": 0, "statuses": {}, "errors": {}, "classes": {}}
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(footer_readers(output)) as pool:
         for counts in pool.map(lambda unit: _counts_of(output, unit, damaged_fail=damaged_fail), units):
             add_counts(total, counts)
     total["units"] = len(units)

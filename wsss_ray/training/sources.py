@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from wsss_ray.config import StorageConfig
 from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.footers import footer_readers
 from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels, read_unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.run import RUN_FILE
@@ -106,8 +107,10 @@ def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Lite
     found = Survey()
     digest = hashlib.sha256()
     names: frozenset[str] = frozenset()
+    readers = _READERS
     if plan.kind == "run":
         assert isinstance(plan.source, RunLabels)
+        readers = footer_readers(plan.source.storage)
         digest.update(_run_identity(plan.source.storage))
         sizes = {f"labels/{name}": info.size for name, info in plan.source.storage.list("labels").items()}
         digest.update(json.dumps({path: sizes.get(path) for path in sorted(plan.source.files)}).encode())
@@ -118,7 +121,7 @@ def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Lite
         names = frozenset(name[: -len(suffixes[0])] for name in listed)
         digest.update(json.dumps(listed).encode())
     first = ""
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(readers) as pool:
         look = pool.map(lambda unit: _look(plan, images, unit, names), shards.units)
         for place, (failed, absent, content) in enumerate(look):
             digest.update(content)

@@ -1,6 +1,8 @@
 """Reading and augmenting samples, without Ray."""
 
+import importlib
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -21,7 +23,7 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.engine.ledger import Ledger
 from wsss_ray.models.student_spec import IGNORE, StudentSpec
 from wsss_ray.training.augmentation import Augmentation
-from wsss_ray.training.feed import BadSampleError, Feed
+from wsss_ray.training.feed import BadSampleError, Feed, _augment
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import open_labels, survey
 
@@ -182,6 +184,29 @@ def test_a_sample_that_cannot_be_used(
     assert reason in ready["unusable"][0]
     assert ready["unusable"][0].startswith(rows[1]["image_id"])
     assert (ready["problem"] is not None) == (unusable == "error")
+
+
+class ForeignAugmentation(Augmentation):
+    """Of a module that other processes do not have."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return importlib.import_module, ("a_module_of_one_node_alone",)
+
+
+@pytest.mark.timeout(120)
+def test_a_feed_that_a_task_cannot_unpickle_ends_with_the_reason(local_ray: Resources, tmp_path: Path) -> None:
+    """Ray Data would repeat the task for ever."""
+    write_set(tmp_path, [draw(index) for index in range(4)])
+    good = make_feed(configure(tmp_path, tmp_path / "out"))
+    feed = replace(good, augmentation=ForeignAugmentation(**vars(good.augmentation)))
+    ledger = ray.remote(Ledger).options(num_cpus=0).remote()
+    told = "cannot read what describes its samples.*No module named 'a_module_of_one_node_alone'"
+    with pytest.raises(BadSampleError, match=told):
+        next(feed.batches(rank=0, workers=1, start=0, end=1, cpus=0.5, ledger=ledger))
+    piece = next(good.read(good.order.stretches(0, 1)[0], range(4)))  # read on a node that has the module
+    (row,) = _augment(piece, feed=ray.put(feed), ledger=ledger, stage="augment").to_pylist()
+    assert re.search(told, row["problem"])
+    ray.kill(ledger)
 
 
 @pytest.mark.skipif(

@@ -20,6 +20,7 @@ import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
+from ray.exceptions import RaySystemError
 
 from wsss_ray.cluster import READ_CPUS
 from wsss_ray.data.image_header import ImageError
@@ -252,9 +253,24 @@ def _stretch_row(stretch: Stretch) -> pa.Table:
 def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range) -> Iterator[pa.Table]:
     """The first task: a stretch, by pieces."""
     try:
-        yield from ray.get(feed).read(Stretch(**batch.to_pylist()[0]), slots)
-    except ShardError as error:  # Ray Data would lose the text
+        yield from _unpacked(feed).read(Stretch(**batch.to_pylist()[0]), slots)
+    except (ShardError, BadSampleError) as error:  # Ray Data would lose the text
         yield pa.Table.from_pylist([{"iteration": -1, "samples": [], "problem": str(error)}], schema=READ_SCHEMA)
+
+
+def _unpacked(feed: ray.ObjectRef) -> Feed:
+    """The feed, where Ray can read it; else a reason that ends the training.
+
+    Raises:
+        BadSampleError: it cannot be unpickled here. Ray Data repeats for ever a task that ends with Ray's own error.
+    """
+    try:
+        return cast("Feed", ray.get(feed))
+    except RaySystemError as error:
+        reason = str(error).partition("\n")[0]
+        raise BadSampleError(
+            f"a task cannot read what describes its samples: {reason}. All nodes need the same packages and code."
+        ) from error
 
 
 def _augment(batch: pa.Table, feed: ray.ObjectRef, ledger: ActorHandle, stage: str) -> pa.Table:
@@ -272,7 +288,10 @@ def _augment(batch: pa.Table, feed: ray.ObjectRef, ledger: ActorHandle, stage: s
             f"crashes its decoder, among {ids}"
         }
     else:
-        ready = ray.get(feed).augment(row["samples"])
+        try:
+            ready = _unpacked(feed).augment(row["samples"])
+        except BadSampleError as error:
+            ready = {"problem": str(error)}
     ray.get(ledger.end.remote(stage, piece, finished=True))
     return pa.Table.from_pylist([{"iteration": row["iteration"], **ready}], schema=PIECE_SCHEMA)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_ARENA_MAX": "1"}
 """The allocator of every worker of a job (`wsss_ray.cluster.WORKER_ENVIRONMENT`)."""
 PHOTO = (480, 640)
 """Height and width of a usual COCO photo."""

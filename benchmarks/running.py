@@ -14,13 +14,14 @@ import ray
 from measuring import TUNED
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-from wsss_ray.cluster import keep_to_loopback
+from wsss_ray.cluster import keep_idle_workers, keep_to_loopback
 from wsss_ray.engine import Progress, Report
 
 
 def start_ray(*, gpus: int = 0) -> None:
     """A Ray on this machine's loopback, with fake GPUs, whose workers have the jobs' allocator and one thread."""
     keep_to_loopback()
+    keep_idle_workers()
     ray.init(
         address="local",
         num_gpus=gpus,
@@ -41,6 +42,7 @@ class Recorder(Progress):
         self.consumed: list[tuple[float, int]] = []
         """Some moments of `finished`, by the CPU seconds of all processes instead of the clock's."""
         self._looked = 0.0
+        self._processes = Processes()
 
     def add(self, report: Report) -> None:
         """Count a unit."""
@@ -49,7 +51,7 @@ class Recorder(Progress):
         self.finished.append((moment, self.images))
         if moment - self._looked >= 1:  # a look at all processes takes milliseconds
             self._looked = moment
-            self.consumed.append((tree_seconds(), self.images))
+            self.consumed.append((self._processes.seconds(), self.images))
 
     @property
     def steady_rate(self) -> float:
@@ -92,20 +94,26 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def tree_seconds() -> float:
-    """CPU seconds of this process and all below it, ended ones too where their parents have waited for them."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    fields: dict[int, list[str]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = path.read_text()
-        except OSError:  # ended meanwhile
-            continue
-        fields[int(path.parent.name)] = text.rpartition(")")[2].split()
-    wanted, total = [os.getpid()], 0.0
-    while wanted:
-        pid = wanted.pop()
-        if pid in fields:
-            total += sum(float(value) for value in fields[pid][11:15]) / ticks
-            wanted += [child for child, values in fields.items() if int(values[1]) == pid]
-    return total
+class Processes:
+    """This process and all below it, also those that have ended since they were last looked at."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, str], float] = {}
+
+    def seconds(self) -> float:
+        """CPU seconds of all that were ever seen, as they were last."""
+        fields: dict[int, list[str]] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                text = path.read_text()
+            except OSError:  # ended meanwhile
+                continue
+            fields[int(path.parent.name)] = text.rpartition(")")[2].split()
+        wanted = [os.getpid()]
+        while wanted:
+            pid = wanted.pop()
+            if pid in fields:
+                began, ticks = fields[pid][19], sum(float(value) for value in fields[pid][11:13])
+                self._seen[pid, began] = ticks / os.sysconf("SC_CLK_TCK")
+                wanted += [child for child, values in fields.items() if int(values[1]) == pid]
+        return sum(self._seen.values())

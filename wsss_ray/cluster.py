@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ WORKER_ENVIRONMENT = {
     # glibc keeps large tensors' pages: without this, a third of SAM's time on a CPU is page faults.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_ARENA_MAX": "1",  # the pages of further arenas, one for each thread, are given back and faulted in again
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # who holds no GPU sees none, or `auto` would take another actor's
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # one bar per actor and checkpoint would bury the status line
 }
@@ -31,14 +33,8 @@ WORKER_ENVIRONMENT = {
 READ_CPUS = 0.1
 """Cores that a read task reserves: it waits for storage rather than computes."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What a cluster has in all."""
-
-    cpus: float
-    gpus: float
-    nodes: int
+_SLACK = 1e-6
+"""Of sums of fractions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +53,67 @@ class Pool:
         return f"{self.actors} actor{plural} x ({self.cpus:g} cores, {self.gpus:g} GPUs)"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What one machine of a cluster has."""
+
+    cpus: float
+    gpus: float
+
+    def places(self, cpus: float, gpus: float) -> int:
+        """How many actors of so many cores and GPUs it holds."""
+        held = self.cpus / cpus + _SLACK
+        return int(min(held, self.gpus / gpus + _SLACK) if gpus else held)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a cluster has. An actor or a task lies on one node, so sums alone do not tell what finds a place."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def cpus(self) -> float:
+        """Cores of all nodes."""
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all nodes."""
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def most_cpus(self) -> float:
+        """Cores of the node that has most."""
+        return max((node.cpus for node in self.nodes), default=0.0)
+
+    def share(self, actors: int, *, gpus: float, spared: float) -> float:
+        """The most cores that each of so many actors, with so many GPUs, may hold where each node spares some.
+
+        0 where they find no place at all.
+        """
+        kinds = Counter(Node(cpus=max(0.0, node.cpus - spared), gpus=node.gpus) for node in self.nodes)
+        shares = {node.cpus / places for node in kinds if node.cpus for places in range(1, actors + 1)}
+        fits = [one for one in shares if sum(n * node.places(one, gpus) for node, n in kinds.items()) >= actors]
+        return max(fits, default=0.0)
+
+    def without(self, pool: Pool) -> Resources | None:
+        """What is left where the pool's actors are spread evenly; None where not all of them find a place."""
+        left = list(self.nodes)
+        for _ in range(pool.actors):
+            roomy = [place for place, node in enumerate(left) if node.places(pool.cpus, pool.gpus)]
+            if not roomy:
+                return None
+            place = max(roomy, key=lambda place: left[place].cpus)
+            left[place] = Node(cpus=left[place].cpus - pool.cpus, gpus=left[place].gpus - pool.gpus)
+        return Resources(nodes=tuple(left))
+
+    def __str__(self) -> str:
+        """For errors: "2 nodes x (8 cores, 1 GPUs)"."""
+        kinds = Counter(self.nodes).items()
+        return ", ".join(f"{n} node{'s' * (n != 1)} x ({one.cpus:g} cores, {one.gpus:g} GPUs)" for one, n in kinds)
+
+
 @contextmanager
 def connect(config: RayConfig) -> Iterator[Resources]:
     """Join the cluster that the configuration or RAY_ADDRESS names, or start a Ray of this machine's own.
@@ -73,9 +130,8 @@ def connect(config: RayConfig) -> Iterator[Resources]:
         _init(address)
     _end_in_order()  # after ray.init, whose own handler dumps the native stack
     try:
-        total = ray.cluster_resources()
-        nodes = sum(1 for node in ray.nodes() if node["Alive"])
-        yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes)
+        there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield Resources(nodes=tuple(Node(cpus=one.get("CPU", 0.0), gpus=one.get("GPU", 0.0)) for one in there))
     finally:
         if started:
             ray.shutdown()
@@ -108,8 +164,8 @@ def _init(address: str | None) -> None:
 
 def warn_of_local_paths(resources: Resources, *places: Storage) -> None:
     """Say so where several nodes are to read or write a path that each would look for on its own disk."""
-    if resources.nodes > 1 and any(place.is_local for place in places):
-        logger.warning("%d nodes: local paths must be on storage that all of them share.", resources.nodes)
+    if len(resources.nodes) > 1 and any(place.is_local for place in places):
+        logger.warning("%d nodes: local paths must be on storage that all of them share.", len(resources.nodes))
 
 
 def _end_in_order() -> None:
@@ -151,13 +207,13 @@ def model_pool(config: RayConfig, resources: Resources, *, actors: int | None = 
     gpus = config.gpus_per_actor if config.gpus_per_actor is not None else float(uses_gpus(config, resources.gpus))
     wanted = actors or config.actors
     if wanted is None:
-        wanted = int(resources.gpus // gpus) if gpus else int(resources.cpus)
+        wanted = sum(int(node.gpus / gpus + _SLACK) if gpus else int(node.cpus) for node in resources.nodes)
         wanted = max(1, wanted)
     cpus = config.cpus_per_actor
     if cpus is None and config.wait_for_nodes:
         cpus = 1.0
     elif cpus is None:
-        share = (resources.cpus - 2 * READ_CPUS) / wanted
+        share = resources.share(wanted, gpus=gpus, spared=2 * READ_CPUS)
         cpus = min(1.0, share) if gpus else share
         cpus = max(0.01, round(cpus - 0.005, 2))
     return Pool(actors=wanted, cpus=cpus, gpus=gpus)
@@ -181,3 +237,13 @@ def check_pools(pools: list[Pool], resources: Resources, config: RayConfig) -> N
                 "--ray.cpus-per-actor or --ray.gpus-per-actor, or, where an autoscaler will add nodes, give "
                 "--ray.wait-for-nodes."
             )
+    left = resources
+    for pool in pools:
+        rest = left.without(pool)
+        if rest is None:
+            raise ValueError(
+                f"there is no place for {pool} on {resources}: each must fit on one node. Lower --ray.actors, "
+                "--ray.cpus-per-actor or --ray.gpus-per-actor, or, where an autoscaler will add nodes, give "
+                "--ray.wait-for-nodes."
+            )
+        left = rest

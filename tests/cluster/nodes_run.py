@@ -22,7 +22,7 @@ from engine import stages
 from engine.stages import JsonSink, LengthStage
 from ray.cluster_utils import Cluster
 
-from wsss_ray.cluster import WORKER_ENVIRONMENT, Resources, model_pool
+from wsss_ray.cluster import WORKER_ENVIRONMENT, Node, Resources, model_pool
 from wsss_ray.config import RayConfig
 from wsss_ray.data.shards import IMAGE_SCHEMA, encode_image_shard, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
@@ -90,7 +90,7 @@ def main() -> None:
     first = cluster.add_node(num_cpus=1, num_gpus=GPUS_PER_NODE)
     ray.init(address=cluster.address, runtime_env={"env_vars": WORKER_ENVIRONMENT})
     config = RayConfig(actors=2 * GPUS_PER_NODE, gpus_per_actor=1, cpus_per_actor=0.2, wait_for_nodes=True)
-    pool = model_pool(config, Resources(cpus=2, gpus=GPUS_PER_NODE, nodes=2))
+    pool = model_pool(config, Resources(nodes=(Node(cpus=1, gpus=0), Node(cpus=1, gpus=GPUS_PER_NODE))))
     spec = StageSpec(name="label", make=functools.partial(NodeStage, str(folder / "log")), pool=pool)
     told: dict[str, object] = {"actors": pool.actors}
     work = threading.Thread(target=run, args=(folder, spec, told))

@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 import ray
 
-from wsss_ray.cluster import Pool, Resources, check_pools, connect, model_pool, uses_gpus
+from wsss_ray.cluster import Node, Pool, Resources, check_pools, connect, model_pool, uses_gpus
 from wsss_ray.config import RayConfig
 from wsss_ray.errors import JobError
 
-NOTHING = Resources(cpus=0, gpus=0, nodes=1)
+
+def equal(nodes: int, cpus: float, gpus: float = 0) -> Resources:
+    return Resources(nodes=(Node(cpus=cpus, gpus=gpus),) * nodes)
+
+
+NOTHING = equal(1, 0)
 """An autoscaling cluster before its first job: a head that takes no work."""
 GROWING: dict[str, Any] = {"wait_for_nodes": True, "actors": 8, "gpus_per_actor": 1}
 
@@ -20,10 +25,14 @@ GROWING: dict[str, Any] = {"wait_for_nodes": True, "actors": 8, "gpus_per_actor"
 @pytest.mark.parametrize(
     ("config", "resources", "pool"),
     [
-        ({}, Resources(cpus=32, gpus=4, nodes=2), Pool(actors=4, cpus=0.99, gpus=1)),
-        ({"gpus_per_actor": 0.5}, Resources(cpus=32, gpus=4, nodes=2), Pool(actors=8, cpus=0.99, gpus=0.5)),
-        ({"gpus_per_actor": 0}, Resources(cpus=8, gpus=4, nodes=1), Pool(actors=8, cpus=0.97, gpus=0)),
-        ({"actors": 2}, Resources(cpus=2, gpus=0, nodes=1), Pool(actors=2, cpus=0.9, gpus=0)),
+        ({}, equal(2, 16, 2), Pool(actors=4, cpus=0.99, gpus=1)),
+        ({"gpus_per_actor": 0.5}, equal(2, 16, 2), Pool(actors=8, cpus=0.99, gpus=0.5)),
+        ({"gpus_per_actor": 0}, equal(1, 8, 4), Pool(actors=8, cpus=0.97, gpus=0)),
+        ({"actors": 2}, equal(1, 2), Pool(actors=2, cpus=0.9, gpus=0)),
+        ({"actors": 1}, equal(2, 8), Pool(actors=1, cpus=7.79, gpus=0)),
+        ({"actors": 3}, equal(2, 8), Pool(actors=3, cpus=3.9, gpus=0)),
+        ({}, equal(2, 8), Pool(actors=16, cpus=0.97, gpus=0)),
+        ({}, Resources(nodes=(Node(cpus=32, gpus=0), Node(cpus=2, gpus=4))), Pool(actors=4, cpus=0.45, gpus=1)),
         (GROWING, NOTHING, Pool(actors=8, cpus=1.0, gpus=1)),
         ({**GROWING, "cpus_per_actor": 3}, NOTHING, Pool(actors=8, cpus=3, gpus=1)),
         ({**GROWING, "gpus_per_actor": 0}, NOTHING, Pool(actors=8, cpus=1.0, gpus=0)),
@@ -43,8 +52,28 @@ def test_a_cluster_still_to_grow_does_not_tell_its_size(missing: str) -> None:
 def test_what_can_never_be_held_is_refused_unless_nodes_will_come() -> None:
     pools = [Pool(actors=8, cpus=1, gpus=1)]
     with pytest.raises(ValueError, match="the pools need 8 GPUs, but the cluster has 4"):
-        check_pools(pools, Resources(cpus=64, gpus=4, nodes=1), RayConfig())
+        check_pools(pools, equal(1, 64, 4), RayConfig())
     check_pools(pools, NOTHING, RayConfig(**GROWING))
+
+
+@pytest.mark.parametrize(
+    ("pools", "there"),
+    [
+        ([Pool(actors=1, cpus=12, gpus=0)], equal(2, 8)),
+        ([Pool(actors=3, cpus=5, gpus=0)], equal(2, 8)),
+        ([Pool(actors=2, cpus=1, gpus=2)], equal(4, 8, 1)),
+        ([Pool(actors=2, cpus=7, gpus=0), Pool(actors=1, cpus=1.5, gpus=0)], equal(2, 8)),
+        ([Pool(actors=2, cpus=1, gpus=1)], Resources(nodes=(Node(cpus=8, gpus=0), Node(cpus=1, gpus=2)))),
+    ],
+)
+def test_what_fits_in_sum_but_on_no_node_is_refused(pools: list[Pool], there: Resources) -> None:
+    with pytest.raises(ValueError, match=r"there is no place for .* each must fit on one node"):
+        check_pools(pools, there, RayConfig())
+    check_pools(pools, there, RayConfig(wait_for_nodes=True, actors=2, gpus_per_actor=1))
+
+
+def test_what_fits_on_nodes_is_not_refused() -> None:
+    check_pools([Pool(actors=4, cpus=1, gpus=1), Pool(actors=8, cpus=0.9, gpus=0)], equal(2, 8, 2), RayConfig())
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 import pytest
 from training_cases import configure
 
-from wsss_ray.cluster import Resources
+from wsss_ray.cluster import Node, Resources
 from wsss_ray.config import RayConfig
 from wsss_ray.training.plan import lay_out
 
 
-def resources(cpus: float, gpus: float = 0) -> Resources:
-    return Resources(cpus=cpus, gpus=gpus, nodes=1)
+def resources(cpus: float, gpus: float = 0, *, nodes: int = 1) -> Resources:
+    return Resources(nodes=(Node(cpus=cpus, gpus=gpus),) * nodes)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,11 @@ def resources(cpus: float, gpus: float = 0) -> Resources:
         (resources(64, 4), RayConfig(actors=2), 2, 1, 1, 1, 1),
         (resources(2), RayConfig(actors=2, cpus_per_actor=0.5), 2, 0.5, 0, 0.79, 1),
         (resources(0.5), RayConfig(actors=4, gpus_per_actor=1, wait_for_nodes=True), 4, 1, 1, 1, 1),
+        (resources(8, nodes=2), RayConfig(), 1, 6.79, 0, 1, 6),
+        (resources(8, nodes=2), RayConfig(actors=2), 2, 6.79, 0, 1, 6),
+        (resources(8, nodes=2), RayConfig(actors=4), 4, 3.39, 0, 1, 3),
+        (resources(1, nodes=2), RayConfig(actors=2, cpus_per_actor=0.6), 2, 0.6, 0, 0.19, 1),
+        (resources(2, 2, nodes=2), RayConfig(), 4, 0.89, 1, 0.1, 1),
     ],
 )
 def test_workers_and_tasks_fit_together(
@@ -37,6 +42,17 @@ def test_workers_and_tasks_fit_together(
 def test_workers_that_leave_nothing_for_the_feed_are_refused() -> None:
     with pytest.raises(ValueError, match="the pools need"):
         lay_out(configure("f", "o", ray=RayConfig(actors=2, cpus_per_actor=1)), resources(2))
+
+
+@pytest.mark.parametrize("ray", [RayConfig(cpus_per_actor=12), RayConfig(actors=3, cpus_per_actor=5)])
+def test_workers_larger_than_what_a_node_has_are_refused(ray: RayConfig) -> None:
+    with pytest.raises(ValueError, match=r"no place for .* on 2 nodes x [(]8 cores, 0 GPUs[)]: each must fit on one"):
+        lay_out(configure("f", "o", batch_size=6, ray=ray), resources(8, nodes=2))
+
+
+def test_a_cluster_still_to_grow_does_not_tell_whether_it_will_have_gpus() -> None:
+    with pytest.raises(ValueError, match=r"needs --ray[.]actors and --ray[.]gpus-per-actor"):
+        lay_out(configure("f", "o", ray=RayConfig(actors=4, wait_for_nodes=True)), resources(8))
 
 
 def test_a_device_without_gpus_takes_none() -> None:

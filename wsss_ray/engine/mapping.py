@@ -64,11 +64,11 @@ def map_units(
         ValueError: the cluster can never run a task.
         JobError: `work` raised, or the process of one unit died again and again (Ray alone would try for ever).
     """
-    cpus = config.cpus_per_actor or (min(1.0, resources.cpus) or 1.0)
-    if cpus > resources.cpus and not config.wait_for_nodes:
+    cpus = config.cpus_per_actor or (min(1.0, resources.most_cpus) or 1.0)
+    if cpus > resources.most_cpus and not config.wait_for_nodes:
         raise ValueError(
-            f"a task needs {cpus:g} cores, but the cluster has {resources.cpus:g}. Lower --ray.cpus-per-actor or, "
-            "where an autoscaler will add nodes, give --ray.wait-for-nodes."
+            f"a task needs {cpus:g} cores, but no node has more than {resources.most_cpus:g}. Lower "
+            "--ray.cpus-per-actor or, where an autoscaler will add nodes, give --ray.wait-for-nodes."
         )
     if not units:
         return

@@ -47,12 +47,13 @@ def lay_out(config: TrainConfig, resources: Resources) -> Layout:
     if ray.wait_for_nodes:
         feed_cpus = 1.0
     elif ray.cpus_per_actor is None and not on_gpus:  # the cores without GPUs: first those that one feeding task needs
-        feed_cpus = min(1.0, resources.cpus / 2)
-        share = (resources.cpus - feed_cpus - 2 * READ_CPUS) / workers.actors
+        feed_cpus = min(1.0, resources.most_cpus / 2)
+        share = resources.share(workers.actors, gpus=0, spared=feed_cpus + 2 * READ_CPUS)
         workers = replace(workers, cpus=max(0.01, round(share - 0.005, 2)))
     else:
-        left = resources.cpus - workers.actors * workers.cpus - 2 * READ_CPUS
-        feed_cpus = min(1.0, max(0.1, round(left - 0.005, 2)))
+        left = resources.without(workers)
+        room = left.most_cpus - 2 * READ_CPUS if left else 0.0  # refused below where there is none
+        feed_cpus = min(1.0, max(0.1, round(room - 0.005, 2)))
     check_batch(config, workers.actors)
     check_pools([workers, Pool(actors=1, cpus=feed_cpus, gpus=0)], resources, ray)
     return Layout(workers=workers, feed_cpus=feed_cpus)

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import torch
 from made_runs import Made, write_run
 from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import RayConfig, StudentConfig
 from wsss_ray.config.training import TrainConfig
+from wsss_ray.data.shards import read_shard_set
 from wsss_ray.data.storage import Storage
+from wsss_ray.models.device import Compute
+from wsss_ray.models.student import build_student
 from wsss_ray.training.augmentation import Augmentation
+from wsss_ray.training.feed import Feed
+from wsss_ray.training.order import Order
+from wsss_ray.training.sources import open_labels, survey
+from wsss_ray.training.updates import Schedule, Updater
 
 CLASSES = ClassSet.load("demo")
 HEIGHT, WIDTH = 60, 80
@@ -84,3 +92,51 @@ def configure(folder: Path | str, output: Path | str, **fields: object) -> Train
         ray=RayConfig(actors=1),
     )
     return replace(config, **fields)
+
+
+def losses_of_a_loop(config: TrainConfig) -> list[float]:
+    """The loss of every iteration of a training on the CPU in one process, without Ray."""
+    recipe, images = config.recipe, Storage(config.images)
+    shards = read_shard_set(images)
+    labels = open_labels(config, shards)
+    order = Order(
+        rows=[unit.rows for unit in shards.units],
+        left_out=survey(labels, images, shards, unusable=config.unusable).left_out,
+        seed=config.seed,
+        batch_size=recipe.batch_size,
+        window=config.shuffle_window,
+    )
+    torch.manual_seed(config.seed)
+    student = build_student(config.student, CLASSES, weights=None).to(memory_format=torch.channels_last)
+    red, green, blue = (round(value) for value in student.spec.preprocessing.mean)
+    feed = Feed(
+        images=images,
+        units=shards.units,
+        labels=labels,
+        order=order,
+        augmentation=Augmentation(
+            crop=recipe.crop, scales=recipe.random_scales, flip=config.flip, fill=(red, green, blue)
+        ),
+        spec=student.spec,
+        unusable=config.unusable,
+    )
+    updater = Updater(
+        student,
+        compute=Compute(device=torch.device("cpu"), tier="float32"),
+        optimizer=recipe.optimizer,
+        learning_rate=recipe.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        schedule=Schedule(iterations=recipe.iterations, power=config.power),
+        accumulation=recipe.accumulation,
+    )
+    losses: list[float] = []
+    for stretch in order.stretches(0, recipe.iterations):
+        for table in feed.read(stretch, range(recipe.batch_size)):
+            ready = feed.augment(table.to_pylist()[0]["samples"])
+            batches = (-1, recipe.batch_size, recipe.crop, recipe.crop)
+            pixels = np.frombuffer(ready["images"], np.uint8).reshape(*batches, 3)
+            targets = np.frombuffer(ready["labels"], np.int16).reshape(batches)
+            for batch in zip(pixels, targets, strict=True):
+                losses.append(float(updater.update(len(losses), *batch).sum()))
+    return losses

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ import ray.cloudpickle
 from cluster import nodes_run
 from engine import stages
 from engine.stages import JsonSink, LengthStage
+from processes import end_at_once
 from ray.cluster_utils import Cluster
 
 from wsss_ray.cluster import WORKER_ENVIRONMENT, Node, Resources, model_pool
@@ -113,11 +113,7 @@ def main() -> None:
     cluster.remove_node(first, allow_graceful=False)  # SIGKILL to the raylet, and so to its workers
     work.join()
     Path(folder / "told.json").write_text(json.dumps(told))
-    import psutil  # noqa: PLC0415 - Ray brings it along, and puts it on the path
-
-    for process in psutil.Process().children(recursive=True):  # quicker than an orderly end, which nobody tests here
-        process.kill()
-    os._exit(0)
+    end_at_once()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Nodes with fake GPUs, of which one comes late and one is killed in the middle of a run: nothing is lost or twice."""
+"""Several nodes, of which one comes late and one is killed in the middle of a run: what comes out is the same."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster.nodes_run import GPUS_PER_NODE, PER_UNIT, UNITS
+from cluster.nodes_train import ITERATIONS, config_of
 from conftest import REPOSITORY
+from training_cases import draw, losses_of_a_loop, write_set
+
+from wsss_ray.data.storage import Storage
+from wsss_ray.training.history import read_metrics
 
 # How soon a head takes a silent node for dead; Ray's own half minute only makes the test longer.
 _HEALTH = {
@@ -25,22 +29,21 @@ _HEALTH = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What the run left; it has a process group of its own, which ends with it."""
-    folder = tmp_path_factory.mktemp("nodes")
+def run_on_nodes(module: str, folder: Path) -> None:
+    """Run a module with a folder as its argument; it has a process group of its own, which ends with it."""
     temporary = tempfile.mkdtemp(prefix="n", dir="/tmp")  # sockets' paths must be short
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= _HEALTH | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all nodes on 127.0.0.1
         "RAY_TMPDIR": temporary,
+        "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as a local Ray has it
         "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
     }
     log = folder / "run.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.nodes_run", str(folder)],
+            [sys.executable, "-m", module, str(folder)],
             env=environment,
             stdout=output,
             stderr=output,
@@ -48,11 +51,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
     try:
         assert process.wait(timeout=240) == 0, log.read_text()[-4000:]
-        yield folder
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the run of units left."""
+    folder = tmp_path_factory.mktemp("nodes")
+    run_on_nodes("cluster.nodes_run", folder)
+    return folder
 
 
 def test_a_killed_node_loses_nothing(folder: Path) -> None:
@@ -73,3 +83,16 @@ def test_the_run_starts_before_all_nodes_are_there_and_uses_those_that_come(fold
     assert lines[-1][0] == told["second"]
     repeated = len(lines) - UNITS * PER_UNIT
     assert repeated <= told["actors"] * 2 * PER_UNIT, "more was made again than was in work on the killed node"
+
+
+def test_workers_on_two_nodes_train_what_one_does_though_a_node_is_lost(tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index, failed=index == 3) for index in range(32)])
+    run_on_nodes("cluster.nodes_train", tmp_path)
+    told = json.loads((tmp_path / "told.json").read_text())
+    for workers in (told["before"], told["after"]):
+        assert [len(on_node) for on_node in workers] == [1, 1], "each node holds one of the workers"
+    assert told["checkpoint_at_kill"] < ITERATIONS, "the kill came too late to test anything"
+    assert told["summary"]["session"]["restarts"] == 1
+    rows = read_metrics(Storage(str(tmp_path / "trained")))
+    assert [row.iteration for row in rows] == list(range(1, ITERATIONS + 1))
+    assert [row.loss for row in rows] == pytest.approx(losses_of_a_loop(config_of(tmp_path)), rel=1e-3)

@@ -18,7 +18,8 @@ import psutil
 import pytest
 import training_cases
 from conftest import REPOSITORY, S3Server
-from training_cases import CLASSES, configure, draw, write_set
+from processes import training_workers
+from training_cases import CLASSES, configure, draw, losses_of_a_loop, write_set
 
 from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig, StudentConfig
@@ -97,6 +98,13 @@ def test_a_run_leaves_all_that_it_should(straight: tuple[Path, list[Row], dict])
     assert list((output / "tensorboard").glob("events.*"))
 
 
+def test_one_worker_does_what_a_bare_loop_does(
+    straight: tuple[Path, list[Row], dict], common: Callable[..., TrainConfig]
+) -> None:
+    expected = losses_of_a_loop(common(straight[0]))
+    assert [row.loss for row in straight[1]] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_finished_run_has_nothing_to_do(
     straight: tuple[Path, list[Row], dict], common: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,21 +122,6 @@ def test_another_configuration_is_refused(
             run(changed)
 
 
-def below(pid: int) -> list[int]:
-    """Processes below a process."""
-    children = [int(c) for file in Path(f"/proc/{pid}/task").glob("*/children") for c in file.read_text().split()]
-    return [found for child in children for found in (child, *below(child))]
-
-
-def training_workers() -> list[int]:
-    """The training workers of this process's Ray."""
-    return [
-        pid
-        for pid in below(os.getpid())
-        if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
-    ]
-
-
 def wait_for_checkpoint(output: Path) -> None:
     end = time.monotonic() + 120
     while not list((output / FOLDER).glob("iteration-*")):
@@ -143,7 +136,7 @@ def test_two_workers_one_of_which_is_killed(
 
     def kill() -> None:
         wait_for_checkpoint(tmp_path)
-        killed.append(training_workers())
+        killed.append(training_workers(os.getpid()))
         os.kill(killed[0][-1], signal.SIGKILL)
 
     thread = threading.Thread(target=kill, daemon=True)

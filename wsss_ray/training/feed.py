@@ -8,6 +8,7 @@ one piece, so that nothing joins or divides it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import uuid
 from collections.abc import Iterator, Sequence
@@ -136,8 +137,9 @@ class Feed:
         )
         context.target_max_block_size = 1  # every piece becomes a block, and so a task, of its own
         feed = ray.put(self)
+        rows = [dataclasses.asdict(stretch) for stretch in stretches]
         dataset = (
-            ray.data.from_arrow([_stretch_row(stretch) for stretch in stretches])
+            ray.data.from_items(rows, override_num_blocks=len(rows))  # from_arrow waits for a whole core for each row
             .map_batches(
                 functools.partial(_read, feed=feed, slots=slots),
                 batch_size=1,
@@ -244,10 +246,6 @@ class Feed:
             return image, label_to_index(label, self.spec)
         except ValueError as error:
             raise BadSampleError(str(error)) from error
-
-
-def _stretch_row(stretch: Stretch) -> pa.Table:
-    return pa.table({"index": [stretch.index], "first": [stretch.first], "last": [stretch.last]})
 
 
 def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range) -> Iterator[pa.Table]:

@@ -13,6 +13,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import connect, warn_of_local_paths
@@ -137,7 +138,7 @@ def _open_validation(config: TrainConfig, classes: ClassSet) -> tuple[Validation
 
 def _train(job: _Run, layout: Layout) -> State:
     """Run Ray Train's workers to the end, printing status lines; returns the last state."""
-    board = cast("ActorHandle", ray.remote(Board).options(num_cpus=0).remote())
+    board = _start_board()
     assignment = Assignment(
         config=job.config,
         classes=job.classes,
@@ -179,6 +180,12 @@ def _train(job: _Run, layout: Layout) -> State:
             "command goes on from there."
         )
     return state
+
+
+def _start_board() -> ActorHandle:
+    """On the driver's node, as Ray Train's own controller is: another node may be lost without ending the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return cast("ActorHandle", ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote())
 
 
 def _finish(job: _Run, state: State | None) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from training_cases import configure
 
 from wsss_ray.cluster import Node, Resources
 from wsss_ray.config import RayConfig
-from wsss_ray.training.plan import lay_out
+from wsss_ray.training.order import Order
+from wsss_ray.training.plan import describe, lay_out
+from wsss_ray.training.sources import Survey
 
 
 def resources(cpus: float, gpus: float = 0, *, nodes: int = 1) -> Resources:
@@ -53,6 +55,23 @@ def test_workers_larger_than_what_a_node_has_are_refused(ray: RayConfig) -> None
 def test_a_cluster_still_to_grow_does_not_tell_whether_it_will_have_gpus() -> None:
     with pytest.raises(ValueError, match=r"needs --ray[.]actors and --ray[.]gpus-per-actor"):
         lay_out(configure("f", "o", ray=RayConfig(actors=4, wait_for_nodes=True)), resources(8))
+
+
+@pytest.mark.parametrize(
+    ("there", "fields", "on_cpus", "noted"),
+    [
+        (resources(8), {}, True, True),
+        (resources(8), {"device": "cpu"}, True, False),
+        (resources(8), {"ray": RayConfig(gpus_per_actor=0)}, True, False),
+        (resources(8, 1), {}, False, False),
+    ],
+)
+def test_the_plan_says_that_it_trains_on_cpus(there: Resources, fields: dict, on_cpus: bool, noted: bool) -> None:
+    config = configure("f", "o", **{"ray": RayConfig(), **fields})
+    order = Order(rows=[8], left_out={}, seed=0, batch_size=4, window=1024)
+    text = describe(config, order, Survey(), lay_out(config, there), start=0)
+    assert (", on CPUs;" in text) == on_cpus
+    assert ("--ray.wait-for-nodes --ray.actors N --ray.gpus-per-actor 1" in text) == noted
 
 
 def test_a_device_without_gpus_takes_none() -> None:

@@ -131,9 +131,15 @@ def describe(config: TrainConfig, order: Order, found: Survey, layout: Layout, *
         f"{order.epoch_samples:,} images to train on" + (f" (left out: {left_out})" if left_out else ""),
         f"{config.student.architecture}, {recipe.iterations:,} iterations of {recipe.batch_size} samples{micro}, crops "
         f"of {recipe.crop}, learning rate {recipe.learning_rate:g}: {epochs:.1f} epochs",
-        f"workers: {layout.workers}; augmenting tasks: {layout.feed_cpus:g} cores each",
+        f"workers: {layout.workers}{'' if layout.workers.gpus else ', on CPUs'}; augmenting tasks: "
+        f"{layout.feed_cpus:g} cores each",
         f"output: {config.output}" + (f", going on after iteration {start:,}" if start else ""),
     ]
+    if config.device == "auto" and config.ray.gpus_per_actor is None and not layout.workers.gpus:
+        lines.append(
+            "note: there are no GPUs here, so this trains on CPUs; where an autoscaler is to add nodes with GPUs, give "
+            "--ray.wait-for-nodes --ray.actors N --ray.gpus-per-actor 1"
+        )
     if config.preset == "voc" and config.student.init in ("imagenet", "none"):
         lines.append(
             "note: preset voc is for a network that has seen COCO (--student.init caffe or checkpoint); for one from "

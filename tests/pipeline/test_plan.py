@@ -10,6 +10,7 @@ import pytest
 
 from wsss_ray.config import parse
 from wsss_ray.config.pipeline import FOLLOWS, PipelineConfig
+from wsss_ray.pipeline import run
 from wsss_ray.pipeline.plan import make_plan
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -52,6 +53,19 @@ def test_everything_follows_from_the_output(tmp_path: Path) -> None:
     assert {plan.shard.classes, plan.label.classes, plan.train.classes, plan.labels.report.classes} == {"demo"}
     assert (plan.label.ray.address, plan.label.ray.actors, plan.predict.ray.actors) == ("auto", 2, None)
     assert (plan.test, plan.pretraining, plan.pretraining_shard) == (None, None, None)
+
+
+def test_sections_have_the_pipeline_s_actors_where_they_set_none(tmp_path: Path) -> None:
+    flags = ["--ray.wait-for-nodes", "--ray.actors", "8", "--ray.gpus-per-actor", "1", "--train.ray.actors", "2"]
+    plan = make_plan(read(tmp_path, MINIMAL, *flags))
+    assert [section.ray.actors for section in (plan.label, plan.train, plan.predict)] == [8, 2, 8]
+    for section in (plan.shard, plan.label, plan.train, plan.predict, plan.labels.evaluate):
+        assert (section.ray.address, section.ray.wait_for_nodes, section.ray.gpus_per_actor) == ("auto", True, 1)
+
+
+def test_workers_that_cannot_share_the_batch_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^step train: a batch of 4 samples cannot be shared by 3 workers"):
+        run(read(tmp_path, MINIMAL, "--ray.actors", "3"))
 
 
 def test_test_images_and_a_first_training(tmp_path: Path) -> None:

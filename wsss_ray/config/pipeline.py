@@ -81,7 +81,7 @@ class PipelineConfig:
     storage: StorageConfig = field(default_factory=StorageConfig)
     """Object storage, of all sections."""
     ray: RayConfig = field(default_factory=RayConfig)
-    """The one Ray session of all steps; sections may set actors, cores and GPUs of their own."""
+    """The one Ray session of all steps; actors, cores and GPUs of the sections that do not set their own."""
 
     def __post_init__(self) -> None:
         """Check that there is something to work on and somewhere to write."""

@@ -19,6 +19,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.pipeline.plan import Judged, Plan, make_plan
 from wsss_ray.student_weights import student_weights_digest
+from wsss_ray.training.plan import check_batch
 
 SUMMARY_FILE = "summary.json"
 STATE_FILE = "pipeline-state.json"
@@ -37,8 +38,7 @@ def run(config: PipelineConfig) -> dict[str, Any]:
         JobError: a step broke off; its text begins with the step's name. The same command goes on from there.
     """
     plan = make_plan(config)
-    initial = plan.pretraining or plan.train
-    student_weights_digest(initial.student, initial.storage)  # weights that are missing, hours before they are needed
+    _check_trainings(plan)
     seconds: dict[str, float] = {}
     with connect(config.ray):
         results = _run_steps(plan, seconds, gallery=config.gallery)
@@ -60,6 +60,18 @@ def run(config: PipelineConfig) -> dict[str, Any]:
     output.write(SUMMARY_FILE, (json.dumps(summary, indent=2) + "\n").encode())
     print(format_summary(summary), flush=True)
     return summary
+
+
+def _check_trainings(plan: Plan) -> None:
+    """Refuse what a training would, but hours earlier: weights that are missing, a batch that workers cannot share."""
+    initial = plan.pretraining or plan.train
+    student_weights_digest(initial.student, initial.storage)
+    for step, config in (("pretraining", plan.pretraining), ("train", plan.train)):
+        if config is not None and config.ray.actors is not None:
+            try:
+                check_batch(config, config.ray.actors)
+            except ValueError as error:
+                raise ValueError(f"step {step}: {error}") from error
 
 
 def _run_steps(plan: Plan, seconds: dict[str, float], *, gallery: bool) -> dict[str, float | None]:

@@ -154,5 +154,11 @@ def _fill(
     if getattr(section, "classes", None) == FOLLOWS:
         filled["classes"] = classes or config.classes
     filled["storage"] = config.storage
-    filled["ray"] = dataclasses.replace(section.ray, address=config.ray.address)
+    filled["ray"] = _join(section.ray, config.ray)
     return dataclasses.replace(section, **filled)
+
+
+def _join(section: RayConfig, pipeline: RayConfig) -> RayConfig:
+    """The section's settings of Ray, and the pipeline's where it has none."""
+    given = {name: value for name, value in vars(section).items() if value != getattr(RayConfig(), name)}
+    return dataclasses.replace(pipeline, **given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,10 +76,9 @@ def label_fields(row: dict[str, Any]) -> dict[str, Any]:
 def count_pixels(label: np.ndarray) -> list[dict[str, int]]:
     """The `pixels` of a label row: how many pixels of a (H, W) label map each id has."""
     # Pillow's counts bytes as they are; numpy's makes numbers of eight bytes of them first
-    pixels: Sequence[int] = (
-        PIL.Image.fromarray(label).histogram() if label.dtype == np.uint8 else np.bincount(label.ravel()).tolist()
-    )
-    return [{"class_id": int(i), "pixels": pixels[i]} for i in np.flatnonzero(np.asarray(pixels))]
+    in_bytes = label.dtype == np.uint8
+    counts: list[int] = PIL.Image.fromarray(label).histogram() if in_bytes else np.bincount(label.ravel()).tolist()
+    return [{"class_id": class_id, "pixels": pixels} for class_id, pixels in enumerate(counts) if pixels]
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:

@@ -34,7 +34,7 @@ class Canvas:
         self._dtype, self._largest_id = np.dtype(dtype), np.iinfo(dtype).max
         self._keys = np.zeros((height, width), np.uint64)
         self._orders: set[int] = set()
-        self.label: LabelMap = np.full((height, width), self._checked(background_id), dtype)
+        self.label: LabelMap = np.full((height, width), self._checked(background_id), self._dtype)
         """(H, W) class ids of the masks so far, background where there is none."""
 
     def add(self, crop: MaskCrop, *, class_id: int, score: float, order: int) -> None:

@@ -60,6 +60,7 @@ def add_options(parser: argparse.ArgumentParser, *, repeats: int) -> None:
     parser.add_argument("--repeats", type=int, default=repeats, help="turns of each contender that count")
     parser.add_argument("--warm", type=int, default=1, help="turns before them that do not")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--skip-bfloat16", action="store_true", help="for processors without instructions for it")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     parser.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
 
@@ -71,6 +72,7 @@ def take_turns(
 
     `script` is started once for each with `--worker WAY RESULT ARGUMENTS...`, and shall call `serve`.
     """
+    contenders = [contender for contender in contenders if not (options.skip_bfloat16 and "bfloat16" in contender.way)]
     single = options.warm + options.repeats == 1  # large networks: none keeps its memory while another works
     with tempfile.TemporaryDirectory() as folder:
         results = [str(Path(folder) / f"{number}.npy") for number in range(len(contenders))]

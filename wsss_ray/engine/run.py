@@ -22,7 +22,7 @@ from wsss_ray.engine.ledger import Ledger
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.engine.stage import Sink, StageSpec
-from wsss_ray.engine.worker import TASK_SCHEMA, Report, UnitWorker, read_task
+from wsss_ray.engine.worker import Report, UnitWorker, read_task
 from wsss_ray.errors import JobError
 
 RUN_FILE = "run.json"
@@ -45,6 +45,10 @@ class Task:
     def images(self) -> int:
         """Images to run."""
         return self.unit.rows if self.only is None else len(self.only)
+
+    def to_json(self) -> str:
+        """As the first step takes it."""
+        return json.dumps({"unit": self.unit.to_json(), "only": self.only, "version": self.version})
 
 
 @dataclass(kw_only=True)
@@ -181,7 +185,8 @@ def run_units(
     retried_before = retries.counted()
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
     ledger = cast("ActorHandle", ray.remote(Ledger).options(**options).remote())
-    dataset = ray.data.from_arrow([_task_row(task) for task in tasks]).map_batches(
+    rows = [{"task": task.to_json()} for task in tasks]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(  # from_arrow starts a task for each
         functools.partial(read_task, images=images, ledger=ledger),
         batch_size=1,
         batch_format="pyarrow",
@@ -233,14 +238,3 @@ def _broken_off(reason: str) -> JobError:
         f"the run broke off: {reason}\nFinished units stand; when the cause is mended, the same command goes on from "
         "there."
     )
-
-
-def _task_row(task: Task) -> pa.Table:
-    row = {
-        "unit": task.unit.to_json(),
-        "only": None if task.only is None else list(task.only),
-        "version": task.version,
-        "rows": None,
-        "report": "{}",
-    }
-    return pa.Table.from_pylist([row], schema=TASK_SCHEMA)

@@ -112,10 +112,11 @@ class Gate:
 def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle) -> pa.Table:
     """The first step: a unit's encoded images from storage, checked against its digest.
 
-    Fills `rows`; a unit that cannot be read, or kills each process that tries, goes on with its reason instead.
+    A batch is one Task as JSON. A unit that cannot be read, or kills each process that tries, goes on with its reason
+    instead of its rows.
     """
     logs.configure()
-    task = batch.to_pylist()[0]
+    task = json.loads(batch["task"][0].as_py())
     unit = Unit.from_json(task["unit"])
     meter = Meter()
     report = Report()

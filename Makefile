@@ -52,6 +52,8 @@ bench-full: env
 	$(BIN)/python benchmarks/whole_job.py
 	$(BIN)/python benchmarks/encoder.py --models vit_h --skip-tuned-package --repeats 1 --warm 0
 	$(BIN)/python benchmarks/decoder.py --boxes 4 30 300
+	$(BIN)/python benchmarks/student.py
+	$(BIN)/python benchmarks/training_feed.py
 	$(BIN)/python benchmarks/cluster.py --gpus 1 2 4 8 16 --units-per-gpu 12
 	$(BIN)/python benchmarks/cluster.py --images 82081 --placement fused split
 

@@ -8,7 +8,7 @@ A GPU takes 160 ms an image (split: 16 to detect, 144 to segment), so that two c
 decoded and resized, masks joined, labels encoded and written. "busy" is the share of time in which the GPUs of the slow
 stage compute: "steady" from 15 to 85 % of the images, "whole" from the moment that every actor has had a unit (16
 processes that start at once on two cores are no matter of clusters) to the last label file, "with start" from the call
-on. "driver MB" is its peak memory over what was there before the run.
+on. "driver MB" is its largest memory over what it held before the run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import ray
 from measuring import machine, print_table, write_json
-from running import Recorder, peak_mb, start_ray, watching_store
+from running import Recorder, resident_mb, start_ray, watching_memory
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Pool
@@ -82,9 +82,9 @@ def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, un
     tasks = [Task(unit=unit) for unit in shards.units[:units]]
     total = sum(task.images for task in tasks)
     recorder = Recorder(total=total)
-    with tempfile.TemporaryDirectory() as folder, watching_store() as used:
+    with tempfile.TemporaryDirectory() as folder, watching_memory() as memory:
         sink = LabelSink(output=Storage(folder), classes=ClassSet.load("coco"), png=False, grey=False)
-        start, memory = time.monotonic(), peak_mb()
+        start = time.monotonic()
         outcome = run_units(tasks, images=images, stages=stages, sink=sink, progress=recorder)
         end = time.monotonic()
         written = len(Storage(folder).list("labels"))
@@ -102,8 +102,8 @@ def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, un
         "with start": total * seconds / slow_gpus / (end - start),
         "start, s": filled - start,
         "CPU ms/image": 1000 * recorder.steady_cpu,
-        "driver MB": peak_mb() - memory,
-        "object store MB": max(used),
+        "driver MB": max(memory.driver) - memory.driver[0],
+        "object store MB": max(memory.store),
         "problems": len(outcome.problems),
     }
 
@@ -118,6 +118,8 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder of JPEGs (unset: made ones)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if "split" in options.placement and min(options.gpus) < 2:
+        parser.error("split placement needs 2 GPUs: one to detect, one to segment")
     head = machine(1)
     with tempfile.TemporaryDirectory() as folder:
         maker = multiprocessing.get_context("spawn").Process(
@@ -131,7 +133,7 @@ def main() -> None:
         mean = sum(unit.rows for unit in shards.units)
         print(f"{head}\n{mean:,} images of {shards.size / mean / 1000:.0f} KB in {len(shards.units):,} units")
         start_ray(gpus=max(options.gpus))
-        print(f"driver: {peak_mb():.0f} MB with Ray connected", flush=True)
+        print(f"driver: {resident_mb():.0f} MB with Ray connected", flush=True)
         rows = []
         for placement in options.placement:
             for gpus in options.gpus:

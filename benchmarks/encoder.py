@@ -1,6 +1,6 @@
-"""SAM's image encoder: the package's as installed against ours, same random weights, one image.
+"""SAM's image encoder: the package's as installed against ours, same random weights; seconds are an image's.
 
-    python benchmarks/encoder.py [--models vit_b vit_h] [--repeats 3] [--threads 1] [--json FILE]
+    python benchmarks/encoder.py [--models vit_b vit_h] [--batch 1 4] [--repeats 3] [--threads 1] [--json FILE]
 
 "of peak" is the share of this machine's best matrix product in the same dtype. "mask IoU" compares the masks of 30
 boxes, decoded from a contender's features, with those from the package's.
@@ -48,24 +48,32 @@ CONTENDERS = [
 ]
 BOXES = 30
 FORMATS = {
-    **{"model": "", "contender": "", "seconds": ".2f", "times faster": ".2f", "peak MiB": ".0f", "GFLOP/s": ".0f"},
+    **{
+        "model": "",
+        "batch": "d",
+        "contender": "",
+        "seconds": ".2f",
+        "times faster": ".2f",
+        "peak MiB": ".0f",
+        "GFLOP/s": ".0f",
+    },
     **{"of peak": ".0%", "largest error": ".1e", "mask IoU, mean": ".4f", "mask IoU, least": ".4f"},
 }
 
 
-def prepare(way: str, model: str, weights: Path) -> Callable[[], np.ndarray]:
-    """The function to time: features of one photo, (256, 64, 64)."""
+def prepare(way: str, model: str, weights: Path, batch: int) -> Callable[[], np.ndarray]:
+    """The function to time: features of as many photos at once; returns those of one, (256, 64, 64)."""
     sam = load_sam(model, weights)
     picture = resize_longest_side(random_photo(np.random.default_rng(0)), sam.image_encoder.img_size)
     if way == "package":
-        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].repeat(batch, 1, 1, 1)
         return lambda: encode_by_package(sam, pixels)
     encoder = ImageEncoder(sam, Compute(device=torch.device("cpu"), tier=way))  # type: ignore[arg-type]
-    return lambda: encoder.encode([picture]).numpy()[0]
+    return lambda: encoder.encode([picture] * batch).numpy()[0]
 
 
 def encode_by_package(sam: Sam, pixels: torch.Tensor) -> np.ndarray:
-    """Features of one image."""
+    """Features of the first image."""
     with torch.inference_mode():
         features: torch.Tensor = sam.image_encoder(sam.preprocess(pixels))
         return features[0].numpy()
@@ -90,19 +98,23 @@ def masks_of(features: np.ndarray, sam: Sam) -> np.ndarray:
     return (logits > 0).numpy()
 
 
-def row_of(answer: Answer, first: Answer, *, model: str, gflop: float, peaks: dict[str, float], sam: Sam) -> dict:
+def row_of(
+    answer: Answer, first: Answer, *, model: str, batch: int, gflop: float, peaks: dict[str, float], sam: Sam
+) -> dict:
     """A line of the table."""
+    seconds = answer.seconds / batch
     masks, expected = masks_of(answer.value, sam), masks_of(first.value, sam)
     overlap = (masks & expected).sum((1, 2)) / np.maximum((masks | expected).sum((1, 2)), 1)
     dtype = "bfloat16" if "bfloat16" in answer.name else "float32"
     return {
         "model": model,
+        "batch": batch,
         "contender": answer.name,
-        "seconds": answer.seconds,
+        "seconds": seconds,
         "times faster": first.seconds / answer.seconds,
         "peak MiB": answer.peak_mib,
-        "GFLOP/s": gflop / answer.seconds,
-        "of peak": gflop / answer.seconds / peaks[dtype],
+        "GFLOP/s": gflop / seconds,
+        "of peak": gflop / seconds / peaks[dtype],
         "largest error": float(np.abs(answer.value - first.value).max() / np.abs(first.value).max()),
         "mask IoU, mean": float(overlap.mean()),
         "mask IoU, least": float(overlap.min()),
@@ -113,12 +125,13 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=["vit_b"], choices=["vit_b", "vit_l", "vit_h"])
+    parser.add_argument("--batch", type=int, nargs="*", default=[1], help="images at once (ours takes them singly)")
     parser.add_argument("--skip-tuned-package", action="store_true", help="a contender less, for the large models")
     add_options(parser, repeats=3)
     options = parser.parse_args()
     if options.worker:
-        way, result, model, weights = options.worker
-        serve(prepare(way, model, Path(weights)), result)
+        way, result, model, weights, batch = options.worker
+        serve(prepare(way, model, Path(weights), int(batch)), result)
         return
     head = machine(options.threads)
     peaks = {dtype: product_peak(dtype, threads=options.threads) for dtype in ("float32", "bfloat16")}
@@ -129,9 +142,11 @@ def main() -> None:
         gflop = flops(model)
         with tempfile.TemporaryDirectory() as folder:
             weights = write_sam(Path(folder) / "sam", model)
-            answers = take_turns(__file__, [model, str(weights)], contenders, options)
             sam = load_sam(model, weights)
-            rows += [row_of(answer, answers[0], model=model, gflop=gflop, peaks=peaks, sam=sam) for answer in answers]
+            for batch in options.batch:
+                answers = take_turns(__file__, [model, str(weights), str(batch)], contenders, options)
+                common = {"model": model, "batch": batch, "gflop": gflop, "peaks": peaks, "sam": sam}
+                rows += [row_of(answer, answers[0], **common) for answer in answers]
         print(f"{model}: {gflop:.0f} GFLOP an image")
     print_table(rows, FORMATS)
     write_json(options.json, rows, machine=head, peaks=peaks)

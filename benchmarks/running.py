@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import resource
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -34,7 +34,7 @@ def start_ray(*, gpus: int = 0) -> None:
 
 
 class Recorder(Progress):
-    """Progress that remembers when units were finished, and how long their GPUs computed."""
+    """Progress that remembers when units were finished, and what the processes had cost by then."""
 
     def __init__(self, *, total: int) -> None:
         super().__init__(total=total, done=0, every_seconds=10)
@@ -69,29 +69,40 @@ class Recorder(Progress):
         return (last - first) / (until - since)
 
 
+@dataclass
+class Memory:
+    """MB, sampled every second."""
+
+    store: list[float]
+    """Used of the object store."""
+    driver: list[float]
+    """Resident of this process."""
+
+
 @contextmanager
-def watching_store() -> Iterator[list[float]]:
-    """Samples of the object store's used MB while the block runs."""
-    used: list[float] = [0.0]
+def watching_memory() -> Iterator[Memory]:
+    """Sample memory while the block runs."""
+    memory = Memory(store=[0.0], driver=[resident_mb()])
     stop = threading.Event()
     state = get_state_from_address(ray.get_runtime_context().gcs_address)
 
     def watch() -> None:
         while not stop.wait(1.0):
-            used.append(get_memory_info_reply(state).store_stats.object_store_bytes_used / 1e6)
+            memory.store.append(get_memory_info_reply(state).store_stats.object_store_bytes_used / 1e6)
+            memory.driver.append(resident_mb())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield used
+        yield memory
     finally:
         stop.set()
         thread.join()
 
 
-def peak_mb() -> float:
-    """Peak memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident_mb() -> float:
+    """Memory of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Processes:

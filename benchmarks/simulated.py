@@ -193,7 +193,7 @@ def _objects() -> tuple[Detections, list[MaskCrop]]:
 
 
 class SleepingLabel:
-    """`LabelStage` with sleeping models. The clock's seconds under the lock are written to the meter as "busy"."""
+    """`LabelStage` with sleeping models."""
 
     output_schema = LABELLED_SCHEMA
 

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 import torch
+from measuring import machine, write_json
 from PIL import Image, ImageDraw
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -190,13 +191,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="bare and Ray in turn, this often; medians are shown")
     parser.add_argument("--case", choices=[case.name for case in CASES], action="append", help="only these students")
     parser.add_argument("--iterations", type=int, help="updates of each training")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    head = machine(1)
     cases = [
         replace(case, iterations=options.iterations or case.iterations)
         for case in CASES
         if not options.case or case.name in options.case
     ]
-    lines = []
+    lines, rows = [], []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         make_set(root / "shards")
@@ -212,9 +215,12 @@ def main() -> None:
                     f"{median(bare, 'start'):10.1f}{median(ray, 'start'):9.1f}"
                 )
                 print(lines[-1], flush=True)
-    print(f"\n{IMAGES} images of {WIDTH} x {HEIGHT}, {os.cpu_count()} cores, one computing process")
+                rows.append({"student": case.name, "ratios": ratios, "bare": [vars(one) for one in bare]})
+                rows[-1]["ray"] = [vars(one) for one in ray]
+    print(f"\n{head}\n{IMAGES} images of {WIDTH} x {HEIGHT}, {os.cpu_count()} cores, one computing process")
     print("student        crop  batch  bare updates/s  Ray updates/s  ratio  (rounds)  start-up s: bare, Ray")
     print("\n".join(lines))
+    write_json(options.json, rows, machine=head)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python benchmarks/whole_job.py [--segmenter vit_h] [--repeats 1] [--warm 0] [--weights DIR] [--json FILE]
 
 The baseline is the published script's work on one photo, as the packages are installed: transformers' detector in
-float32, `SamPredictor.set_image` and `predict_torch`, painting, PNG; "with the figure" adds the script's 300-dpi figure,
-as long as `--figure-seconds` says (`after_decoder.py` measures it). Ours is the job's own stage, from the encoded photo to the encoded row. Both segment
-the same eight boxes: those of random detectors would differ. "mask IoU" compares with the baseline's masks.
+float32, `SamPredictor.set_image` and `predict_torch`, painting, PNG; "with the figure" adds the script's 300-dpi
+figure, as long as `--figure-seconds` says (`after_decoder.py` measures it). Ours is the job's own stage, from the
+encoded photo to the encoded row; in float32 with the exact preprocessing. Both segment the same eight boxes: those of
+random detectors would differ. "mask IoU" compares with the baseline's masks.
 """
 
 from __future__ import annotations

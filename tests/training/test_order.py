@@ -97,6 +97,7 @@ def test_no_image_left_is_an_error() -> None:
         (3, 6, [(0, 3, 4), (1, 0, 2)]),
         (5, 6, [(1, 1, 2)]),
         (8, 8, []),
+        (6, 6, []),
     ],
 )
 def test_what_is_left_after_a_resume(start: int, end: int, expected: list[tuple[int, int, int]]) -> None:

@@ -75,6 +75,8 @@ class Order:
 
     def stretches(self, start: int, end: int) -> list[Stretch]:
         """The stretches of iterations `start` to `end` (counted from 0, the end excluded)."""
+        if start >= end:
+            return []
         return [
             Stretch(
                 index=index,

@@ -3,31 +3,37 @@
 import importlib
 import os
 import re
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
+import processes
+import pyarrow as pa
 import pytest
 import ray
 import ray.cloudpickle
 import training_cases
 from made_runs import Made
+from processes import KillingStorage
+from ray.actor import ActorHandle
 from training_cases import CLASSES, HEIGHT, WIDTH, KillingAugmentation, configure, draw, write_set
 
 from wsss_ray.cluster import Resources
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.labels import encode_label
 from wsss_ray.data.shards import read_shard_set
-from wsss_ray.data.storage import Storage
-from wsss_ray.engine.ledger import Ledger
+from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Ledger, Orders
 from wsss_ray.models.student_spec import IGNORE, StudentSpec
 from wsss_ray.training.augmentation import Augmentation
-from wsss_ray.training.feed import BadSampleError, Feed, _augment
+from wsss_ray.training.feed import BadSampleError, Feed, _augment, _read
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import open_labels, survey
 
 ray.cloudpickle.register_pickle_by_value(training_cases)  # the tasks have no path to this folder
+ray.cloudpickle.register_pickle_by_value(processes)
 SPEC = StudentSpec.of(CLASSES, architecture="deeplabv2-tiny", geometry="caffe", scales=(1.0,))
 
 
@@ -209,15 +215,63 @@ def test_a_feed_that_a_task_cannot_unpickle_ends_with_the_reason(local_ray: Reso
     ray.kill(ledger)
 
 
+class AbsentStorage(Storage):
+    """A store that went away."""
+
+    def open(self, path: str) -> BinaryIO:
+        raise StorageError(f"{path}: the store cannot be reached")
+
+
+@pytest.fixture
+def ledger(local_ray: Resources) -> Iterator[ActorHandle]:
+    actor = ray.remote(Ledger).options(num_cpus=0).remote()
+    yield actor
+    ray.kill(actor)
+
+
+def read_first(feed: Feed, ledger: ActorHandle) -> Iterator[pa.Table]:
+    """The first reading task of a feed, in this process."""
+    (stretch,) = feed.order.stretches(0, 1)
+    return _read(pa.Table.from_pylist([asdict(stretch)]), ray.put(feed), range(4), ledger, "read")
+
+
+def test_a_store_that_went_away_is_the_piece_s_problem(ledger: ActorHandle, tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index) for index in range(4)])
+    feed = make_feed(configure(tmp_path, tmp_path / "out"))
+    (piece,) = read_first(replace(feed, images=AbsentStorage(feed.images.uri)), ledger)
+    assert re.fullmatch(r"shard-.*: the store cannot be reached", piece["problem"][0].as_py())
+
+
+def test_deaths_over_reading_are_counted_and_end_the_feed(ledger: ActorHandle, tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index) for index in range(4)])
+    feed = make_feed(configure(tmp_path, tmp_path / "out"))
+
+    def orders() -> Orders:
+        return ray.get(ledger.enquire.remote("read", "0"))
+
+    for _ in read_first(feed, ledger):
+        pass
+    assert not orders().retried, "what ended is forgotten"
+    unfinished = []
+    for deaths in range(DEATHS_BEFORE_UNREAD):
+        assert orders().deaths == deaths
+        unfinished.append(read_first(feed, ledger))
+        assert next(unfinished[-1])["problem"].null_count == 1
+    told = next(read_first(feed, ledger))["problem"][0].as_py()
+    assert re.search("reads shards died again and again.*--shuffle-window", told)
+
+
 @pytest.mark.skipif(
     not os.environ.get("WSSS_SOAK"), reason="in `make soak`: a dozen processes die, one after the other"
 )
-def test_a_file_that_kills_its_process_ends_the_feed(local_ray: Resources, tmp_path: Path) -> None:
-    write_set(tmp_path, [draw(index) for index in range(4)])
+@pytest.mark.parametrize("task", ["read", "augment"])
+def test_a_file_that_kills_its_process_ends_the_feed(ledger: ActorHandle, tmp_path: Path, task: str) -> None:
+    write_set(tmp_path, [draw(index) for index in range(8)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
-    killing = KillingAugmentation(**vars(feed.augmentation))
-    ledger = ray.remote(Ledger).options(num_cpus=0).remote()
-    batches = replace(feed, augmentation=killing).batches(rank=0, workers=1, start=0, end=1, cpus=0.5, ledger=ledger)
-    with pytest.raises(BadSampleError, match=r"died again and again.*image-000, image-001, image-002, image-003"):
-        next(batches)
-    ray.kill(ledger)
+    if task == "read":
+        feed, told = replace(feed, images=KillingStorage(feed.images.uri)), "reads shards died again and again"
+    else:
+        feed = replace(feed, augmentation=KillingAugmentation(**vars(feed.augmentation)))
+        told = "decodes images died again and again.*image-000, image-001"
+    with pytest.raises(BadSampleError, match=told):
+        next(feed.batches(rank=0, workers=1, start=0, end=2, cpus=0.5, ledger=ledger))

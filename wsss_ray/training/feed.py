@@ -13,6 +13,7 @@ import functools
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -28,8 +29,8 @@ from wsss_ray.data.image_header import ImageError
 from wsss_ray.data.images import decode_row
 from wsss_ray.data.labels import decode_ids, label_limit
 from wsss_ray.data.shards import ShardError, Unit, read_unit
-from wsss_ray.data.storage import Storage
-from wsss_ray.engine.ledger import Orders
+from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Orders
 from wsss_ray.engine.ray_data import set_data_context
 from wsss_ray.evaluation.inputs import LabelFile
 from wsss_ray.models.student_spec import IGNORE, StudentSpec, label_to_index
@@ -121,7 +122,7 @@ class Feed:
             ledger: the Ledger actor, which hears of every piece.
 
         Raises:
-            BadSampleError: a sample cannot be used, and `unusable` is error, or a shard cannot be read.
+            BadSampleError: a sample cannot be used, and `unusable` is error, or shards or labels cannot be read.
         """
         share = self.order.batch_size // workers
         slots = range(rank * share, (rank + 1) * share)
@@ -137,18 +138,19 @@ class Feed:
         )
         context.target_max_block_size = 1  # every piece becomes a block, and so a task, of its own
         feed = ray.put(self)
+        name = uuid.uuid4().hex  # of another session the ledger knows other attempts
         rows = [dataclasses.asdict(stretch) for stretch in stretches]
         dataset = (
             ray.data.from_items(rows, override_num_blocks=len(rows))  # from_arrow waits for a whole core for each row
             .map_batches(
-                functools.partial(_read, feed=feed, slots=slots),
+                functools.partial(_read, feed=feed, slots=slots, ledger=ledger, stage=f"read {name}"),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=READ_CPUS,
                 compute=TaskPoolStrategy(size=min(_STRETCHES_AHEAD, len(stretches))),
             )
             .map_batches(
-                functools.partial(_augment, feed=feed, ledger=ledger, stage=f"augment {uuid.uuid4().hex}"),
+                functools.partial(_augment, feed=feed, ledger=ledger, stage=f"augment {name}"),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=cpus,
@@ -248,12 +250,35 @@ class Feed:
             raise BadSampleError(str(error)) from error
 
 
-def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range) -> Iterator[pa.Table]:
+def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range, ledger: ActorHandle, stage: str) -> Iterator[pa.Table]:
     """The first task: a stretch, by pieces."""
+    stretch = Stretch(**batch.to_pylist()[0])
+    with _recorded(ledger, stage, str(stretch.index)) as orders:
+        if orders.deaths >= DEATHS_BEFORE_UNREAD:
+            yield _unread(
+                "the process that reads shards died again and again: too little memory for --shuffle-window images at "
+                "once, or a damaged file that crashes its reader."
+            )
+            return
+        try:
+            yield from _unpacked(feed).read(stretch, slots)
+        except (ShardError, BadSampleError, StorageError) as error:  # Ray Data would lose the text
+            yield _unread(str(error))
+
+
+def _unread(problem: str) -> pa.Table:
+    return pa.Table.from_pylist([{"iteration": -1, "samples": [], "problem": problem}], schema=READ_SCHEMA)
+
+
+@contextmanager
+def _recorded(ledger: ActorHandle, stage: str, work: str) -> Iterator[Orders]:
+    """Tell the ledger of an attempt: Ray Data would repeat for ever what kills its process."""
+    orders = cast("Orders", ray.get(ledger.enquire.remote(stage, work)))
+    ray.get(ledger.begin.remote(stage, work, ray.get_runtime_context().get_node_id()))
     try:
-        yield from _unpacked(feed).read(Stretch(**batch.to_pylist()[0]), slots)
-    except (ShardError, BadSampleError) as error:  # Ray Data would lose the text
-        yield pa.Table.from_pylist([{"iteration": -1, "samples": [], "problem": str(error)}], schema=READ_SCHEMA)
+        yield orders
+    finally:
+        ray.get(ledger.end.remote(stage, work, finished=True))
 
 
 def _unpacked(feed: ray.ObjectRef) -> Feed:
@@ -272,25 +297,22 @@ def _unpacked(feed: ray.ObjectRef) -> Feed:
 
 
 def _augment(batch: pa.Table, feed: ray.ObjectRef, ledger: ActorHandle, stage: str) -> pa.Table:
-    """The second task: a piece. The ledger hears of it: Ray Data would repeat for ever what kills its process."""
+    """The second task: a piece."""
     row = batch.to_pylist()[0]
-    piece = str(row["iteration"])
-    orders = cast("Orders", ray.get(ledger.enquire.remote(stage, piece)))
-    ray.get(ledger.begin.remote(stage, piece, ray.get_runtime_context().get_node_id()))
-    if row["problem"]:
-        ready = {"problem": row["problem"]}
-    elif orders.isolate:
-        ids = ", ".join(sorted({sample["image_id"] for sample in row["samples"]}))
-        ready = {
-            "problem": "the process that decodes images died again and again: too little memory, or a file that "
-            f"crashes its decoder, among {ids}"
-        }
-    else:
-        try:
-            ready = _unpacked(feed).augment(row["samples"])
-        except BadSampleError as error:
-            ready = {"problem": str(error)}
-    ray.get(ledger.end.remote(stage, piece, finished=True))
+    with _recorded(ledger, stage, str(row["iteration"])) as orders:
+        if row["problem"]:
+            ready = {"problem": row["problem"]}
+        elif orders.isolate:
+            ids = ", ".join(sorted({sample["image_id"] for sample in row["samples"]}))
+            ready = {
+                "problem": "the process that decodes images died again and again: too little memory, or a file that "
+                f"crashes its decoder, among {ids}"
+            }
+        else:
+            try:
+                ready = _unpacked(feed).augment(row["samples"])
+            except BadSampleError as error:
+                ready = {"problem": str(error)}
     return pa.Table.from_pylist([{"iteration": row["iteration"], **ready}], schema=PIECE_SCHEMA)
 
 

@@ -1,23 +1,30 @@
-"""What a dry run says before a model is loaded."""
-
-from __future__ import annotations
+"""The dry run's sample where its models fail."""
 
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+import ray.cloudpickle
+from engine import stages
+from engine.stages import LengthStage
+from engine.test_run import write_shards
 
-from wsss_ray.classes import ClassSet
-from wsss_ray.config import DetectorConfig, LabelConfig
-from wsss_ray.labelling.sample import describe_prompts
+from wsss_ray.cluster import Pool, Resources
+from wsss_ray.data.storage import Storage
+from wsss_ray.engine import StageSpec, Task
+from wsss_ray.errors import JobError
+from wsss_ray.label_writing.sample import describe_sample
+
+ray.cloudpickle.register_pickle_by_value(stages)
 
 
-def test_a_phrase_of_which_the_detector_knows_nothing_is_refused_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "set.yaml").write_text("name: x\nclasses:\n  cat: {}\n  zebra: {phrases: [漢字]}\n", encoding="utf-8")
-    classes = ClassSet.load(str(tmp_path / "set.yaml"))
-    config = LabelConfig(input="", output="", detector=DetectorConfig(model="demo"))
-    rows = pa.table({"image_id": ["a"], "tags": [["cat"]]})  # of another class: no actor would meet it in this image
-    with pytest.raises(ValueError, match=r"set\.yaml:4: the phrase '漢字' of class 'zebra' holds no token"):
-        describe_prompts(config, classes, rows)
-    plain = ClassSet.load("demo")
-    assert describe_prompts(config, plain, rows) == ["prompt    a: cat ."]
+def test_a_stage_that_raises_ends_the_job_with_its_name_and_reason(local_ray: Resources, tmp_path: Path) -> None:
+    shards = write_shards(tmp_path, [[[b"raise"]]])
+    with pytest.raises(JobError, match=r"^length failed on the sample: RuntimeError: this image cannot be worked on$"):
+        describe_sample(
+            [Task(unit=shards.units[0])],
+            [StageSpec(name="length", make=LengthStage, pool=Pool(actors=1, cpus=0.3, gpus=0))],
+            Storage(str(tmp_path)),
+            asked=lambda _rows: [],
+            with_work=lambda rows: rows,
+            expected=lambda _device: None,
+        )

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 
 from wsss_ray.data.shards import read_unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Meter, StageSpec, Task, format_seconds
+from wsss_ray.engine.ray_data import explain
 from wsss_ray.engine.worker import READ_COLUMNS
+from wsss_ray.errors import JobError
 
 IMAGES_TIMED = 4
 
@@ -34,6 +37,9 @@ def describe_sample(
         asked: lines about image rows (the first ones are the sample's).
         with_work: the image rows that a model looks at.
         expected: seconds that an image should take all stages together, on a GPU of this name; None where unknown.
+
+    Raises:
+        JobError: a stage fails on the sample.
     """
     rows = read_unit(images, tasks[0].unit, columns=READ_COLUMNS)
     lines = asked(rows)
@@ -44,7 +50,10 @@ def describe_sample(
     slowest, whole, device = 0.0, 0.0, ""
     for spec in stages:
         timed = ray.remote(_time_stage).options(num_cpus=spec.pool.cpus, num_gpus=spec.pool.gpus)
-        sample, seconds, loading, device = ray.get(timed.remote(spec, sample))
+        try:
+            sample, seconds, loading, device = ray.get(timed.remote(spec, sample))
+        except RayError as error:
+            raise JobError(f"{spec.name} failed on the sample: {explain(error)}") from error
         per_image = seconds / sample.num_rows
         whole += per_image
         slowest = max(slowest, per_image / spec.pool.actors)

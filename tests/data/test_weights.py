@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -121,3 +122,31 @@ def test_a_directory_is_fetched_whole_and_a_changed_one_anew(s3: S3Server, proxy
 def test_the_web_needs_a_digest() -> None:
     with pytest.raises(ValueError, match="need `sha256`"):
         fetch_file("https://example.invalid/a.pth", sha256=None, config=StorageConfig())
+
+
+def test_a_full_disk_names_the_cache_and_what_to_do(s3: S3Server, proxy: FaultyS3, tmp_path: Path) -> None:
+    uri = upload(s3, proxy)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, before[1]))
+    try:
+        with pytest.raises(StorageError) as caught:
+            fetch_file(uri, sha256=None, config=proxy.config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value).startswith(f"{tmp_path}: File too large. ")
+    assert "let WSSS_RAY_CACHE name a folder on another disk" in str(caught.value)
+    assert not list(tmp_path.rglob("*.part"))
+    assert fetch_file(uri, sha256=None, config=proxy.config).read_bytes() == CONTENT
+
+
+def test_a_digest_that_cannot_be_kept_names_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "sam.pth"
+    weights.write_bytes(b"weights")
+    monkeypatch.setenv("WSSS_RAY_CACHE", f"{weights}/cache")
+    with pytest.raises(StorageError, match=r"sam\.pth/cache: Not a directory\. .*WSSS_RAY_CACHE"):
+        file_digest(weights)
+
+
+def test_a_local_file_that_is_missing_is_no_fault_of_the_cache(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        file_digest(tmp_path / "sam.pth")

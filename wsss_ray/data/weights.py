@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import http.client
 import json
 import logging
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
 
     Raises:
         ValueError: an `https://` URI without a digest, or a digest that does not match.
-        StorageError: the file cannot be read.
+        StorageError: the file cannot be read, or the cache cannot be written.
     """
     refuse_credentials(uri)
     if not is_uri(uri):
@@ -150,7 +150,8 @@ def file_digest(path: Path) -> str:
         return note.read_text()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _write_note(note, digest)
+    with _cache_explained():
+        _write_note(note, digest)
     return digest
 
 
@@ -158,6 +159,21 @@ def _digest_note(path: Path) -> Path:
     status = path.stat()
     key = hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
     return cache_directory() / "digests" / key
+
+
+@contextmanager
+def _cache_explained() -> Iterator[None]:
+    """Say which folder is full or closed, and what to do: nobody named it."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{cache_directory()}: {error.strerror or error}. Copies of weights, and their digests, lie in this folder "
+            "of each node. Make room there, or let WSSS_RAY_CACHE name a folder on another disk that this user may "
+            "write, and run the same command again."
+        ) from error
 
 
 def _write_note(note: Path, text: str) -> None:
@@ -188,7 +204,7 @@ def _alone(target: Path) -> Iterator[None]:
 def _fetch_once(uri: str, target: Path, config: StorageConfig, sha256: str | None) -> None:
     """Copy a remote file to the target, unless a whole copy is there: its SHA-256 lies beside it."""
     note = target.with_name(f".{target.name}.sha256")
-    with _alone(target):
+    with _cache_explained(), _alone(target):
         if target.exists():
             if note.exists() and note.read_text() == file_digest(target):
                 return
@@ -221,7 +237,7 @@ def _chunks(uri: str, config: StorageConfig) -> Iterator[bytes]:
             with urllib.request.urlopen(uri, timeout=60) as response:  # noqa: S310 - the scheme is checked above
                 while chunk := response.read(_CHUNK_BYTES):
                     yield chunk
-        except (urllib.error.URLError, TimeoutError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise StorageError(f"{masked(uri)}: cannot be fetched: {error}") from error
         return
     folder, _, name = uri.rpartition("/")

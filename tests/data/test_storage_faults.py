@@ -20,6 +20,7 @@ from faulty_s3 import Faults, FaultyS3, faulty
 from wsss_ray.config import StorageConfig
 from wsss_ray.data import retries
 from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.data.storage_errors import explained
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,12 @@ def test_no_secret_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises((StorageError, ValueError)) as caught:
         storage.read("a")
     assert "planted" not in str(caught.value)
+
+
+def test_no_key_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted/planted/planted")
+    error = explained(OSError("refused: planted/planted/planted, AKIAIOSFODNN7PLANTED"), "s3://bucket/a")
+    assert str(error) == "s3://bucket/a: refused: ***, ***"
 
 
 _READ = """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import re
 from typing import Any
 
 from wsss_ray.data.retries import PASSING_ANSWERS, PASSING_BODIES, PASSING_CONNECTIONS, PASSING_STATUSES
+from wsss_ray.redaction import masked
 
 BARE_CODES = frozenset({"301", "400", "403"})
 """Codes of an answer to HEAD, which has no body that would give the reason."""
@@ -101,14 +101,8 @@ def explained(error: Exception, where: str) -> StorageError | None:
     of_a_client = type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp"))
     if isinstance(error, OSError) or of_a_client:
         text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        return StorageError(f"{where}: {without_secrets(text)}")
+        return StorageError(f"{where}: {masked(text)}")
     return None
-
-
-def without_secrets(text: str) -> str:
-    """The text without what a URL in it may carry: user and password, and the signature of a signed address."""
-    text = re.sub(r"(?<=://)[^/\s@\"']+@", "", text)
-    return re.sub(r"(https?://[^\s\"'?]+)\?[^\s\"']*", r"\1", text)
 
 
 def _advice(error: Exception) -> str | None:
@@ -123,7 +117,7 @@ def _advice(error: Exception) -> str | None:
     if code is None and name in _BY_TYPE:
         return _BY_TYPE[name].format(name=name)
     if isinstance(error, PermissionError):
-        return _NOT_ALLOWED if error.errno else f"{_DENIED} ({without_secrets(str(error))})"
+        return _NOT_ALLOWED if error.errno else f"{_DENIED} ({masked(str(error))})"
     return None
 
 

@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
+import ray
 import training_cases
 from conftest import REPOSITORY, S3Server
 from processes import training_workers
@@ -27,9 +28,10 @@ from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.storage import Storage
 from wsss_ray.errors import JobError
 from wsss_ray.models.student import decode_student
-from wsss_ray.training import run
+from wsss_ray.training import job, run
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
 from wsss_ray.training.history import Row, read_metrics
+from wsss_ray.training.worker import Assignment
 
 ITERATIONS = 20
 
@@ -113,6 +115,20 @@ def test_a_finished_run_has_nothing_to_do(
     assert "nothing to do" in capsys.readouterr().out
 
 
+def test_a_run_that_lacks_its_student_alone_is_finished_from_the_last_checkpoint(
+    images: Path, local_ray: Resources, tmp_path: Path
+) -> None:
+    """Six iterations end within a stretch, which has five."""
+    config = configure(images, tmp_path, iterations=6, checkpoint_every=6)
+    run(config)
+    student = tmp_path / "student.safetensors"
+    before, rows = student.read_bytes(), read_metrics(Storage(str(tmp_path)))
+    student.unlink()
+    run(config)
+    assert student.read_bytes() == before
+    assert read_metrics(Storage(str(tmp_path))) == rows
+
+
 def test_another_configuration_is_refused(
     straight: tuple[Path, list[Row], dict], common: Callable[..., TrainConfig]
 ) -> None:
@@ -161,7 +177,7 @@ sys.path.insert(0, {str(Path(training_cases.__file__).parent)!r})
 from pathlib import Path
 from training_cases import configure
 from wsss_ray.config import RayConfig
-from wsss_ray.training import run
+from wsss_ray.training import job, run
 folder = {str(images)!r}
 run(configure(folder, {str(tmp_path)!r}, iterations={ITERATIONS}, learning_rate=1e-3, checkpoint_every=5,
     validation=folder + "/images", validation_every=10, validation_limit=8, ray=RayConfig(actors=2)))
@@ -191,6 +207,39 @@ def test_a_loss_that_is_no_number_stops_the_run(
         run(config)
     assert not (tmp_path / "student.safetensors").exists()
     assert not math.isfinite(read_metrics(Storage(str(tmp_path)))[-1].loss)
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Ray Train's trainer where it misbehaves."""
+
+    assignment: Assignment
+    how: str
+
+    def fit(self) -> None:
+        """Do no work."""
+        if self.how == "raises":
+            raise KeyError("a defect")
+        if self.how == "loses the board":
+            ray.get(self.assignment.board.state.remote())
+            ray.kill(self.assignment.board)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("raises", "KeyError: 'a defect'"),
+        ("loses the board", "[Aa]ctor"),
+        ("ends early", r"it ended without .*student\.safetensors"),
+    ],
+)
+def test_no_training_that_broke_off_looks_like_a_success(
+    images: Path, local_ray: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
+) -> None:
+    monkeypatch.setattr(job, "make_trainer", lambda assignment, _layout, **_options: StandIn(assignment, how))
+    with pytest.raises(JobError, match=rf"training broke off: .*{told}.*\n.*last checkpoint stands"):
+        run(configure(images, tmp_path))
+    assert not (tmp_path / "summary.json").exists()
 
 
 def test_weights_that_are_not_there_are_refused(common: Callable[..., TrainConfig], tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any, cast
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
-from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wsss_ray.classes import ClassSet
@@ -84,7 +83,10 @@ def run(config: TrainConfig) -> dict[str, Any]:
         checkpoints = list_checkpoints(job.output)
         start = checkpoints[-1] if checkpoints else 0
         print(describe(config, job.order, job.found, layout, start=start), flush=True)
-        return _finish(job, _train(job, layout))
+        state = _train(job, layout)
+        if not job.output.exists(STUDENT_FILE):
+            raise _broken_off(f"it ended without {job.output.describe(STUDENT_FILE)}")
+        return _finish(job, state)
 
 
 def _prepare(config: TrainConfig) -> _Run:
@@ -154,13 +156,13 @@ def _train(job: _Run, layout: Layout) -> State:
     )
     errors: list[BaseException] = []
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="wsss-ray-train-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="wsss-ray-train-", ignore_cleanup_errors=True) as scratch:
         trainer = make_trainer(assignment, layout, scratch=scratch)
 
         def fit() -> None:
             try:
                 trainer.fit()
-            except (TrainingFailedError, RayError) as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it is heard
                 errors.append(error)
 
         # In a thread of its own: fit() would take over the process's SIGINT, and end it with status 0.
@@ -168,18 +170,29 @@ def _train(job: _Run, layout: Layout) -> State:
         thread.start()
         while thread.is_alive():
             thread.join(job.config.status_seconds)
-            state = cast("State", ray.get(board.state.remote()))
+            state = _ask(board)
             print(status_line(state, job.config.recipe.iterations, time.monotonic() - begun), flush=True)
-    state = cast("State", ray.get(board.state.remote()))
+    state = _ask(board)
     ray.kill(board)
     if state.problem is not None:
         raise JobError(f"training stopped: {state.problem}")
     if errors:
-        raise JobError(
-            f"training broke off: {explain(errors[0])}\nThe last checkpoint stands; when the cause is mended, the same "
-            "command goes on from there."
-        )
+        raise _broken_off(explain(errors[0])) from errors[0]
     return state
+
+
+def _ask(board: ActorHandle) -> State:
+    try:
+        return cast("State", ray.get(board.state.remote()))
+    except RayError as error:
+        raise _broken_off(explain(error)) from error
+
+
+def _broken_off(reason: str) -> JobError:
+    return JobError(
+        f"training broke off: {reason}\nThe last checkpoint stands; when the cause is mended, the same command goes on "
+        "from there."
+    )
 
 
 def _start_board() -> ActorHandle:

@@ -33,7 +33,7 @@ lint: env
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n 2 --dist loadgroup tests)
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n 2 tests)
 
 bench: env
 	$(BIN)/python benchmarks/after_decoder.py

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import boto3
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from wsss_ray.cluster import Resources, connect
 from wsss_ray.config import RayConfig, StorageConfig
@@ -21,12 +23,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes (`-n 2 --dist loadgroup`) one runs what shares a Ray, the other the rest, file by file."""
-    for item in items:
-        shares_ray = "local_ray" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else str(item.path)))
+class OneRay(LoadScopeScheduling):
+    """Of two processes (`-n 2`) one runs the files that share a Ray, the other the rest, file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = REPOSITORY / nodeid.partition("::")[0]
+        near = [file] if file.parent == REPOSITORY / "tests" else [file, file.with_name("conftest.py")]
+        return "ray" if any(path.exists() and "local_ray" in path.read_text() for path in near) else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneRay:
+    """Called by pytest-xdist."""
+    return OneRay(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,13 @@ the CPU nothing else is computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -79,15 +80,21 @@ class OriginalSize:
                 yield from self._whole(part, probabilities=probabilities)
 
     def _whole(self, logits: Tensor, *, probabilities: bool) -> list[Placed]:
-        """The rule as it stands."""
+        """The rule as it stands; only the rectangles that masks fill leave the device, in one copy."""
         square, (height, width) = (self._network_side, self._network_side), self._resized
         with self._compute.running():
             large = functional.interpolate(logits[:, None], square, mode="bilinear", align_corners=False)
             large = large[..., :height, :width]
             large = functional.interpolate(large, self._original, mode="bilinear", align_corners=False)[:, 0]
-            masks = (large > 0).cpu().numpy()
-            chances = large.sigmoid().cpu().numpy() if probabilities else [None] * len(masks)
-        return [_cut(mask, chance, top=0, left=0) for mask, chance in zip(masks, chances, strict=True)]
+            inside = large > 0
+            in_rows, in_columns = inside.any(2).cpu().numpy(), inside.any(1).cpu().numpy()
+            spans = [(_span(rows), _span(columns)) for rows, columns in zip(in_rows, in_columns, strict=True)]
+            masks = _rectangles(inside, spans)
+            chances = _rectangles(large.sigmoid(), spans) if probabilities else [None] * len(masks)
+        return [
+            Placed(top=rows.start, left=columns.start, mask=mask, probability=chance)
+            for (rows, columns), mask, chance in zip(spans, masks, chances, strict=True)
+        ]
 
     def _by_tiles(
         self,
@@ -157,15 +164,28 @@ def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
         yield slice(first, min(first + step, stop))
 
 
+def _span(positive: ArrayLike) -> slice:
+    """From the first positive to the last."""
+    indices = np.flatnonzero(positive)
+    return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0)
+
+
+def _rectangles(pictures: Tensor, spans: Sequence[tuple[slice, slice]]) -> list[NDArray[Any]]:
+    """A rectangle of each of (n, H, W) pictures, all by one copy from the device."""
+    parts = [picture[span] for picture, span in zip(pictures, spans, strict=True)]
+    flat = torch.cat([part.reshape(-1) for part in parts]).cpu().numpy()
+    ends = np.cumsum([part.numel() for part in parts])
+    pieces = zip(np.split(flat, ends[:-1]), parts, strict=True)
+    return [piece.reshape(part.shape).copy() for piece, part in pieces]  # a view would keep them all in memory
+
+
 def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> Placed:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        empty = None if probability is None else np.zeros((0, 0), np.float32)
-        return Placed(top=0, left=0, mask=np.zeros((0, 0), np.bool_), probability=empty)
-    inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    rows, columns = _span(mask.any(1)), _span(mask.any(0))
+    if rows.start == rows.stop:
+        top = left = 0
     return Placed(
-        top=top + int(rows[0]),
-        left=left + int(columns[0]),
-        mask=mask[inside].copy(),  # a view would keep the whole batch in memory
-        probability=None if probability is None else probability[inside].copy(),
+        top=top + rows.start,
+        left=left + columns.start,
+        mask=mask[rows, columns].copy(),  # a view would keep what surrounds it in memory
+        probability=None if probability is None else probability[rows, columns].copy(),
     )

@@ -209,6 +209,16 @@ def test_a_loss_that_is_no_number_stops_the_run(
     assert not math.isfinite(read_metrics(Storage(str(tmp_path)))[-1].loss)
 
 
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(images: Path, local_ray: Resources, tmp_path: Path) -> None:
+    """At once, with the file's name, and not after all restarts; the checkpoint before it stands."""
+    in_the_way = tmp_path / FOLDER / "iteration-00000004.safetensors"
+    (in_the_way / "a").mkdir(parents=True)
+    with pytest.raises(JobError, match=r"training stopped: .*iteration-00000004\.safetensors: .*[Dd]irectory"):
+        run(configure(images, tmp_path))
+    assert list_checkpoints(Storage(str(tmp_path))) == [2]
+    assert not (tmp_path / "student.safetensors").exists()
+
+
 @dataclass(frozen=True)
 class StandIn:
     """Ray Train's trainer where it misbehaves."""

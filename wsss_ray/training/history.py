@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from torch.utils.tensorboard import SummaryWriter
 
-from wsss_ray.data.storage import Storage
+from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.data.storage_errors import explained
 
 METRICS_FILE = "metrics.csv"
 TENSORBOARD = "tensorboard"
@@ -42,20 +46,23 @@ class History:
         self._spool = None if output.is_local else tempfile.TemporaryDirectory()
         folder = self._spool.name if self._spool else output.describe(TENSORBOARD)
         self._folder = Path(folder)
-        self._writer = SummaryWriter(folder, purge_step=start + 1 if start else None)
+        with self._explain():
+            self._writer = SummaryWriter(folder, purge_step=start + 1 if start else None)
 
     def add(self, row: Row) -> None:
         """Add an iteration."""
         self.rows.append(row)
-        self._writer.add_scalar("loss", row.loss, row.iteration)
-        self._writer.add_scalar("learning_rate", row.learning_rate, row.iteration)
-        if row.miou is not None:
-            self._writer.add_scalar("miou", row.miou, row.iteration)
+        with self._explain():
+            self._writer.add_scalar("loss", row.loss, row.iteration)
+            self._writer.add_scalar("learning_rate", row.learning_rate, row.iteration)
+            if row.miou is not None:
+                self._writer.add_scalar("miou", row.miou, row.iteration)
 
     def write(self) -> None:
         """Write all rows, and send what TensorBoard's writer has."""
         self.output.write(METRICS_FILE, _to_csv(self.rows))
-        self._writer.flush()
+        with self._explain():
+            self._writer.flush()
         if self._spool:
             for file in self._folder.iterdir():
                 self.output.write(f"{TENSORBOARD}/{file.name}", file.read_bytes())
@@ -63,9 +70,22 @@ class History:
     def close(self) -> None:
         """Write, and release the files."""
         self.write()
-        self._writer.close()
+        with self._explain():
+            self._writer.close()
         if self._spool:
             self._spool.cleanup()
+
+    @contextmanager
+    def _explain(self) -> Iterator[None]:
+        """Tell of TensorBoard's writer, which writes past the storage, as the storage would: of a full disk above all.
+
+        Raises:
+            StorageError: the writer failed.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise cast("StorageError", explained(error, str(self._folder))) from error
 
 
 def read_metrics(output: Storage) -> list[Row]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import ray
 import ray.train
@@ -20,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.shards import Unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.data.storage import Storage, StorageError
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student import Student, build_student, encode_student
 from wsss_ray.student_weights import STUDENT_FILE, fetch_student_weights
@@ -72,22 +73,22 @@ class NotFiniteError(ValueError):
 def train_worker(assignment: Assignment) -> None:
     """Train until the end, or from where the last checkpoint is. Runs in every worker of Ray Train's group.
 
-    A reason that would only come again (a damaged image, a loss that is no number, too little memory) is put on the
-    board, and the group, which Ray starts again after any error, then returns at once.
+    A reason that would only come again (a damaged image, a loss that is no number, too little memory, a full disk, a
+    store that stays away) is put on the board, and the group, which Ray starts again after any error, then returns at
+    once.
     """
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(assignment.threads)
     if get_device().type == "cuda":
         torch.cuda.set_device(get_device())
-    start = _agree_on_start(assignment.output, rank)
-    problem: object = ray.get(assignment.board.begin_training.remote(start)) if rank == 0 else None
-    if _broadcast(problem):
+    start = _agree_on_start(assignment, rank)
+    if start is None:
         return
     try:
         Worker(assignment, rank=rank, workers=workers).run(start)
-    except (ValueError, torch.OutOfMemoryError) as error:
-        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    except (ValueError, StorageError, torch.OutOfMemoryError) as error:
+        text = f"{type(error).__name__}: {error}" if isinstance(error, torch.OutOfMemoryError) else str(error)
         ray.get(assignment.board.fail.remote(text, certain=getattr(error, "certain", True)))
         if workers > 1 and not isinstance(error, NotFiniteError):
             raise  # the others know nothing of it, and wait for this worker
@@ -282,10 +283,17 @@ def _due(iteration: int, every: int, end: int) -> bool:
     return iteration % every == 0 or iteration == end
 
 
-def _agree_on_start(output: Storage, rank: int) -> int:
-    """Iteration of the last checkpoint, as the first worker sees it."""
-    checkpoints = list_checkpoints(output) if rank == 0 else []
-    return int(_broadcast(checkpoints[-1] if checkpoints else 0))  # type: ignore[call-overload]
+def _agree_on_start(assignment: Assignment, rank: int) -> int | None:
+    """Iteration of the last checkpoint, as the first worker sees it; None where training must not begin."""
+    start = None
+    if rank == 0:
+        board = assignment.board
+        try:
+            last = (list_checkpoints(assignment.output) or [0])[-1]
+            start = last if ray.get(board.begin_training.remote(last)) is None else None
+        except StorageError as error:
+            ray.get(board.fail.remote(str(error)))
+    return cast("int | None", _broadcast(start))
 
 
 def _broadcast(value: object) -> object:

@@ -11,17 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_runs import Made, write_run
 from PIL import Image
 
+from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources
-from wsss_ray.config import DetectorConfig, SegmenterConfig
+from wsss_ray.config import DetectorConfig, EvaluateConfig, SegmenterConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.training import PRESETS
+from wsss_ray.data.labels import encode_label
+from wsss_ray.data.storage import Storage, StorageError
 from wsss_ray.demo.scenes import write_folder
 from wsss_ray.models.student import Student, build_student, decode_student
 from wsss_ray.pipeline import run
+from wsss_ray.pipeline.job import evaluate_once, truth_files
 
 ITERATIONS = 2
 TINY = StudentConfig(architecture="deeplabv2-tiny", init="none")
@@ -133,3 +138,42 @@ def distance(one: Student, other: Student) -> float:
     """The most that a weight of their backbones differs by."""
     weights = [student.network.get_submodule("backbone").state_dict() for student in (one, other)]
     return max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())
+
+
+def test_a_mended_truth_is_judged_again(
+    tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = np.array([[0, 0, 1, 1]] * 4, np.uint8)
+    images, labels, truth = (Storage(str(tmp_path / name)) for name in ("images", "labels", "truth"))
+    made = Made(image_id="a", label=label, tags=["aeroplane"])
+    write_run(images, labels, [[made]], classes=ClassSet.load("voc"), images_per_unit=4, exif="ignore")
+    truth.write("a.png", encode_label(label[:, ::-1].copy(), palette=None))
+    config = EvaluateConfig(
+        images=images.uri, labels=labels.uri, truth=truth.uri, output=str(tmp_path / "out"), boundary=False, bootstrap=0
+    )
+    assert evaluate_once(config) == 0
+    assert evaluate_once(config) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    truth.write("a.png", encode_label(label, palette=None))
+    assert evaluate_once(config) == 1
+    assert "nothing to do" not in capsys.readouterr().out
+
+
+def test_mended_annotations_have_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    config = EvaluateConfig(images="images", labels="labels", output="out", coco_annotations=str(path))
+    assert truth_files(config) == {}
+    path.write_text("{}")
+    before = truth_files(config)
+    assert list(before) == ["instances.json"]
+    path.write_text("[]")
+    assert truth_files(config) != before
+
+
+def test_a_store_that_fails_is_told_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise StorageError("s3://bucket/a: access denied.")
+
+    monkeypatch.setattr(sharding, "run", fail)
+    with pytest.raises(StorageError, match=r"^step shard: s3://bucket/a: access denied"):
+        run(configure(tmp_path))

@@ -14,7 +14,7 @@ from wsss_ray.cluster import connect
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.data.shards import read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.data.storage import FileInfo, Storage, StorageError
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.pipeline.plan import Judged, Plan, make_plan
@@ -35,7 +35,9 @@ def run(config: PipelineConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: a section cannot be used; what earlier steps made stands.
-        JobError: a step broke off; its text begins with the step's name. The same command goes on from there.
+        JobError: a step broke off. The same command goes on from there.
+        StorageError: a file or store that a step needs cannot be used.
+        The text of each begins with the step's name.
     """
     plan = make_plan(config)
     _check_trainings(plan)
@@ -87,6 +89,8 @@ def _run_steps(plan: Plan, seconds: dict[str, float], *, gallery: bool) -> dict[
             raise JobError(f"step {name}: {error}") from error
         except ValueError as error:
             raise ValueError(f"step {name}: {error}") from error
+        except StorageError as error:
+            raise StorageError(f"step {name}: {error}") from error
         finally:
             seconds[name] = time.monotonic() - begun
 
@@ -109,7 +113,7 @@ def _run_steps(plan: Plan, seconds: dict[str, float], *, gallery: bool) -> dict[
 
 
 def evaluate_once(config: EvaluateConfig) -> float | None:
-    """mIoU of an evaluation, which is made unless the output holds one of the same labels and configuration.
+    """mIoU of an evaluation, which is made unless the output holds one of the same labels, truth and configuration.
 
     None where there is no ground truth to judge by.
     """
@@ -120,7 +124,9 @@ def evaluate_once(config: EvaluateConfig) -> float | None:
     output = Storage(config.output, config.storage)
     labels = Storage(config.labels, config.storage).list("labels")
     told = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
-    content = [told, shards.digest, [(name, info.version) for name, info in labels.items()]]
+    content: list[Any] = [told, shards.digest, [(name, info.version) for name, info in labels.items()]]
+    if truth := truth_files(config):  # the shards' own is in their digest
+        content.append([(name, info.size, info.version) for name, info in truth.items()])
     state = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     if output.exists(STATE_FILE) and json.loads(output.read(STATE_FILE)) == {"state": state}:
         print(f"nothing to do: {output.describe(RESULT_FILE)} judges these labels", flush=True)
@@ -128,6 +134,17 @@ def evaluate_once(config: EvaluateConfig) -> float | None:
     found = evaluation.run(config)
     output.write(STATE_FILE, json.dumps({"state": state}).encode())
     return _miou(found.to_json()["miou"])
+
+
+def truth_files(config: EvaluateConfig) -> dict[str, FileInfo]:
+    """What lies beside the shards to judge by, as it is now; nothing where only the shards hold it."""
+    if config.truth is not None:
+        return Storage(config.truth, config.storage).list()
+    if config.coco_annotations is None:
+        return {}
+    folder, slash, name = config.coco_annotations.rpartition("/")
+    info = Storage(folder or slash or ".", config.storage).info(name)
+    return {} if info is None else {name: info}  # the evaluation says that it is missing
 
 
 def _miou(value: Any) -> float | None:

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -92,6 +93,16 @@ def test_folders_and_walk(storage: Storage) -> None:
     assert list(storage.walk()) == ["one/a.bin", "one/two/ü 图.bin", "x.bin"]
     assert storage.child("one").read("two/ü 图.bin") == b"1"
     assert storage.child("nowhere").walk() == {}
+
+
+def test_a_folder_of_a_hundred_thousand_files_is_listed_whole(tmp_path: Path) -> None:
+    names = [f"{index:06d}.png" for index in range(100_000)]
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:  # not kept for later sessions, as tmp_path is
+        for name in names:
+            os.close(os.open(f"{folder}/{name}", os.O_CREAT))
+        found = Storage(folder).list()
+    assert list(found) == names
+    assert {info.size for info in found.values()} == {0}
 
 
 def test_links_are_listed_and_linked_folders_are_not_entered(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""One real job with secrets all around it and a damaged image: what it tells, what it writes, what it listens on."""
+"""Real jobs: what one with secrets around it and a damaged image tells and writes, and what they listen on."""
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from conftest import REPOSITORY, S3Server
 from drawn import drawn_scenes
 from label_runs import image_rows, write_shards
+from training_cases import draw, write_set
 
 from wsss_ray.data.storage import Storage
 
@@ -50,14 +52,31 @@ def told(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tol
     images[name] = (images[name][0][:2000], images[name][1])
     write_shards(Storage(s3.uri("safety/in"), s3.config), image_rows(images), images_per_unit=4, classes="demo")
     temporary = tempfile.mkdtemp(prefix="s", dir="/tmp")  # sockets' paths must be short
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= SECRETS | {"AWS_ENDPOINT_URL": s3.endpoint_url, "RAY_TMPDIR": temporary}
     log = tmp_path_factory.mktemp("job") / "log"
-    command = [sys.executable, "jobs/label.py", "--config", "configs/demo.yaml", "--ray.actors", "1", "--no-png"]
+    command = ["jobs/label.py", "--config", "configs/demo.yaml", "--ray.actors", "1", "--no-png"]
     command += ["--input", s3.uri("safety/in"), "--output", s3.uri("safety/out")]
+    secrets = SECRETS | {"AWS_ENDPOINT_URL": s3.endpoint_url}
+    status, listening = watch(command, log, temporary=temporary, environment=secrets)
+    out = Storage(s3.uri("safety/out"), s3.config)
+    yield Told(
+        status=status,
+        text=log.read_text(),
+        written={path: out.read(path) for path in out.walk()},
+        ray_logs={str(path): path.read_bytes() for path in Path(temporary).rglob("*") if path.is_file()},
+        listening=listening,
+    )
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def watch(command: list[str], log: Path, *, temporary: str, environment: dict[str, str]) -> tuple[int, set[str]]:
+    """Run a job in the local mode; its status, and every local address that a process of it listened on."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = inherited | {"RAY_TMPDIR": temporary} | environment
     listening: set[str] = set()
     with log.open("w") as output:
-        process = psutil.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output)
+        process = psutil.Popen(
+            [sys.executable, *command], cwd=REPOSITORY, env=environment, stdout=output, stderr=output
+        )
         try:
             deadline = time.monotonic() + 280
             while process.poll() is None:
@@ -67,15 +86,7 @@ def told(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tol
         finally:
             if process.poll() is None:
                 process.terminate()
-    out = Storage(s3.uri("safety/out"), s3.config)
-    yield Told(
-        status=process.returncode,
-        text=log.read_text(),
-        written={path: out.read(path) for path in out.walk()},
-        ray_logs={str(path): path.read_bytes() for path in Path(temporary).rglob("*") if path.is_file()},
-        listening=listening,
-    )
-    shutil.rmtree(temporary, ignore_errors=True)
+    return process.returncode, listening
 
 
 def listened(process: psutil.Process) -> set[str]:
@@ -98,8 +109,27 @@ def test_the_job_did_its_work(told: Told) -> None:
 
 
 def test_nothing_listens_beyond_this_machine(told: Told) -> None:
-    assert told.listening, "the scan saw no socket at all"
-    for address in told.listening:
+    check_loopback(told.listening)
+
+
+def test_no_worker_of_a_training_listens_beyond_this_machine(tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index) for index in range(16)])
+    configuration = {
+        **{"images": f"{tmp_path}/images", "labels": f"{tmp_path}/labels", "output": f"{tmp_path}/out"},
+        **{"classes": "demo", "preset": "demo", "iterations": 3, "batch_size": 4, "crop": 65, "optimizer": "sgd"},
+        **{"student": {"architecture": "deeplabv2-tiny", "init": "none"}, "ray": {"actors": 2}},
+    }
+    (tmp_path / "training.yaml").write_text(json.dumps(configuration))
+    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp", ignore_cleanup_errors=True) as temporary:
+        command = ["jobs/train.py", "--config", f"{tmp_path}/training.yaml"]
+        status, listening = watch(command, tmp_path / "log", temporary=temporary, environment={})
+    assert status == 0, (tmp_path / "log").read_text()
+    check_loopback(listening)
+
+
+def check_loopback(listening: set[str]) -> None:
+    assert listening, "the scan saw no socket at all"
+    for address in listening:
         plain = ipaddress.ip_address(address)
         mapped = getattr(plain, "ipv4_mapped", None)
         assert (mapped or plain).is_loopback, address

@@ -11,7 +11,7 @@ help:
 	@echo "make demo    label the embedded demo, end to end (CLEAN=1 starts anew)"
 	@echo "make test    lint, type check and tests (TESTS=path for some of them)"
 	@echo "make lint    ruff and mypy alone"
-	@echo "make soak    endurance under kills and outages, about half an hour"
+	@echo "make soak    endurance under kills and outages"
 	@echo "make bench   the short benchmarks (make bench-full: the full-size models on two images)"
 
 env: $(STAMP)

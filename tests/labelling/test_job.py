@@ -115,7 +115,7 @@ def test_awkward_images_keep_their_rows(
     assert untagged["status"] == "no_tags"
     assert not decode_label(untagged["label"]).any()
     assert resized["status"] == "failed"
-    assert resized["error"].startswith("decode: the image is")
+    assert resized["error"].startswith("decode: wrong size: the image is")
     assert summary["statuses"] == {"no_tags": 1, "failed": 2}
 
 

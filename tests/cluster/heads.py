@@ -57,7 +57,7 @@ class Head:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=180,
+            timeout=500,
             check=False,
         )
 
@@ -115,7 +115,7 @@ def running_head(*, token: str | None, cpus: int = 2) -> Iterator[Head]:
 
 def _wait_until_up(head: Head, process: subprocess.Popen[bytes]) -> None:
     """Until the head takes jobs: one agent of the node must have reported, or a submission is refused."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         assert process.poll() is None, (head.folder / "head.log").read_text()
         request = urllib.request.Request(f"{head.address}/api/jobs/")
@@ -126,7 +126,7 @@ def _wait_until_up(head: Head, process: subprocess.Popen[bytes]) -> None:
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.3)
-    raise AssertionError(f"no head after 90 s: {(head.folder / 'head.log').read_text()}")
+    raise AssertionError(f"no head after 240 s: {(head.folder / 'head.log').read_text()}")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -50,7 +50,7 @@ def run_on_nodes(module: str, folder: Path) -> None:
             start_new_session=True,
         )
     try:
-        assert process.wait(timeout=240) == 0, log.read_text()[-4000:]
+        assert process.wait(timeout=600) == 0, log.read_text()[-4000:]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -46,7 +46,7 @@ def test_a_stopped_job_is_finished_by_the_same_command(head: Head, scenes: Path,
     command = label_command(scenes, tmp_path / "run")
     started = head.submit(command, "--no-wait", "--submission-id", "first")
     assert started.returncode == 0, started.stdout
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not label_files(tmp_path / "run"):
         assert time.monotonic() < deadline, head.log("first")
         assert "Traceback" not in head.log("first"), head.log("first")

@@ -52,7 +52,7 @@ def noted(make: Callable[[], Stage], log: Path) -> Stage:
     return make()
 
 
-@pytest.mark.timeout(1200 if LONG else 300)
+@pytest.mark.timeout(1200 if LONG else 900)
 @pytest.mark.parametrize("placement", ["fused", "split"])
 def test_kills_of_the_models_change_no_label(
     photo_rows: pa.Table,

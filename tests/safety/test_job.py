@@ -78,7 +78,7 @@ def watch(command: list[str], log: Path, *, temporary: str, environment: dict[st
             [sys.executable, *command], cwd=REPOSITORY, env=environment, stdout=output, stderr=output
         )
         try:
-            deadline = time.monotonic() + 280
+            deadline = time.monotonic() + 600
             while process.poll() is None:
                 assert time.monotonic() < deadline, log.read_text()
                 listening |= listened(process)

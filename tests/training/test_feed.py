@@ -199,7 +199,7 @@ class ForeignAugmentation(Augmentation):
         return importlib.import_module, ("a_module_of_one_node_alone",)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_feed_that_a_task_cannot_unpickle_ends_with_the_reason(local_ray: Resources, tmp_path: Path) -> None:
     """Ray Data would repeat the task for ever."""
     write_set(tmp_path, [draw(index) for index in range(4)])

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
+from running import below
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources, connect
@@ -39,10 +40,10 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.engine import map_units
 from wsss_ray.evaluation import run
 from wsss_ray.evaluation.boundary import DEFAULT_RATIO
-from wsss_ray.evaluation.inputs import find_labels
 from wsss_ray.evaluation.job import UNITS_PER_TASK
 from wsss_ray.evaluation.judge import Judge, Tally, UnitResult
-from wsss_ray.evaluation.metrics import ClassIndex
+from wsss_ray.label_inputs import find_labels
+from wsss_ray.metrics import ClassIndex
 
 WIDTH, HEIGHT = 500, 375
 DISTINCT = 64
@@ -200,12 +201,6 @@ def run_job(folder: Path, processes: int) -> float:
         )
     )
     return time.monotonic() - start
-
-
-def below(pid: int) -> list[int]:
-    """Processes below a process."""
-    children = [int(c) for file in Path(f"/proc/{pid}/task").glob("*/children") for c in file.read_text().split()]
-    return [found for child in children for found in (child, *below(child))]
 
 
 def peak_memory() -> str:

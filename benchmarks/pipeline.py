@@ -5,8 +5,8 @@
 "Ray" is the engine with as many actors as cores, "loop" as many bare processes that read, label and write unit by unit
 with the same stage. Images/s are those of the steady state (15 to 85 % of the images), in turns; start-up is apart. The
 parts are milliseconds of the actors' clock per image. "outside the models" is CPU time of all processes per photo of
-640 x 480 through the engine, networks left out, eight boxes each, in the steady state, too. Its exact path resizes with
-Pillow.
+640 x 480 through the engine, networks left out, eight boxes each, in the steady state, too; "of it" the same stage in
+one bare process, its parts in milliseconds of CPU ("decode" resizes, too). The exact path resizes with Pillow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,18 +72,29 @@ def make_shards(folder: str, name: str, photos: Path | None, images: int) -> Non
         simulated.write_shards(root / name, simulated.find_photos(photos, root / "made"), images=images)
 
 
+class CpuMeter(Meter):
+    """Seconds of the calling thread's CPU."""
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Add the time of the block to `part`."""
+        start = time.thread_time()
+        yield
+        self.add(part, time.thread_time() - start)
+
+
 _worker: list = []
 
 
-def start_worker(images: Storage, sink: LabelSink) -> None:
+def start_worker(images: Storage, sink: LabelSink, name: str = "models", meter: type[Meter] = Meter) -> None:
     """A bare process: the stage, once."""
-    _worker[:] = [make_stage("models"), images, sink]
+    _worker[:] = [make_stage(name), images, sink, meter]
 
 
 def label_unit(unit: Unit) -> Report:
     """A unit from shard to label file."""
-    stage, images, sink = _worker
-    meter = Meter()
+    stage, images, sink, meter_type = _worker
+    meter = meter_type()
     with meter("read"):
         rows = read_unit(images, unit, columns=READ_COLUMNS)
     rows = stage(rows.append_column("error", pa.nulls(rows.num_rows, pa.string())), meter)
@@ -103,6 +117,17 @@ def by_ray(units: list[Unit], images: Storage, sink: LabelSink, actors: int, *, 
     recorder = Recorder(total=sum(unit.rows for unit in units))
     run_units([Task(unit=unit) for unit in units], images=images, stages=[spec], sink=sink, progress=recorder)
     return recorder
+
+
+def by_itself(units: list[Unit], images: Storage, sink: LabelSink, name: str) -> tuple[Counter[str], float]:
+    """In a bare process: CPU seconds of the parts, and of the whole."""
+    start_worker(images, sink, name, CpuMeter)
+    label_unit(units[0])  # imports, buffers
+    start = time.process_time()
+    seconds: Counter[str] = Counter()
+    for unit in units:
+        seconds.update(label_unit(unit).seconds)
+    return seconds, time.process_time() - start
 
 
 def sink_in(folder: str, classes: str) -> LabelSink:
@@ -134,15 +159,26 @@ def compare(folder: str, shards: ShardSet, images: Storage, *, processes: int, r
     ]
 
 
-def outside(folder: str, shards: ShardSet, images: Storage, name: str) -> dict:
-    """CPU milliseconds of all processes for a photo."""
+def outside(folder: str, shards: ShardSet, images: Storage, name: str) -> list[dict]:
+    """CPU milliseconds of all processes for a photo, and those of the stage alone, by parts."""
     recorder = by_ray(list(shards.units), images, sink_in(folder, "coco"), 1, name=name)
-    return {
-        "what": f"outside the models, {name} path",
-        "images/s": recorder.steady_rate,
-        "CPU ms/image": 1000 * recorder.steady_cpu,
-        **{part: 1000 * recorder.seconds[part] / shards.rows for part in PARTS},
-    }
+    some = list(shards.units)[:10]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        seconds, whole = pool.apply(by_itself, (some, images, sink_in(folder, "coco"), name))
+    photos = sum(unit.rows for unit in some)
+    return [
+        {
+            "what": f"outside the models, {name} path",
+            "images/s": recorder.steady_rate,
+            "CPU ms/image": 1000 * recorder.steady_cpu,
+            **{part: 1000 * recorder.seconds[part] / shards.rows for part in PARTS},
+        },
+        {
+            "what": "of it, in a bare process",
+            "CPU ms/image": 1000 * whole / photos,
+            **{part: 1000 * seconds[part] / photos for part in PARTS},
+        },
+    ]
 
 
 def main() -> None:
@@ -174,7 +210,8 @@ def main() -> None:
             rows += compare(folder, shards, images, processes=options.processes, rounds=options.rounds)
         if options.photos_through:
             images = Storage(f"{folder}/photos")
-            rows += [outside(folder, read_shard_set(images), images, name) for name in ("fast", "exact")]
+            shards = read_shard_set(images)
+            rows += [row for name in ("fast", "exact") for row in outside(folder, shards, images, name)]
         ray.shutdown()
     print_table(rows, FORMATS)
     write_json(options.json, rows, machine=head)

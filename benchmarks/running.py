@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class Memory:
     """Resident of this process."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def watching_memory() -> Iterator[Memory]:
     """Sample memory while the block runs."""
     memory = Memory(store=[0.0], driver=[resident_mb()])
@@ -103,6 +103,15 @@ def watching_memory() -> Iterator[Memory]:
 def resident_mb() -> float:
     """Memory of this process now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def below(pid: int) -> list[int]:
+    """Processes below a process: this Ray's alone, whatever else runs on the machine."""
+    children = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children += [int(child) for child in file.read_text().split()]
+    return [found for child in children for found in (child, *below(child))]
 
 
 class Processes:

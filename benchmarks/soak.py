@@ -27,7 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from running import start_ray
+from running import below, start_ray
 
 from wsss_ray.cluster import Pool, connect
 from wsss_ray.config import RayConfig
@@ -121,15 +121,6 @@ def resident_mb(pid: int) -> float:
     except OSError:
         return 0.0
     return int(status.partition("VmRSS:")[2].split()[0]) / 1000
-
-
-def below(pid: int) -> list[int]:
-    """Processes below a process: this Ray's alone, whatever else runs on the machine."""
-    children = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            children += [int(child) for child in file.read_text().split()]
-    return [found for child in children for found in (child, *below(child))]
 
 
 def raylet_pid() -> int:

@@ -14,8 +14,8 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources
 from wsss_ray.demo.compare_students import background_miou, compare, format_table, reached
 from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Tally
-from wsss_ray.evaluation.metrics import ClassIndex
 from wsss_ray.evaluation.result import Evaluation, conclude
+from wsss_ray.metrics import ClassIndex
 
 
 def evaluation(matrix: list[list[int]]) -> Evaluation:

@@ -7,12 +7,19 @@ import torch
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from wsss_ray.demo.scenes import PHRASES
-from wsss_ray.demo.tiny_detector import vocabulary, write_random_detector
+from wsss_ray.demo.tiny_detector import build_detector, build_processor, vocabulary
+
+
+def write(directory: Path, *, seed: int) -> Path:
+    """An untrained detector."""
+    build_detector(seed=seed).save_pretrained(directory)
+    build_processor().save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_detector(tmp_path_factory.mktemp("detector"), seed=3)
+    return write(tmp_path_factory.mktemp("detector"), seed=3)
 
 
 def test_special_ids_are_bert_s() -> None:
@@ -57,8 +64,8 @@ def test_directory_loads_and_detects(directory: Path) -> None:
 
 
 def test_a_seed_gives_the_same_weights(directory: Path, tmp_path: Path) -> None:
-    again = write_random_detector(tmp_path / "again", seed=3)
-    other = write_random_detector(tmp_path / "other", seed=4)
+    again = write(tmp_path / "again", seed=3)
+    other = write(tmp_path / "other", seed=4)
     weights = (directory / "model.safetensors").read_bytes()
     assert (again / "model.safetensors").read_bytes() == weights
     assert (other / "model.safetensors").read_bytes() != weights

@@ -21,9 +21,9 @@ from wsss_ray.data.shards import ShardSet
 from wsss_ray.data.storage import Storage
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation import Evaluation, run
-from wsss_ray.evaluation.inputs import RunLabels
 from wsss_ray.evaluation.judge import Judge
-from wsss_ray.evaluation.metrics import ClassIndex
+from wsss_ray.label_inputs import RunLabels
+from wsss_ray.metrics import ClassIndex
 
 
 def grid(text: str) -> np.ndarray:

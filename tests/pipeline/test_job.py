@@ -140,7 +140,7 @@ def distance(one: Student, other: Student) -> float:
     return max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())
 
 
-def test_a_mended_truth_is_judged_again(
+def test_a_mended_truth_or_list_of_images_is_judged_again(
     tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
 ) -> None:
     label = np.array([[0, 0, 1, 1]] * 4, np.uint8)
@@ -148,8 +148,16 @@ def test_a_mended_truth_is_judged_again(
     made = Made(image_id="a", label=label, tags=["aeroplane"])
     write_run(images, labels, [[made]], classes=ClassSet.load("voc"), images_per_unit=4, exif="ignore")
     truth.write("a.png", encode_label(label[:, ::-1].copy(), palette=None))
+    listed = tmp_path / "ids.txt"
+    listed.write_text("a\n")
     config = EvaluateConfig(
-        images=images.uri, labels=labels.uri, truth=truth.uri, output=str(tmp_path / "out"), boundary=False, bootstrap=0
+        images=images.uri,
+        labels=labels.uri,
+        truth=truth.uri,
+        subset=str(listed),
+        output=str(tmp_path / "out"),
+        boundary=False,
+        bootstrap=0,
     )
     assert evaluate_once(config) == 0
     assert evaluate_once(config) == 0
@@ -157,6 +165,9 @@ def test_a_mended_truth_is_judged_again(
     truth.write("a.png", encode_label(label, palette=None))
     assert evaluate_once(config) == 1
     assert "nothing to do" not in capsys.readouterr().out
+    listed.write_text("a\nb\n")
+    assert evaluate_once(config) == 1
+    assert "1 images of the subset are not in the image shards" in capsys.readouterr().out
 
 
 def test_mended_annotations_have_another_version(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.data.images import ImageError, decode_image, decode_label, decode_row, decode_truth, read_size
 from wsss_ray.data.sources.paths import UnreadableError, read_inside
 from wsss_ray.data.storage import Storage
-from wsss_ray.evaluation.inputs import find_pngs
+from wsss_ray.label_inputs import find_pngs
 palette = ClassSet.load("voc").palette()
 readers = {
     "size": lambda data: read_size(data, exif="apply"),

@@ -25,9 +25,10 @@ from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.labels import encode_label
 from wsss_ray.data.shards import read_shard_set
 from wsss_ray.data.storage import Storage, StorageError
-from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Ledger, Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Orders
 from wsss_ray.models.student_spec import IGNORE, StudentSpec
 from wsss_ray.training.augmentation import Augmentation
+from wsss_ray.training.board import Board
 from wsss_ray.training.feed import BadSampleError, Feed, _augment, _read
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import open_labels, survey
@@ -205,14 +206,14 @@ def test_a_feed_that_a_task_cannot_unpickle_ends_with_the_reason(local_ray: Reso
     write_set(tmp_path, [draw(index) for index in range(4)])
     good = make_feed(configure(tmp_path, tmp_path / "out"))
     feed = replace(good, augmentation=ForeignAugmentation(**vars(good.augmentation)))
-    ledger = ray.remote(Ledger).options(num_cpus=0).remote()
+    board = ray.remote(Board).options(num_cpus=0).remote()
     told = "cannot read what describes its samples.*No module named 'a_module_of_one_node_alone'"
     with pytest.raises(BadSampleError, match=told):
-        next(feed.batches(rank=0, workers=1, start=0, end=1, cpus=0.5, ledger=ledger))
+        next(feed.batches(rank=0, workers=1, start=0, end=1, cpus=0.5, board=board))
     piece = next(good.read(good.order.stretches(0, 1)[0], range(4)))  # read on a node that has the module
-    (row,) = _augment(piece, feed=ray.put(feed), ledger=ledger, stage="augment").to_pylist()
+    (row,) = _augment(piece, feed=ray.put(feed), board=board, stage="augment").to_pylist()
     assert re.search(told, row["problem"])
-    ray.kill(ledger)
+    ray.kill(board)
 
 
 class AbsentStorage(Storage):
@@ -223,41 +224,41 @@ class AbsentStorage(Storage):
 
 
 @pytest.fixture
-def ledger(local_ray: Resources) -> Iterator[ActorHandle]:
-    actor = ray.remote(Ledger).options(num_cpus=0).remote()
+def board(local_ray: Resources) -> Iterator[ActorHandle]:
+    actor = ray.remote(Board).options(num_cpus=0).remote()
     yield actor
     ray.kill(actor)
 
 
-def read_first(feed: Feed, ledger: ActorHandle) -> Iterator[pa.Table]:
+def read_first(feed: Feed, board: ActorHandle) -> Iterator[pa.Table]:
     """The first reading task of a feed, in this process."""
     (stretch,) = feed.order.stretches(0, 1)
-    return _read(pa.Table.from_pylist([asdict(stretch)]), ray.put(feed), range(4), ledger, "read")
+    return _read(pa.Table.from_pylist([asdict(stretch)]), ray.put(feed), range(4), board, "read")
 
 
-def test_a_store_that_went_away_is_the_piece_s_problem(ledger: ActorHandle, tmp_path: Path) -> None:
+def test_a_store_that_went_away_is_the_piece_s_problem(board: ActorHandle, tmp_path: Path) -> None:
     write_set(tmp_path, [draw(index) for index in range(4)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
-    (piece,) = read_first(replace(feed, images=AbsentStorage(feed.images.uri)), ledger)
+    (piece,) = read_first(replace(feed, images=AbsentStorage(feed.images.uri)), board)
     assert re.fullmatch(r"shard-.*: the store cannot be reached", piece["problem"][0].as_py())
 
 
-def test_deaths_over_reading_are_counted_and_end_the_feed(ledger: ActorHandle, tmp_path: Path) -> None:
+def test_deaths_over_reading_are_counted_and_end_the_feed(board: ActorHandle, tmp_path: Path) -> None:
     write_set(tmp_path, [draw(index) for index in range(4)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
 
     def orders() -> Orders:
-        return ray.get(ledger.enquire.remote("read", "0"))
+        return ray.get(board.enquire.remote("read", "0"))
 
-    for _ in read_first(feed, ledger):
+    for _ in read_first(feed, board):
         pass
     assert not orders().retried, "what ended is forgotten"
     unfinished = []
     for deaths in range(DEATHS_BEFORE_UNREAD):
         assert orders().deaths == deaths
-        unfinished.append(read_first(feed, ledger))
+        unfinished.append(read_first(feed, board))
         assert next(unfinished[-1])["problem"].null_count == 1
-    told = next(read_first(feed, ledger))["problem"][0].as_py()
+    told = next(read_first(feed, board))["problem"][0].as_py()
     assert re.search("reads shards died again and again.*--shuffle-window", told)
 
 
@@ -265,7 +266,7 @@ def test_deaths_over_reading_are_counted_and_end_the_feed(ledger: ActorHandle, t
     not os.environ.get("WSSS_SOAK"), reason="in `make soak`: a dozen processes die, one after the other"
 )
 @pytest.mark.parametrize("task", ["read", "augment"])
-def test_a_file_that_kills_its_process_ends_the_feed(ledger: ActorHandle, tmp_path: Path, task: str) -> None:
+def test_a_file_that_kills_its_process_ends_the_feed(board: ActorHandle, tmp_path: Path, task: str) -> None:
     write_set(tmp_path, [draw(index) for index in range(8)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
     if task == "read":
@@ -274,4 +275,4 @@ def test_a_file_that_kills_its_process_ends_the_feed(ledger: ActorHandle, tmp_pa
         feed = replace(feed, augmentation=KillingAugmentation(**vars(feed.augmentation)))
         told = "decodes images died again and again.*image-000, image-001"
     with pytest.raises(BadSampleError, match=told):
-        next(feed.batches(rank=0, workers=1, start=0, end=2, cpus=0.5, ledger=ledger))
+        next(feed.batches(rank=0, workers=1, start=0, end=2, cpus=0.5, board=board))

@@ -19,6 +19,7 @@ import pytest
 import ray
 import training_cases
 from conftest import REPOSITORY, S3Server
+from faulty_s3 import Faults, faulty
 from processes import training_workers
 from training_cases import CLASSES, configure, draw, losses_of_a_loop, write_set
 
@@ -148,6 +149,7 @@ def wait_for_checkpoint(output: Path) -> None:
 def test_two_workers_one_of_which_is_killed(
     common: Callable[..., TrainConfig], straight: tuple[Path, list[Row], dict], tmp_path: Path
 ) -> None:
+    """Each with two micro-batches an update, which is the same network too."""
     killed = []
 
     def kill() -> None:
@@ -157,7 +159,7 @@ def test_two_workers_one_of_which_is_killed(
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    summary = run(common(tmp_path, ray=RayConfig(actors=2)))
+    summary = run(common(tmp_path, accumulation=2, ray=RayConfig(actors=2)))
     thread.join()
     assert len(killed[0]) == 2
     assert summary["session"]["restarts"] == 1
@@ -261,15 +263,28 @@ def test_weights_that_are_not_there_are_refused(common: Callable[..., TrainConfi
     assert not (tmp_path / "out").exists()
 
 
-def test_on_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_path: Path) -> None:
-    folder = s3.uri("train")
-    write_set(folder, [draw(index) for index in range(8)], storage=s3.config)
-    config = configure(
-        folder, s3.uri("trained"), labels=None, label_column="truth", storage=s3.config, checkpoint_every=3
-    )
-    summary = run(config)
+def test_on_a_failing_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_path: Path) -> None:
+    """A fifth of the requests are refused and some connections break: the network is the same, and all is counted."""
+    write_set(s3.uri("train"), [draw(index) for index in range(8)], storage=s3.config)
+    with faulty(s3) as proxy:
+        proxy.faults = Faults(refuse=0.2, drop=0.03, lose=0.03, cut=0.03)
+        config = configure(
+            proxy.uri("train"),
+            proxy.uri("trained"),
+            labels=None,
+            label_column="truth",
+            storage=proxy.config,
+            checkpoint_every=3,
+        )
+        summary = run(config)
+        happened = proxy.happened
     assert (summary["iterations"], summary["images"]) == (6, 8)
     output = Storage(s3.uri("trained"), s3.config)
     decode_student(output.read("student.safetensors"))
     assert list_checkpoints(output) == [3, 6]
     assert [name.startswith("events.") for name in output.list("tensorboard")] == [True]
+    expected = losses_of_a_loop(replace(config, storage=s3.config))
+    assert [row.loss for row in read_metrics(output)] == pytest.approx(expected, rel=1e-5)
+    counts = summary["session"]["storage_retries"]
+    refused = counts["SlowDown"] + counts.get("HTTP 503", 0)  # an answer to HEAD has no body
+    assert happened["refuse"] - 4 <= refused <= happened["refuse"], "only those of the summary itself come after it"

@@ -1,6 +1,5 @@
 """The demo's Grounding DINO: a small vocabulary and configuration, in a directory `from_pretrained` loads."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,14 +103,3 @@ def build_detector(*, seed: int, **changes: Any) -> MMGroundingDinoForObjectDete
             if name.endswith(("vision_param", "text_param")):
                 parameter.fill_(0.1)  # the published 1e-4 keeps text out of the image for thousands of steps
     return model.eval()
-
-
-def write_random_detector(directory: str | Path, *, seed: int = 0, **changes: Any) -> Path:
-    """Write an untrained detector into `directory` and return it.
-
-    `AutoModelForZeroShotObjectDetection` and `AutoProcessor` load it. The same seed writes the same weights.
-    """
-    directory = Path(directory)
-    build_detector(seed=seed, **changes).save_pretrained(directory)
-    build_processor().save_pretrained(directory)
-    return directory

@@ -20,13 +20,13 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.engine import Progress, Report, map_units
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.confusion import draw_confusion
-from wsss_ray.evaluation.inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
 from wsss_ray.evaluation.instances import InstanceRule
 from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Judge, Tally
-from wsss_ray.evaluation.metrics import ClassIndex
 from wsss_ray.evaluation.result import Evaluation, conclude
 from wsss_ray.evaluation.tables import format_tables
 from wsss_ray.evaluation.truths import CocoTruth, pack_by_unit
+from wsss_ray.label_inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
+from wsss_ray.metrics import ClassIndex
 
 RESULT_FILE = "evaluation.json"
 TABLE_FILE = "evaluation.txt"

@@ -15,7 +15,6 @@ from wsss_ray.data.shards import Unit, read_unit
 from wsss_ray.data.sources.items import TruthInstances
 from wsss_ray.data.storage import Storage
 from wsss_ray.evaluation.boundary import boundary_width, count_boundaries
-from wsss_ray.evaluation.inputs import LabelFile, LabelSource, PngFolder
 from wsss_ray.evaluation.instances import (
     FOUND_IOU,
     Masks,
@@ -27,8 +26,9 @@ from wsss_ray.evaluation.instances import (
     row_masks,
     without,
 )
-from wsss_ray.evaluation.metrics import ClassIndex, Scores, count_pixels, headline, score
 from wsss_ray.evaluation.truths import CocoTruth, Truth, check_size, decode_png, unpack
+from wsss_ray.label_inputs import LabelFile, LabelSource, PngFolder
+from wsss_ray.metrics import ClassIndex, Scores, count_pixels, headline, score
 
 STATES = ("judged", "missing", "failed", "no_truth", "bad_truth")
 """judged: by its label. missing, failed: no label or an unusable one, judged as no class throughout. no_truth,

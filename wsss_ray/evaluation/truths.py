@@ -21,7 +21,7 @@ from wsss_ray.data.sources.coco_truth import Crowd, Order, paint_truth
 from wsss_ray.data.sources.items import TagReader, TruthInstances, first_few
 from wsss_ray.data.sources.paths import image_ids
 from wsss_ray.data.storage import Storage
-from wsss_ray.evaluation.inputs import ids_by_shard
+from wsss_ray.label_inputs import ids_by_shard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,6 +14,7 @@ from wsss_ray.cluster import connect
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.data.shards import read_shard_set
+from wsss_ray.data.sources.manifest import read_text
 from wsss_ray.data.storage import FileInfo, Storage, StorageError
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
@@ -127,6 +128,8 @@ def evaluate_once(config: EvaluateConfig) -> float | None:
     content: list[Any] = [told, shards.digest, [(name, info.version) for name, info in labels.items()]]
     if truth := truth_files(config):  # the shards' own is in their digest
         content.append([(name, info.size, info.version) for name, info in truth.items()])
+    if config.subset is not None:
+        content.append(read_text(config.subset, config.storage, what="list of image ids"))
     state = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     if output.exists(STATE_FILE) and json.loads(output.read(STATE_FILE)) == {"state": state}:
         print(f"nothing to do: {output.describe(RESULT_FILE)} judges these labels", flush=True)

@@ -14,8 +14,8 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.data.images import ImageError, decode_row
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.evaluation.metrics import ClassIndex, count_pixels, headline, score
 from wsss_ray.label_run import label_of, read_joined, truth_of
+from wsss_ray.metrics import ClassIndex, count_pixels, headline, score
 from wsss_ray.report.pictures import Overlay, encode_photo
 
 _WRITERS = 8

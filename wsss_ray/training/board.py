@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import ray
+from ray.actor import ActorHandle
+
+from wsss_ray.data import retries
 from wsss_ray.engine import format_seconds
 from wsss_ray.engine.ledger import Ledger
 
@@ -22,6 +28,8 @@ class State:
     """Iterations at which the workers began, the first of the session first: each further one followed a death."""
     unusable: dict[str, str] = field(default_factory=dict)
     """Why images could not be used, by id."""
+    retries: Counter[str] = field(default_factory=Counter)
+    """Requests to the store that workers and reading tasks made again, by reason."""
     problem: str | None = None
     """Why training cannot go on."""
     first: tuple[float, int] | None = None
@@ -70,6 +78,10 @@ class Board(Ledger):
             image_id, _, reason = text.partition(": ")
             self._state.unusable[image_id] = reason
 
+    def retried(self, counts: Mapping[str, int]) -> None:
+        """A process made requests to the store again."""
+        self._state.retries.update(counts)
+
     def fail(self, problem: str, *, certain: bool = True) -> None:
         """Training cannot go on; the first reason counts that is `certain`."""
         if self._state.problem is None or (certain and not self._certain):
@@ -78,6 +90,13 @@ class Board(Ledger):
     def state(self) -> State:
         """All of it."""
         return self._state
+
+
+def tell_of_retries(board: ActorHandle) -> None:
+    """Hand on what this process asked the store for again since it last did so."""
+    counts = retries.take()
+    if counts:
+        ray.get(board.retried.remote(counts))
 
 
 def status_line(state: State, iterations: int, elapsed: float) -> str:

@@ -32,9 +32,10 @@ from wsss_ray.data.shards import ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage, StorageError
 from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Orders
 from wsss_ray.engine.ray_data import set_data_context
-from wsss_ray.evaluation.inputs import LabelFile
+from wsss_ray.label_inputs import LabelFile
 from wsss_ray.models.student_spec import IGNORE, StudentSpec, label_to_index
 from wsss_ray.training.augmentation import Augmentation
+from wsss_ray.training.board import tell_of_retries
 from wsss_ray.training.order import Order, Sample, Stretch, sample_stream
 from wsss_ray.training.sources import LabelPlan
 
@@ -109,7 +110,7 @@ class Feed:
     unusable: Literal["error", "leave-out"]
 
     def batches(
-        self, *, rank: int, workers: int, start: int, end: int, cpus: float, ledger: ActorHandle
+        self, *, rank: int, workers: int, start: int, end: int, cpus: float, board: ActorHandle
     ) -> Iterator[Batch]:
         """Batches of a worker for iterations `start` to `end` (from 0, the end excluded), in order. Ray is connected.
 
@@ -119,7 +120,7 @@ class Feed:
             start: first iteration.
             end: the iteration after the last.
             cpus: cores that an augmenting task reserves.
-            ledger: the Ledger actor, which hears of every piece.
+            board: the Board actor, which hears of every piece.
 
         Raises:
             BadSampleError: a sample cannot be used, and `unusable` is error, or shards or labels cannot be read.
@@ -143,14 +144,14 @@ class Feed:
         dataset = (
             ray.data.from_items(rows, override_num_blocks=len(rows))  # from_arrow waits for a whole core for each row
             .map_batches(
-                functools.partial(_read, feed=feed, slots=slots, ledger=ledger, stage=f"read {name}"),
+                functools.partial(_read, feed=feed, slots=slots, board=board, stage=f"read {name}"),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=READ_CPUS,
                 compute=TaskPoolStrategy(size=min(_STRETCHES_AHEAD, len(stretches))),
             )
             .map_batches(
-                functools.partial(_augment, feed=feed, ledger=ledger, stage=f"augment {name}"),
+                functools.partial(_augment, feed=feed, board=board, stage=f"augment {name}"),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=cpus,
@@ -250,10 +251,10 @@ class Feed:
             raise BadSampleError(str(error)) from error
 
 
-def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range, ledger: ActorHandle, stage: str) -> Iterator[pa.Table]:
+def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range, board: ActorHandle, stage: str) -> Iterator[pa.Table]:
     """The first task: a stretch, by pieces."""
     stretch = Stretch(**batch.to_pylist()[0])
-    with _recorded(ledger, stage, str(stretch.index)) as orders:
+    with _recorded(board, stage, str(stretch.index)) as orders:
         if orders.deaths >= DEATHS_BEFORE_UNREAD:
             yield _unread(
                 "the process that reads shards died again and again: too little memory for --shuffle-window images at "
@@ -271,14 +272,15 @@ def _unread(problem: str) -> pa.Table:
 
 
 @contextmanager
-def _recorded(ledger: ActorHandle, stage: str, work: str) -> Iterator[Orders]:
-    """Tell the ledger of an attempt: Ray Data would repeat for ever what kills its process."""
-    orders = cast("Orders", ray.get(ledger.enquire.remote(stage, work)))
-    ray.get(ledger.begin.remote(stage, work, ray.get_runtime_context().get_node_id()))
+def _recorded(board: ActorHandle, stage: str, work: str) -> Iterator[Orders]:
+    """Tell the board of an attempt: Ray Data would repeat for ever what kills its process."""
+    orders = cast("Orders", ray.get(board.enquire.remote(stage, work)))
+    ray.get(board.begin.remote(stage, work, ray.get_runtime_context().get_node_id()))
     try:
         yield orders
     finally:
-        ray.get(ledger.end.remote(stage, work, finished=True))
+        tell_of_retries(board)
+        ray.get(board.end.remote(stage, work, finished=True))
 
 
 def _unpacked(feed: ray.ObjectRef) -> Feed:
@@ -296,10 +298,10 @@ def _unpacked(feed: ray.ObjectRef) -> Feed:
         ) from error
 
 
-def _augment(batch: pa.Table, feed: ray.ObjectRef, ledger: ActorHandle, stage: str) -> pa.Table:
+def _augment(batch: pa.Table, feed: ray.ObjectRef, board: ActorHandle, stage: str) -> pa.Table:
     """The second task: a piece."""
     row = batch.to_pylist()[0]
-    with _recorded(ledger, stage, str(row["iteration"])) as orders:
+    with _recorded(board, stage, str(row["iteration"])) as orders:
         if row["problem"]:
             ready = {"problem": row["problem"]}
         elif orders.isolate:

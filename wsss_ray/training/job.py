@@ -6,6 +6,7 @@ import json
 import tempfile
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,12 +18,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import connect, warn_of_local_paths
 from wsss_ray.config.training import TrainConfig
+from wsss_ray.data import retries
 from wsss_ray.data.shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import claim
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.errors import JobError
-from wsss_ray.evaluation.metrics import ClassIndex
+from wsss_ray.metrics import ClassIndex
 from wsss_ray.student_weights import STUDENT_FILE, student_weights_digest
 from wsss_ray.training.board import Board, State, status_line
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
@@ -51,6 +53,8 @@ class _Run:
     validation: Validation | None
     validation_shards: ShardSet | None
     output: Storage
+    retried_before: Counter[str]
+    """Requests to stores that were made again before this call."""
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
@@ -91,6 +95,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
 
 def _prepare(config: TrainConfig) -> _Run:
     """Read what there is, and check that it fits together, before anything starts."""
+    retried_before = retries.counted()
     classes = ClassSet.load(config.classes)
     student_weights_digest(config.student, config.storage)  # refuses weights that are not there
     images = Storage(config.images, config.storage)
@@ -117,6 +122,7 @@ def _prepare(config: TrainConfig) -> _Run:
         validation=validation,
         validation_shards=validation_shards,
         output=Storage(config.output, config.storage),
+        retried_before=retried_before,
     )
 
 
@@ -173,6 +179,7 @@ def _train(job: _Run, layout: Layout) -> State:
             state = _ask(board)
             print(status_line(state, job.config.recipe.iterations, time.monotonic() - begun), flush=True)
     state = _ask(board)
+    retries.add(state.retries)
     ray.kill(board)
     if state.problem is not None:
         raise JobError(f"training stopped: {state.problem}")
@@ -224,6 +231,7 @@ def _finish(job: _Run, state: State | None) -> dict[str, Any]:
             "iterations_per_second": state.rate,
             "images_per_second": state.rate * job.config.recipe.batch_size,
             "restarts": max(len(state.starts) - 1, 0),
+            "storage_retries": dict(sorted((retries.counted() - job.retried_before).items())),
         }
     summary |= {"unusable": unusable, "session": session}
     job.output.write(SUMMARY_FILE, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())

@@ -15,7 +15,7 @@ from wsss_ray.data.images import decode_row
 from wsss_ray.data.labels import decode_truth
 from wsss_ray.data.shards import ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.evaluation.metrics import ClassIndex, count_pixels, headline, score
+from wsss_ray.metrics import ClassIndex, count_pixels, headline, score
 from wsss_ray.models.device import Compute
 from wsss_ray.models.student import Student
 

@@ -26,6 +26,7 @@ from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student import Student, build_student, encode_student
 from wsss_ray.student_weights import STUDENT_FILE, fetch_student_weights
 from wsss_ray.training.augmentation import Augmentation
+from wsss_ray.training.board import tell_of_retries
 from wsss_ray.training.checkpoint import list_checkpoints, put_back, read_checkpoint, take_snapshot, write_checkpoint
 from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History, Row
@@ -92,6 +93,8 @@ def train_worker(assignment: Assignment) -> None:
         ray.get(assignment.board.fail.remote(text, certain=getattr(error, "certain", True)))
         if workers > 1 and not isinstance(error, NotFiniteError):
             raise  # the others know nothing of it, and wait for this worker
+    finally:
+        tell_of_retries(assignment.board)
 
 
 class Worker:
@@ -136,7 +139,7 @@ class Worker:
             start=start,
             end=iterations,
             cpus=self.assignment.feed_cpus,
-            ledger=self.assignment.board,
+            board=self.assignment.board,
         ):
             assert batch.iteration == start, f"the feed is at {batch.iteration}, the training at {start}"
             torch.manual_seed(hash((self.config.seed, batch.iteration, self.rank)) % 2**63)  # for networks with dropout
@@ -208,6 +211,7 @@ class Worker:
         unusable = [text for batch in batches for text in batch.unusable]
         if unusable:
             self.assignment.board.unusable.remote(unusable)
+        tell_of_retries(self.assignment.board)
         if self.history is None:
             return
         for place, (batch, loss) in enumerate(zip(batches, losses, strict=True)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wsss_ray.classes import ClassEntry, ClassSet
-from wsss_ray.evaluation.metrics import ClassIndex, count_pixels, dropped, headline, score
+from wsss_ray.metrics import ClassIndex, count_pixels, dropped, headline, score
 
 THREE = ClassSet.from_names(["cat", "dog"])
 INDEX = ClassIndex.of(THREE)

@@ -3,8 +3,9 @@
     python benchmarks/resume.py [--images 82081] [--repeats 3] [--json FILE]
 
 Shards and label files are real, with few bytes an image; the label files are written here, not made by networks. The
-half-finished run is asked for its plan alone (`--dry-run` would time the networks): "check" is the time until the job
-knows what is to be done, measured inside this process without the interpreter's start.
+half-finished run goes on for four units more with the demo's tiny models, `--limit` then ends it: from the call to the
+first new label file, of which most is the start of Ray and of the actors; and of that, the time to find out what is to
+be done, measured in this process without the interpreter's start.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import simplejpeg
 from measuring import machine, print_table, write_json
 
 from wsss_ray.classes import ClassSet
@@ -40,12 +43,15 @@ from wsss_ray.labelling.plan import identity
 
 ROOT = Path(__file__).resolve().parent.parent
 UNIT, UNITS_PER_SHARD = 32, 100
+SIDE = 64
+MORE_UNITS = 4
 FORMATS = {"what": "", "images": ",d", "units": ",d", "seconds": ".2f"}
 
 
 def write_shards(folder: Path, images: int) -> None:
-    """Shards whose images are ten bytes: nothing here decodes them."""
+    """Shards whose images are one small JPEG."""
     classes = ClassSet.load("demo")
+    image = simplejpeg.encode_jpeg(np.full((SIDE, SIDE, 3), 128, np.uint8), quality=50)
     folder.mkdir()
     starts = list(range(0, images, UNIT))
     shards = [starts[index : index + UNITS_PER_SHARD] for index in range(0, len(starts), UNITS_PER_SHARD)]
@@ -55,9 +61,9 @@ def write_shards(folder: Path, images: int) -> None:
                 {
                     "image_id": [f"{index:012d}" for index in range(first, min(first + UNIT, images))],
                     "source": [f"{index}.jpg" for index in range(first, min(first + UNIT, images))],
-                    "image": [b"0123456789"] * min(UNIT, images - first),
-                    "height": [480] * min(UNIT, images - first),
-                    "width": [640] * min(UNIT, images - first),
+                    "image": [image] * min(UNIT, images - first),
+                    "height": [SIDE] * min(UNIT, images - first),
+                    "width": [SIDE] * min(UNIT, images - first),
                     "tags": [["cat"]] * min(UNIT, images - first),
                     "truth": [None] * min(UNIT, images - first),
                 },
@@ -81,8 +87,8 @@ def write_run(folder: Path, shards: ShardSet, config: LabelConfig, *, share: flo
             [
                 {
                     "image_id": f"{index * UNIT + place:012d}",
-                    "height": 480,
-                    "width": 640,
+                    "height": SIDE,
+                    "width": SIDE,
                     "label": bytes(4000),
                     "instances": [],
                     "tags": [tagged],
@@ -93,7 +99,7 @@ def write_run(folder: Path, shards: ShardSet, config: LabelConfig, *, share: flo
             ],
             schema=LABEL_SCHEMA,
         )
-        counts = count_rows(rows, classes, [{0: 480 * 640}] * unit.rows)
+        counts = count_rows(rows, classes, [{0: SIDE * SIDE}] * unit.rows)
         (folder / unit.label_path).write_bytes(encode_labels(rows, unit, counts))
 
 
@@ -105,6 +111,21 @@ def restart(config_flags: list[str]) -> float:
     )
     assert "nothing to do" in done.stdout, done.stdout
     return time.monotonic() - start
+
+
+def go_on(config_flags: list[str], labels: Path) -> float:
+    """Seconds from the call of the job to the first label file that it makes."""
+    before = len(list(labels.iterdir()))
+    command = [sys.executable, "jobs/label.py", *config_flags, "--limit", str((before + MORE_UNITS) * UNIT)]
+    start = time.monotonic()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
+        while len(list(labels.glob("*.parquet"))) == before:
+            assert job.poll() is None, "the job ended without a label file"
+            time.sleep(0.02)
+        seconds = time.monotonic() - start
+    assert job.returncode == 0
+    assert len(list(labels.iterdir())) == before + MORE_UNITS
+    return seconds
 
 
 def main() -> None:
@@ -142,9 +163,14 @@ def main() -> None:
         add("of it: listing the labels", _times(lambda: units_to_do(shards, finished, limit=None), options))
         add("of it: the summary of all footers", _times(lambda: summarise(finished, shards.units, None), options))
         half = Storage(str(root / "half"))
-        add("half-finished run: what is to be done", _times(lambda: units_to_do(shards, half, limit=None), options))
+        go = [*flags, "--output", str(root / "half")]
+        add(
+            "half-finished run: until its next label file",
+            [go_on(go, root / "half" / "labels") for _ in range(options.repeats)],
+        )
+        add("of it: what is to be done", _times(lambda: units_to_do(shards, half, limit=None), options))
         _, missing = units_to_do(shards, half, limit=None)
-        assert len(missing) == len(shards.units) - len(shards.units) // 2
+        assert len(missing) == len(shards.units) - len(shards.units) // 2 - MORE_UNITS * options.repeats
     print_table(rows, FORMATS)
     write_json(options.json, rows, machine=head)
 

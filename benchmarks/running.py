@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from measuring import TUNED
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-from wsss_ray.cluster import keep_idle_workers, keep_to_loopback
+from wsss_ray.cluster import prepare_local_ray
 from wsss_ray.engine import Progress, Report
 
 
 def start_ray(*, gpus: int = 0) -> None:
     """A Ray on this machine's loopback, with fake GPUs, whose workers have the jobs' allocator and one thread."""
-    keep_to_loopback()
-    keep_idle_workers()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    prepare_local_ray()
     ray.init(
         address="local",
         num_gpus=gpus,
         num_cpus=os.cpu_count(),
         include_dashboard=False,
-        runtime_env={"env_vars": {**TUNED, "OMP_NUM_THREADS": "1"}},
         logging_level="WARNING",
         _node_ip_address="127.0.0.1",
     )

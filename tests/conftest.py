@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -23,18 +24,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
 
 
-class OneRay(LoadScopeScheduling):
-    """Of two processes (`-n 2`) one runs the files that share a Ray, the other the rest, file by file."""
+@functools.cache
+def starts_processes(file: Path) -> bool:
+    """Whether a file's tests use a Ray or run commands: nearly all of the time goes there."""
+    near = [file] if file.parent == REPOSITORY / "tests" else [file, file.with_name("conftest.py")]
+    words = ("local_ray", "Popen", "running_head", "run_on_nodes")
+    return any(word in path.read_text() for path in near if path.exists() for word in words)
+
+
+class ByFolder(LoadScopeScheduling):
+    """Of two processes (`-n 2`) each takes whole folders, whose files share what a Ray made for them, then files."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = REPOSITORY / nodeid.partition("::")[0]
-        near = [file] if file.parent == REPOSITORY / "tests" else [file, file.with_name("conftest.py")]
-        return "ray" if any(path.exists() and "local_ray" in path.read_text() for path in near) else str(file)
+        return str(file.parent if starts_processes(file) and file.parent != REPOSITORY / "tests" else file)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneRay:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolder:
     """Called by pytest-xdist."""
-    return OneRay(config, log)
+    config.option.loadscopereorder = False
+    return ByFolder(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first, so that the many quick ones fill the end."""
+    items.sort(key=lambda item: not starts_processes(item.path))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import random
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
+
+import psutil
 
 from wsss_ray.data.storage import Storage
 
@@ -73,6 +76,27 @@ def training_workers(pid: int) -> list[int]:
                 name = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0]
                 found += [child] if b"RayTrainWorker" in name else training_workers(child)
     return found
+
+
+def listened(process: psutil.Process) -> set[str]:
+    """Addresses on which the process and its descendants listen now."""
+    found = set()
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            connections = member.net_connections("inet")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        found |= {entry.laddr.ip for entry in connections if entry.status == psutil.CONN_LISTEN}
+    return found
+
+
+def check_loopback(listening: set[str]) -> None:
+    """None of these addresses can be reached from another machine."""
+    assert listening, "the scan saw no socket at all"
+    for address in listening:
+        plain = ipaddress.ip_address(address)
+        mapped = getattr(plain, "ipv4_mapped", None)
+        assert (mapped or plain).is_loopback, address
 
 
 def end_at_once() -> NoReturn:

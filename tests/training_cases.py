@@ -96,7 +96,7 @@ def configure(folder: Path | str, output: Path | str, **fields: object) -> Train
 
 def losses_of_a_loop(config: TrainConfig) -> list[float]:
     """The loss of every iteration of a training on the CPU in one process, without Ray."""
-    recipe, images = config.recipe, Storage(config.images)
+    recipe, images = config.recipe, Storage(config.images, config.storage)
     shards = read_shard_set(images)
     labels = open_labels(config, shards)
     order = Order(

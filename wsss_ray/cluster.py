@@ -139,20 +139,13 @@ def connect(config: RayConfig) -> Iterator[Resources]:
 
 def _init(address: str | None) -> None:
     """Connect this process; whatever Ray raises (a bare Exception, at times) becomes a JobError."""
-    environment = {"env_vars": WORKER_ENVIRONMENT}
     try:
         if address:
+            environment = {"env_vars": WORKER_ENVIRONMENT}
             ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING)
             return
-        keep_to_loopback()
-        keep_idle_workers()
-        ray.init(
-            address="local",
-            _node_ip_address="127.0.0.1",
-            include_dashboard=False,
-            runtime_env=environment,
-            logging_level=logging.WARNING,
-        )
+        prepare_local_ray()
+        ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False, logging_level=logging.WARNING)
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if address:
@@ -179,23 +172,22 @@ def _end_in_order() -> None:
         signal.signal(signal.SIGTERM, terminate)
 
 
-def keep_to_loopback() -> None:
-    """Make a local Ray listen on 127.0.0.1 alone.
+def prepare_local_ray() -> None:
+    """Set what a Ray that is about to start on this machine takes from the environment. It then
 
-    Ray replaces 127.0.0.1 by the machine's outer address, and then listens on every interface, unless it believes that
-    it cannot form clusters; it reads this once on import, its own processes read it from the environment.
+    - listens on 127.0.0.1 alone. Ray replaces 127.0.0.1 by the machine's outer address, and then listens on every
+      interface, unless it believes that it cannot form clusters; it reads this once on import, its own processes read
+      it from the environment;
+    - keeps processes that have no task for a minute, rather than a second. It ends idle ones beyond the number of
+      cores; with few cores that is nearly all between two tasks, and starting one again takes some two seconds of a
+      core, several times what the task itself does;
+    - hands WORKER_ENVIRONMENT to its workers by inheritance: a `runtime_env` would let those that it starts in advance
+      go unused.
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-def keep_idle_workers() -> None:
-    """Let a local Ray keep processes that have no task for a minute, rather than a second.
-
-    It ends idle ones beyond the number of cores; with few cores that is nearly all between two tasks, and starting one
-    again takes some two seconds of a core, several times what the task itself does.
-    """
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    os.environ.update(WORKER_ENVIRONMENT)
 
 
 def uses_gpus(config: RayConfig, gpus: float) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import os
 import re
 import shutil
@@ -20,7 +18,7 @@ import pytest
 from conftest import REPOSITORY, S3Server
 from drawn import drawn_scenes
 from label_runs import image_rows, write_shards
-from training_cases import draw, write_set
+from processes import check_loopback, listened
 
 from wsss_ray.data.storage import Storage
 
@@ -89,18 +87,6 @@ def watch(command: list[str], log: Path, *, temporary: str, environment: dict[st
     return process.returncode, listening
 
 
-def listened(process: psutil.Process) -> set[str]:
-    """Addresses on which the process and its descendants listen now."""
-    found = set()
-    for member in [process, *process.children(recursive=True)]:
-        try:
-            connections = member.net_connections("inet")
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        found |= {entry.laddr.ip for entry in connections if entry.status == psutil.CONN_LISTEN}
-    return found
-
-
 def test_the_job_did_its_work(told: Told) -> None:
     assert told.status == 0, told.text
     assert {"run.json", "summary.json"} <= told.written.keys()
@@ -110,29 +96,6 @@ def test_the_job_did_its_work(told: Told) -> None:
 
 def test_nothing_listens_beyond_this_machine(told: Told) -> None:
     check_loopback(told.listening)
-
-
-def test_no_worker_of_a_training_listens_beyond_this_machine(tmp_path: Path) -> None:
-    write_set(tmp_path, [draw(index) for index in range(16)])
-    configuration = {
-        **{"images": f"{tmp_path}/images", "labels": f"{tmp_path}/labels", "output": f"{tmp_path}/out"},
-        **{"classes": "demo", "preset": "demo", "iterations": 3, "batch_size": 4, "crop": 65, "optimizer": "sgd"},
-        **{"student": {"architecture": "deeplabv2-tiny", "init": "none"}, "ray": {"actors": 2}},
-    }
-    (tmp_path / "training.yaml").write_text(json.dumps(configuration))
-    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp", ignore_cleanup_errors=True) as temporary:
-        command = ["jobs/train.py", "--config", f"{tmp_path}/training.yaml"]
-        status, listening = watch(command, tmp_path / "log", temporary=temporary, environment={})
-    assert status == 0, (tmp_path / "log").read_text()
-    check_loopback(listening)
-
-
-def check_loopback(listening: set[str]) -> None:
-    assert listening, "the scan saw no socket at all"
-    for address in listening:
-        plain = ipaddress.ip_address(address)
-        mapped = getattr(plain, "ipv4_mapped", None)
-        assert (mapped or plain).is_loopback, address
 
 
 @pytest.mark.parametrize("name", SECRETS)

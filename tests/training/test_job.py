@@ -20,7 +20,7 @@ import ray
 import training_cases
 from conftest import REPOSITORY, S3Server
 from faulty_s3 import Faults, faulty
-from processes import training_workers
+from processes import check_loopback, listened, training_workers
 from training_cases import CLASSES, configure, draw, losses_of_a_loop, write_set
 
 from wsss_ray.cluster import Resources
@@ -166,7 +166,7 @@ def test_two_workers_one_of_which_is_killed(
     check_same_curve(tmp_path, straight[1], tolerance=1e-3)  # sums in another order
 
 
-def test_a_killed_driver_is_followed_by_the_same_command(
+def test_a_killed_driver_which_listened_to_nobody_outside_is_followed_by_the_same_command(
     common: Callable[..., TrainConfig],
     straight: tuple[Path, list[Row], dict],
     tmp_path: Path,
@@ -184,13 +184,19 @@ folder = {str(images)!r}
 run(configure(folder, {str(tmp_path)!r}, iterations={ITERATIONS}, learning_rate=1e-3, checkpoint_every=5,
     validation=folder + "/images", validation_every=10, validation_limit=8, ray=RayConfig(actors=2)))
 """
-    driver = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    listening: set[str] = set()
     try:
         wait_for_checkpoint(tmp_path)
+        listening = listened(psutil.Process(driver.pid))
     finally:
         below = [one for one in psutil.Process(driver.pid).children(recursive=True) if "Train" in one.name()]
         driver.kill()
         driver.communicate()
+    check_loopback(listening)
     assert below, "the workers are found"
     assert not psutil.wait_procs(below, timeout=60)[1], "the workers go with their driver"
     assert not (tmp_path / "student.safetensors").exists()
@@ -283,7 +289,7 @@ def test_on_a_failing_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_
     decode_student(output.read("student.safetensors"))
     assert list_checkpoints(output) == [3, 6]
     assert [name.startswith("events.") for name in output.list("tensorboard")] == [True]
-    expected = losses_of_a_loop(replace(config, storage=s3.config))
+    expected = losses_of_a_loop(replace(config, images=s3.uri("train/images"), storage=s3.config))
     assert [row.loss for row in read_metrics(output)] == pytest.approx(expected, rel=1e-5)
     counts = summary["session"]["storage_retries"]
     refused = counts["SlowDown"] + counts.get("HTTP 503", 0)  # an answer to HEAD has no body

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import threading
 import time
@@ -86,9 +87,10 @@ def run(folder: Path, spec: StageSpec, told: dict[str, object]) -> None:
 def main() -> None:
     folder = Path(sys.argv[1])
     write_shards(folder / "in")
+    os.environ.update(WORKER_ENVIRONMENT)  # its nodes and their workers inherit it
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
     first = cluster.add_node(num_cpus=1, num_gpus=GPUS_PER_NODE)
-    ray.init(address=cluster.address, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+    ray.init(address=cluster.address)
     config = RayConfig(actors=2 * GPUS_PER_NODE, gpus_per_actor=1, cpus_per_actor=0.2, wait_for_nodes=True)
     pool = model_pool(config, Resources(nodes=(Node(cpus=1, gpus=0), Node(cpus=1, gpus=GPUS_PER_NODE))))
     spec = StageSpec(name="label", make=functools.partial(NodeStage, str(folder / "log")), pool=pool)

@@ -6,6 +6,7 @@ Argument: a folder that holds images and labels. Writes told.json into it: which
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -48,9 +49,10 @@ def workers_of(node: Node) -> list[int]:
 def main() -> None:
     folder = Path(sys.argv[1])
     config, output = config_of(folder), Storage(str(folder / "trained"))
+    os.environ.update(WORKER_ENVIRONMENT)  # its nodes and their workers inherit it
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     head, lost = cluster.head_node, cluster.add_node(num_cpus=2)
-    ray.init(address=cluster.address, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+    ray.init(address=cluster.address)
     told: dict[str, object] = {}
     work = threading.Thread(target=lambda: told.update(summary=run(config)))
     work.start()

@@ -31,6 +31,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.models.student import decode_student
 from wsss_ray.training import job, run
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
+from wsss_ray.training.driver import take_over
 from wsss_ray.training.history import Row, read_metrics
 from wsss_ray.training.worker import Assignment
 
@@ -225,6 +226,20 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(images: Path, local_ra
         run(configure(images, tmp_path))
     assert list_checkpoints(Storage(str(tmp_path))) == [2]
     assert not (tmp_path / "student.safetensors").exists()
+
+
+def test_a_driver_writes_nothing_more_once_another_has_taken_over(
+    images: Path, local_ray: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_over_twice(output: Storage) -> str:
+        earlier = take_over(output)
+        take_over(output)
+        return earlier
+
+    monkeypatch.setattr(job, "take_over", take_over_twice)
+    with pytest.raises(JobError, match=r"training stopped: another driver has taken over .*last checkpoint"):
+        run(configure(images, tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["driver.json", "run.json", "tensorboard"]
 
 
 @dataclass(frozen=True)

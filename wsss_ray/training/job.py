@@ -28,6 +28,7 @@ from wsss_ray.metrics import ClassIndex
 from wsss_ray.student_weights import STUDENT_FILE, student_weights_digest
 from wsss_ray.training.board import Board, State, status_line
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
+from wsss_ray.training.driver import take_over
 from wsss_ray.training.history import METRICS_FILE, read_metrics
 from wsss_ray.training.order import Order
 from wsss_ray.training.plan import Layout, describe, identity, lay_out
@@ -155,6 +156,7 @@ def _train(job: _Run, layout: Layout) -> State:
         labels=job.labels,
         order=job.order,
         output=job.output,
+        driver=take_over(job.output),
         validation=job.validation,
         board=board,
         feed_cpus=layout.feed_cpus,

@@ -28,6 +28,7 @@ from wsss_ray.student_weights import STUDENT_FILE, fetch_student_weights
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.board import tell_of_retries
 from wsss_ray.training.checkpoint import list_checkpoints, put_back, read_checkpoint, take_snapshot, write_checkpoint
+from wsss_ray.training.driver import read_driver
 from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History, Row
 from wsss_ray.training.order import Order
@@ -54,6 +55,8 @@ class Assignment:
     labels: LabelPlan
     order: Order
     output: Storage
+    driver: str
+    """Id of the driver, which the output holds as long as no other has taken over."""
     validation: Validation | None
     board: ActorHandle
     feed_cpus: float
@@ -249,6 +252,7 @@ class Worker:
         if self.history is None:
             return
         self._wait_for_saving()
+        self._check_driver()
         self.history.write()
         snapshot = take_snapshot(iteration, self.student, self.updater.optimizer)
         self._saving = self._saver.submit(
@@ -267,6 +271,14 @@ class Worker:
                 certain=True,
             )
 
+    def _check_driver(self) -> None:
+        """Write nothing more once another driver has the output: of two, that goes on which started last."""
+        if read_driver(self.assignment.output) != self.assignment.driver:
+            raise ValueError(
+                f"another driver has taken over {self.assignment.output.uri}, and trains on from its last checkpoint. "
+                "This one has nothing more to do."
+            )
+
     def _wait_for_saving(self) -> None:
         if self._saving is not None:
             self._saving.result()
@@ -277,6 +289,7 @@ class Worker:
         self._check_weights(self.recipe.iterations)
         if self.history is not None:
             self._wait_for_saving()
+            self._check_driver()
             self.history.close()
             self.assignment.output.write(STUDENT_FILE, encode_student(self.student))
         if self.workers > 1:

@@ -374,14 +374,7 @@ def test_an_image_that_kills_its_process_is_rejected(tmp_path: Path, local_ray: 
 
 def test_the_command(tmp_path: Path, local_ray: Resources) -> None:
     root = write_photos(tmp_path / "in", 2)
-    command = [
-        sys.executable,
-        str(REPOSITORY / "jobs/shard.py"),
-        "--input",
-        str(root),
-        "--output",
-        str(tmp_path / "out"),
-    ]
+    command = [sys.executable, str(REPOSITORY / "jobs/shard.py"), "--input", str(root), "--output", f"{tmp_path}/out"]
     environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     done = subprocess.run(
         [*command, "--tags-for-all", "dog", "cat"],

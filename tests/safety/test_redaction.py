@@ -71,7 +71,7 @@ def test_addresses_with_credentials_are_refused(uri: str) -> None:
         assert "KEY" not in str(caught.value).replace("AWS_ACCESS_KEY", "").replace("AWS_SECRET_ACCESS_KEY", "")
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/a@b", "/data/a:b@c", "https://host/@x?y", "file:///tmp/a@b"])
+@pytest.mark.parametrize("uri", ["s3://bucket/a@b", "/data/a:b@c", "https://host/@x?y", "file:///data/a@b"])
 def test_other_addresses_are_not(uri: str) -> None:
     refuse_credentials(uri)
 

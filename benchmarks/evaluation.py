@@ -37,7 +37,7 @@ from wsss_ray.data.shards import (
     shard_name,
 )
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import map_units
+from wsss_ray.engine.mapping import map_units
 from wsss_ray.evaluation import run
 from wsss_ray.evaluation.boundary import DEFAULT_RATIO
 from wsss_ray.evaluation.job import UNITS_PER_TASK

@@ -36,7 +36,7 @@ from wsss_ray.data.shards import (
     shard_name,
 )
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import claim, units_to_do
+from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.label_writing.sink import count_rows
 from wsss_ray.label_writing.summary import summarise
 from wsss_ray.labelling.plan import identity

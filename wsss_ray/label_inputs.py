@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from wsss_ray.data.image_header import DEFAULT_MAX_FILE_BYTES
 from wsss_ray.data.shards import ShardError, ShardSet, Unit, read_labels
 from wsss_ray.data.storage import Storage, StorageError
-from wsss_ray.engine.run import RUN_FILE
+from wsss_ray.engine.run_directory import RUN_FILE
 
 _READERS = 8
 _SHOWN = 3

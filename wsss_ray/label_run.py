@@ -24,8 +24,7 @@ from wsss_ray.data.shards import (
     read_unit,
 )
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import units_to_do
-from wsss_ray.engine.run import RUN_FILE
+from wsss_ray.engine.run_directory import RUN_FILE, units_to_do
 from wsss_ray.errors import JobError
 
 

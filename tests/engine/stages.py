@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Meter
+from wsss_ray.engine.stage import Meter
 
 LENGTH_SCHEMA = pa.schema([("image_id", pa.string()), ("error", pa.string()), ("length", pa.int64())])
 

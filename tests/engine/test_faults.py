@@ -20,7 +20,9 @@ from processes import KillingStorage, SlowStorage, descendants, killing, started
 
 from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Progress, StageSpec, Task, run_units
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.run import Task, run_units
+from wsss_ray.engine.stage import StageSpec
 from wsss_ray.errors import JobError
 
 ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder

@@ -14,7 +14,7 @@ import ray.cloudpickle
 from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
 from wsss_ray.data.shards import Unit
-from wsss_ray.engine import map_units
+from wsss_ray.engine.mapping import map_units
 from wsss_ray.errors import JobError
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tasks have no path to this folder

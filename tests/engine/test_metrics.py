@@ -24,8 +24,10 @@ from label_runs import image_rows, write_shards
 from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.shards import Unit, read_shard_set
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Meter, Progress, StageSpec, Task, run_units
 from wsss_ray.engine.metrics import NAMES
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.run import Task, run_units
+from wsss_ray.engine.stage import Meter, StageSpec
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors have no path to this folder
 STAGE = "counted"

@@ -17,7 +17,10 @@ from engine.stages import JsonSink, KeepStage, LengthStage
 from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardSet, encode_image_shard, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Outcome, Progress, StageSpec, Task, claim, run_units, units_to_do
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.run import Outcome, Task, run_units
+from wsss_ray.engine.run_directory import claim, units_to_do
+from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
 

@@ -35,7 +35,9 @@ from wsss_ray.config import LabelConfig, RayConfig
 from wsss_ray.data.labels import decode_label
 from wsss_ray.data.shards import read_shard_set
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Progress, Stage, Task, run_units
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.run import Task, run_units
+from wsss_ray.engine.stage import Stage
 from wsss_ray.label_writing import LabelSink
 from wsss_ray.labelling.plan import stage_specs
 

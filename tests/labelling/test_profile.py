@@ -15,7 +15,7 @@ from wsss_ray import labelling
 from wsss_ray.cluster import Resources
 from wsss_ray.config import LabelConfig
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Meter
+from wsss_ray.engine.stage import Meter
 from wsss_ray.label_writing.profiling import ProfiledStage
 
 PARTS = {"decode", "detect", "segment", "encode"}

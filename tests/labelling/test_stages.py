@@ -20,7 +20,7 @@ from wsss_ray.data.labels import decode_label
 from wsss_ray.data.rle import decode_mask
 from wsss_ray.data.shards import Unit, encode_labels, read_label_counts, read_labels
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Meter
+from wsss_ray.engine.stage import Meter
 from wsss_ray.label_writing.sink import LabelSink
 from wsss_ray.labelling.stages import DetectStage, LabelStage, SegmentStage
 

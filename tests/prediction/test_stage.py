@@ -18,7 +18,7 @@ from wsss_ray.data.images import decode_image
 from wsss_ray.data.labels import decode_label
 from wsss_ray.data.shards import ShardError, Unit, read_labels
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Meter
+from wsss_ray.engine.stage import Meter
 from wsss_ray.models.crf import dense_crf
 from wsss_ray.models.student import Student
 from wsss_ray.prediction.sink import PredictionSink

@@ -15,7 +15,9 @@ from wsss_ray.cluster import connect
 from wsss_ray.config import AuditConfig
 from wsss_ray.data.shards import STATUSES, Unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Progress, Report, map_units
+from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.worker import Report
 from wsss_ray.label_run import LabelRun, damage_error
 
 AUDIT_FILE = "audit.parquet"

@@ -7,11 +7,14 @@ nothing about the image.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import ray
+from ray.actor import ActorHandle
 
 DEATHS_BEFORE_ISOLATION = 2
 DEATHS_BEFORE_QUARANTINE = 2
@@ -87,6 +90,21 @@ class Ledger:
         record.running = None
         if finished:
             del self._records[stage, unit]
+
+
+def open_ledger() -> ActorHandle:
+    """The ledger of this connection to Ray: one for all runs over it, for an actor takes seconds to start.
+
+    So each run's stages need names that no other run gives.
+    """
+    context = ray.get_runtime_context()
+    return _ledger(context.get_session_name(), context.get_job_id())
+
+
+@functools.lru_cache(maxsize=1)
+def _ledger(session: str, job: str) -> ActorHandle:
+    del session, job  # they are what it is remembered by
+    return cast("ActorHandle", ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote())
 
 
 def _ray_node_is_alive(node_id: str) -> bool:

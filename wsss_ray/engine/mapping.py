@@ -21,7 +21,7 @@ from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
 from wsss_ray.data import retries
 from wsss_ray.data.shards import Unit
-from wsss_ray.engine.ledger import Ledger, Orders
+from wsss_ray.engine.ledger import Orders, open_ledger
 from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.errors import JobError
 from wsss_ray.redaction import masked
@@ -75,8 +75,7 @@ def map_units(
     at_once = config.actors or max(1, int(resources.cpus // cpus))
     size = max(1, min(units_per_task, len(units) // (4 * at_once)))
     set_data_context()
-    context = ray.get_runtime_context()
-    ledger = _ledger(context.get_session_name(), context.get_job_id())
+    ledger = open_ledger()
     rows = [
         {"index": index, "unit": unit.to_json(), "attachment": None if attachments is None else attachments[index]}
         for index, unit in enumerate(units)
@@ -100,13 +99,6 @@ def map_units(
                 yield row["index"], pickle.loads(row["result"])  # noqa: S301 - made by our own task a moment ago
     except RayError as error:
         raise JobError(f"the run broke off: {explain(error)}") from error
-
-
-@functools.lru_cache(maxsize=1)
-def _ledger(session: str, job: str) -> ActorHandle:
-    """One ledger for all calls over this connection to Ray: an actor takes seconds to start."""
-    del session, job  # they are what it is remembered by
-    return cast("ActorHandle", ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote())
 
 
 def _call(task: pa.Table, work: Callable[..., Any], ledger: ActorHandle, stage: str) -> pa.Table:

@@ -109,11 +109,11 @@ class Gate:
                 self._condition.notify_all()
 
 
-def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle) -> pa.Table:
+def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle, run: str) -> pa.Table:
     """The first step: a unit's encoded images from storage, checked against its digest.
 
     A batch is one Task as JSON. A unit that cannot be read, or kills each process that tries, goes on with its reason
-    instead of its rows.
+    instead of its rows. `run` is part of its name in the ledger, as for UnitWorker.
     """
     logs.configure()
     task = json.loads(batch["task"][0].as_py())
@@ -121,7 +121,7 @@ def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle) -> pa.Table
     meter = Meter()
     report = Report()
     try:
-        with _recorded_reading(ledger, images, unit), meter("read"):
+        with _recorded_reading(ledger, f"{run} read", images, unit), meter("read"):
             rows = read_unit(images, unit, columns=READ_COLUMNS)
     except ShardError as error:
         report.problem = masked(str(error))
@@ -141,35 +141,37 @@ def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle) -> pa.Table
 
 
 @contextmanager
-def _recorded_reading(ledger: ActorHandle, images: Storage, unit: Unit) -> Iterator[None]:
+def _recorded_reading(ledger: ActorHandle, stage: str, images: Storage, unit: Unit) -> Iterator[None]:
     """Tell the ledger of the attempt; raises ShardError for a unit over which too many processes have died."""
-    orders = cast("Orders", ray.get(ledger.enquire.remote("read", unit.name)))
+    orders = cast("Orders", ray.get(ledger.enquire.remote(stage, unit.name)))
     if orders.deaths >= DEATHS_BEFORE_UNREAD:
         where = f"{images.describe(unit.shard)}, row group {unit.row_group}"
         raise ShardError(
             f"{where}: {orders.deaths} processes died over reading it: too little memory for a unit, or a damaged file "
             "that crashes its reader. Make this shard again, with fewer --images-per-unit."
         )
-    ray.get(ledger.begin.remote("read", unit.name, ray.get_runtime_context().get_node_id()))
+    ray.get(ledger.begin.remote(stage, unit.name, ray.get_runtime_context().get_node_id()))
     try:
         yield
     finally:
-        ledger.end.remote("read", unit.name, finished=True)
+        ledger.end.remote(stage, unit.name, finished=True)
 
 
 class UnitWorker:
     """An actor of a pool: holds one stage, takes units."""
 
-    def __init__(self, spec: StageSpec, ledger: ActorHandle, sink: Sink | None) -> None:
+    def __init__(self, spec: StageSpec, ledger: ActorHandle, run: str, sink: Sink | None) -> None:
         """Make the stage (load its models).
 
         Args:
             spec: the stage.
             ledger: the Ledger actor.
+            run: name of the run, by which its entries in the ledger differ from another run's.
             sink: commits the unit after this stage; None where another stage follows.
         """
         logs.configure()
         self._name = spec.name
+        self._recorded_as = f"{run} {spec.name}"
         self._metrics = WorkerMetrics(spec.name, spec.device_memory)
         self._ledger = ledger
         self._sink = sink
@@ -196,7 +198,7 @@ class UnitWorker:
     def _work(self, task: dict[str, Any], report: Report) -> pa.Table | None:
         """Run and commit; returns the rows for the next stage, None after the last."""
         unit = Unit.from_json(task["unit"])
-        orders = cast("Orders", ray.get(self._ledger.enquire.remote(self._name, unit.name)))
+        orders = cast("Orders", ray.get(self._ledger.enquire.remote(self._recorded_as, unit.name)))
         if (
             orders.retried
             and self._sink
@@ -225,14 +227,14 @@ class UnitWorker:
         except WorkerLost:
             logger.exception("ending this process, another will start")
             os._exit(1)
-        ray.get(self._ledger.end.remote(self._name, unit.name, finished=True))
+        ray.get(self._ledger.end.remote(self._recorded_as, unit.name, finished=True))
         self._metrics.worked(meter.seconds)
         report.add(meter)
         report.read_at = time.time()  # from here on it waits for the next stage
         return None if self._sink else rows
 
     def _begin(self, unit: Unit, image: str | None = None) -> None:
-        ray.get(self._ledger.begin.remote(self._name, unit.name, self._node, image))
+        ray.get(self._ledger.begin.remote(self._recorded_as, unit.name, self._node, image))
 
     def _commit(self, unit: Unit, task: dict[str, Any], rows: pa.Table, report: Report, meter: Meter) -> None:
         if self._sink is not None:
@@ -267,7 +269,7 @@ class UnitWorker:
                 continue
             self._begin(unit, image_id)
             done.append(self._run_alone(row, meter))
-            ray.get(self._ledger.end.remote(self._name, unit.name, finished=False))
+            ray.get(self._ledger.end.remote(self._recorded_as, unit.name, finished=False))
         return self._join(rows, done)
 
     def _run(self, rows: pa.Table, meter: Meter) -> pa.Table:

@@ -17,7 +17,9 @@ from wsss_ray.data.shards import ShardSet, check_label_space, count_rejected, re
 from wsss_ray.data.sources.manifest import read_text
 from wsss_ray.data.sources.voc_list import parse_split_list
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Progress, Report, map_units
+from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.confusion import draw_confusion
 from wsss_ray.evaluation.instances import InstanceRule

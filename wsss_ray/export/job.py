@@ -12,7 +12,9 @@ from wsss_ray.cluster import connect, warn_of_local_paths
 from wsss_ray.config import ExportConfig
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Progress, Report, map_units
+from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
 from wsss_ray.export.formats import Ending, Format
 from wsss_ray.export.plan import claim_output, find_slots, identity_of, make_format

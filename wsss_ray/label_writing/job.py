@@ -20,8 +20,10 @@ from wsss_ray.config import LabelConfig, PredictConfig
 from wsss_ray.data.footers import footer_readers
 from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Outcome, Progress, StageSpec, Task, claim, run_units, units_to_do
-from wsss_ray.engine.run import RUN_FILE
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.run import Outcome, Task, run_units
+from wsss_ray.engine.run_directory import RUN_FILE, claim, units_to_do
+from wsss_ray.engine.stage import StageSpec
 from wsss_ray.errors import JobError
 from wsss_ray.label_writing.observing import observed
 from wsss_ray.label_writing.sample import describe_sample

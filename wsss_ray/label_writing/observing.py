@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Stage, StageSpec
+from wsss_ray.engine.stage import Stage, StageSpec
 
 
 def observed(spec: StageSpec, output: Storage | None) -> StageSpec:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsss_ray.data.images import ImageError, decode_row
 from wsss_ray.data.shards import LABEL_SCHEMA
-from wsss_ray.engine import Meter
+from wsss_ray.engine.stage import Meter
 
 PIXELS_TYPE = pa.list_(pa.struct([("class_id", pa.int32()), ("pixels", pa.int64())]))
 LABELLED_SCHEMA = pa.schema([*LABEL_SCHEMA, pa.field("pixels", PIXELS_TYPE)])

@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Meter, Stage
+from wsss_ray.engine.stage import Meter, Stage
 
 FOLDER = "profile"
 PROFILED = ("first-unit", "later-unit")

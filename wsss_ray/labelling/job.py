@@ -12,7 +12,7 @@ from wsss_ray.cluster import Resources
 from wsss_ray.config import LabelConfig
 from wsss_ray.data.shards import check_label_space, read_shard_set
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import StageSpec
+from wsss_ray.engine.stage import StageSpec
 from wsss_ray.label_writing import LabelJob, LabelSink
 from wsss_ray.label_writing.sink import writes_grey
 from wsss_ray.labelling import limits

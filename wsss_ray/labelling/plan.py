@@ -12,7 +12,7 @@ from wsss_ray.cluster import Pool, Resources, check_pools, model_pool
 from wsss_ray.config import LabelConfig
 from wsss_ray.data.shards import ShardSet
 from wsss_ray.data.weights import is_uri, weights_digest
-from wsss_ray.engine import Stage, StageSpec
+from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.label_writing.pictures import Exif
 from wsss_ray.label_writing.precision import resolve
 from wsss_ray.models.detector_paths import hub_commit, model_directory

@@ -15,7 +15,7 @@ from wsss_ray.config import LabelConfig
 from wsss_ray.data.labels import encode_label
 from wsss_ray.data.rle import encode_crop
 from wsss_ray.data.weights import fetch_directory, fetch_file, is_uri
-from wsss_ray.engine import Meter
+from wsss_ray.engine.stage import Meter
 from wsss_ray.engine.worker import READ_COLUMNS
 from wsss_ray.label_writing.pictures import (
     LABELLED_SCHEMA,

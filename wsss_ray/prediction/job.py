@@ -13,7 +13,7 @@ from wsss_ray.cluster import Resources, check_pools, model_pool
 from wsss_ray.config import PredictConfig
 from wsss_ray.data.shards import ShardSet, read_shard_set
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Stage, StageSpec
+from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.label_writing import LabelJob
 from wsss_ray.label_writing.pictures import Exif
 from wsss_ray.label_writing.precision import resolve

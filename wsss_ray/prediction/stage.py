@@ -15,7 +15,7 @@ from torch import Tensor
 from wsss_ray.config import PredictConfig
 from wsss_ray.data.labels import encode_label
 from wsss_ray.data.weights import fetch_file
-from wsss_ray.engine import Meter
+from wsss_ray.engine.stage import Meter
 from wsss_ray.label_writing.pictures import (
     LABELLED_SCHEMA,
     Exif,

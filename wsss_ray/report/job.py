@@ -13,8 +13,10 @@ from wsss_ray.cluster import connect
 from wsss_ray.config import ReportConfig
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import Progress, Report, map_units
-from wsss_ray.engine.run import RUN_FILE
+from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.run_directory import RUN_FILE
+from wsss_ray.engine.worker import Report
 from wsss_ray.label_run import LabelRun, damage_error
 from wsss_ray.label_writing.summary import excludes_start_up
 from wsss_ray.report import overview

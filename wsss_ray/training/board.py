@@ -11,8 +11,8 @@ import ray
 from ray.actor import ActorHandle
 
 from wsss_ray.data import retries
-from wsss_ray.engine import format_seconds
 from wsss_ray.engine.ledger import Ledger
+from wsss_ray.engine.progress import format_seconds
 
 
 @dataclass(kw_only=True)

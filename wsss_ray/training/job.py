@@ -21,8 +21,8 @@ from wsss_ray.config.training import TrainConfig
 from wsss_ray.data import retries
 from wsss_ray.data.shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine import claim
 from wsss_ray.engine.ray_data import explain
+from wsss_ray.engine.run_directory import claim
 from wsss_ray.errors import JobError
 from wsss_ray.metrics import ClassIndex
 from wsss_ray.student_weights import STUDENT_FILE, student_weights_digest

@@ -17,7 +17,7 @@ from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.footers import footer_readers
 from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels, read_unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.run import RUN_FILE
+from wsss_ray.engine.run_directory import RUN_FILE
 from wsss_ray.label_inputs import PngFolder, RunLabels, find_pngs, nothing_matches
 
 _READERS = 16

@@ -6,18 +6,13 @@ import functools
 import os
 import sys
 import uuid
-from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import ray
-import torch.distributed as dist
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 
+from wsss_ray.training.loopback import LoopbackConfig
 from wsss_ray.training.plan import Layout
 from wsss_ray.training.worker import Assignment, train_worker
 
@@ -41,7 +36,7 @@ def make_trainer(assignment: Assignment, layout: Layout, *, scratch: str) -> Tor
     kind = _LoopbackTrainer if is_loopback else TorchTrainer
     return kind(
         functools.partial(train_worker, assignment),
-        torch_config=_LoopbackConfig(folder=scratch) if is_loopback else TorchConfig(),
+        torch_config=LoopbackConfig(folder=scratch) if is_loopback else TorchConfig(),
         scaling_config=ScalingConfig(
             num_workers=pool.actors,
             use_gpu=pool.gpus > 0,
@@ -67,40 +62,3 @@ class _LoopbackTrainer(TorchTrainer):
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc] # as above
         return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
-
-
-@dataclass
-class _LoopbackConfig(TorchConfig):
-    """Workers of one machine, which find each other through a file.
-
-    The store of Ray Train's own ways to begin listens on every interface, and asks nobody who they are.
-    """
-
-    folder: str = ""
-    """Where the files lie: on this machine, readable by this user alone."""
-
-    @property
-    def backend_cls(self) -> type[_TorchBackend]:
-        return _LoopbackBackend
-
-
-class _LoopbackBackend(_TorchBackend):
-    """Begins the group of `_LoopbackConfig`'s workers."""
-
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        assert isinstance(backend_config, _LoopbackConfig)
-        worker_group.execute(_set_torch_distributed_env_vars)
-        group = {
-            # A name of its own: in the file of a group that died, the next would find the addresses of the dead.
-            "path": str(Path(backend_config.folder) / f"group-{uuid.uuid4().hex}"),
-            "backend": "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) > 0 else "gloo",
-            "workers": len(worker_group),
-            "timeout": timedelta(seconds=backend_config.timeout_s),
-        }
-        ray.get([worker_group.execute_single_async(n, _join, world_rank=n, **group) for n in range(len(worker_group))])
-
-
-def _join(*, path: str, backend: str, world_rank: int, workers: int, timeout: timedelta) -> None:
-    store = dist.FileStore(path, workers)
-    store.set_timeout(timeout)
-    dist.init_process_group(backend, store=store, rank=world_rank, world_size=workers, timeout=timeout)

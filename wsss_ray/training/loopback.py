@@ -1,0 +1,55 @@
+"""How workers of one machine find each other, seen by nobody outside.
+
+Ray Train's controller imports this module, and nothing that it does not need: training waits for its start.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from ray.train.backend import BackendConfig
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+
+
+@dataclass
+class LoopbackConfig(TorchConfig):
+    """Workers of one machine, which find each other through a file.
+
+    The store of Ray Train's own ways to begin listens on every interface, and asks nobody who they are.
+    """
+
+    folder: str = ""
+    """Where the files lie: on this machine, readable by this user alone."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _LoopbackBackend
+
+
+class _LoopbackBackend(_TorchBackend):
+    """Begins the group of `LoopbackConfig`'s workers."""
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        assert isinstance(backend_config, LoopbackConfig)
+        worker_group.execute(_set_torch_distributed_env_vars)
+        group = {
+            # A name of its own: in the file of a group that died, the next would find the addresses of the dead.
+            "path": str(Path(backend_config.folder) / f"group-{uuid.uuid4().hex}"),
+            "backend": "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) > 0 else "gloo",
+            "workers": len(worker_group),
+            "timeout": timedelta(seconds=backend_config.timeout_s),
+        }
+        ray.get([worker_group.execute_single_async(n, _join, world_rank=n, **group) for n in range(len(worker_group))])
+
+
+def _join(*, path: str, backend: str, world_rank: int, workers: int, timeout: timedelta) -> None:
+    store = dist.FileStore(path, workers)
+    store.set_timeout(timeout)
+    dist.init_process_group(backend, store=store, rank=world_rank, world_size=workers, timeout=timeout)

@@ -28,8 +28,9 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Pool
 from wsss_ray.data.shards import ShardSet, read_shard_set
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.run import Task, run_units
+from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage, StageSpec
+from wsss_ray.engine.task import Task
 from wsss_ray.label_writing import LabelSink
 
 SECONDS = 0.16

@@ -35,8 +35,9 @@ from wsss_ray.cluster import Pool
 from wsss_ray.config import LabelConfig, parse
 from wsss_ray.data.shards import ShardSet, Unit, read_shard_set, read_unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.run import Task, run_units
+from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, Stage, StageSpec
+from wsss_ray.engine.task import Task
 from wsss_ray.engine.worker import READ_COLUMNS, Report
 from wsss_ray.label_writing import LabelSink
 

@@ -34,8 +34,9 @@ from wsss_ray.config import RayConfig
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardSet, Unit, encode_image_shard, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.run import Outcome, Task, run_units
+from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, StageSpec
+from wsss_ray.engine.task import Outcome, Task
 
 UNITS_PER_SHARD = 25
 SAMPLE_SECONDS = 2.0

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wsss_ray.data.footers import damage_told
 from wsss_ray.data.image_header import DEFAULT_MAX_FILE_BYTES
 from wsss_ray.data.shards import ShardError, ShardSet, Unit, read_labels
 from wsss_ray.data.storage import Storage, StorageError
@@ -198,11 +198,14 @@ def check_names(
 def ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[tuple[str, list[str]]]:
     """Name and image ids of each shard, in order; ShardError where they cannot be read."""
     for name in dict.fromkeys(unit.shard for unit in shards.units):
+        where = images.describe(name)
+
+        def tell(reason: object, where: str = where) -> str:
+            return f"{where}: its ids cannot be read: {reason}. Make this shard again with jobs/shard.py."
+
         try:
-            with images.open(name) as file, pq.ParquetFile(file) as parquet:
+            with damage_told(tell), images.open(name) as file, pq.ParquetFile(file) as parquet:
                 ids: list[str] = parquet.read(columns=["image_id"])["image_id"].to_pylist()
-        except (FileNotFoundError, pa.ArrowException) as error:
-            raise ShardError(
-                f"{images.describe(name)}: its ids cannot be read: {error}. Make this shard again with jobs/shard.py."
-            ) from error
+        except FileNotFoundError as error:
+            raise ShardError(tell(error)) from error
         yield name, ids

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import urlsplit
 
-_VARIABLES = re.compile(r"(SECRET|TOKEN|PASSWORD)", re.IGNORECASE)
-_SHORTEST = 16
+_VARIABLES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIALS", re.IGNORECASE)
+_SHORTEST = 10
 """Characters from which on a variable's value is taken for a secret: shorter ones are words such as "testing"."""
 
-_USER = re.compile(r"(?<=://)[^/\s@\"']+@")
+_USER = re.compile(r"(?<=://)(?:[^/\s@\"']+|[^/\s@\"':]+:(?!\d+/)[^\s@\"'?]+)@")
+"""A user, or a user and password, in which a slash is no end: nearly every other key of AWS's holds one."""
 _QUERY = re.compile(r"(\b(?:https?|s3a?|gs)://[^\s\"'?]+)\?[^\s\"']*[^\s\"':;,.)]")
 _SIGNATURE = re.compile(r"(?i)\b((?:x-amz-[a-z-]+|signature|awsaccesskeyid|sig|access_token)=)[^&\s\"']+")
 _KEY_ID = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b")
@@ -32,7 +32,7 @@ def masked(text: str) -> str:
 
 def refuse_credentials(uri: str) -> None:
     """Raise ValueError, without the secret in its text, for a URI that holds a user and password."""
-    if "://" in uri and "@" in urlsplit(uri).netloc:
+    if _USER.search(uri):
         raise ValueError(
             f"{masked(uri)}: an address must not hold a user or password, since it is shown and kept in many places. "
             "Give keys in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), a profile or an instance role."

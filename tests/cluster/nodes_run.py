@@ -28,9 +28,10 @@ from wsss_ray.config import RayConfig
 from wsss_ray.data.shards import IMAGE_SCHEMA, encode_image_shard, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.run import Task, run_units
+from wsss_ray.engine.run import run_units
 from wsss_ray.engine.run_directory import units_to_do
 from wsss_ray.engine.stage import Meter, StageSpec
+from wsss_ray.engine.task import Task
 
 UNITS, PER_UNIT = 40, 4
 GPUS_PER_NODE = 2

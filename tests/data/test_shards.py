@@ -184,6 +184,31 @@ def test_a_truncated_or_foreign_shard_is_named(tmp_path: Path) -> None:
         read_shard_set(storage)
 
 
+def test_a_byte_that_changed_anywhere_is_named_with_the_file_or_does_no_harm(tmp_path: Path) -> None:
+    """Of a damaged page or footer Arrow raises a bare OSError."""
+    rows = image_rows(*(f"image-{index}" for index in range(50)))
+    storage = write_shards(tmp_path, [rows])
+    unit = read_shard_set(storage).units[0]
+    path = tmp_path / unit.shard
+    whole = path.read_bytes()
+    kept = ["image_id", "image", "tags"]
+    causes = set()
+    for place in range(0, len(whole), 27):
+        changed = bytearray(whole)
+        changed[place] ^= 0x5A
+        path.write_bytes(changed)
+        try:
+            found = read_unit(storage, unit)
+        except ShardError as error:
+            told, cause = str(error), type(error.__cause__)
+        else:
+            assert found.select(kept).to_pylist() == rows.select(kept).to_pylist(), place
+            continue
+        assert path.name in told
+        causes.add(cause)
+    assert {OSError, pa.ArrowInvalid} <= causes
+
+
 def test_a_replaced_or_damaged_unit_is_refused(tmp_path: Path) -> None:
     storage = write_shards(tmp_path, [image_rows("a"), image_rows("b")])
     units = read_shard_set(storage).units

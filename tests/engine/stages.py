@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.stage import Meter
+from wsss_ray.engine.stage import Meter, WorkerLost
 
 LENGTH_SCHEMA = pa.schema([("image_id", pa.string()), ("error", pa.string()), ("length", pa.int64())])
 
@@ -44,6 +44,9 @@ class LengthStage:
                     raise RuntimeError("this image cannot be worked on")
                 if image.startswith(b"kill"):
                     os.kill(os.getpid(), signal.SIGKILL)
+                if image.startswith(b"lose") and not Path(f"{self._log}.lost").exists():
+                    Path(f"{self._log}.lost").touch()
+                    raise WorkerLost("this process's device has failed")
                 error = "length: refused" if image.startswith(b"refuse") else None
                 result.append({"image_id": image_id, "error": error, "length": None if error else len(image)})
         return pa.Table.from_pylist(result, schema=LENGTH_SCHEMA)

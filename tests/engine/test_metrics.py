@@ -26,8 +26,9 @@ from wsss_ray.data.shards import Unit, read_shard_set
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.metrics import NAMES
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.run import Task, run_units
+from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, StageSpec
+from wsss_ray.engine.task import Task
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors have no path to this folder
 STAGE = "counted"

@@ -18,9 +18,10 @@ from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardSet, encode_image_shard, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.run import Outcome, Task, run_units
+from wsss_ray.engine.run import run_units
 from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.engine.stage import StageSpec
+from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
 

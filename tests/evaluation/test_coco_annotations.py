@@ -31,13 +31,21 @@ def shard(shared: Path, output: Path, **options: Any) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def bare(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image shards without truth, of other tags."""
+    folder = tmp_path_factory.mktemp("bare")
+    shard(shared, folder, source="folder", tags_for_all=("person",))
+    return folder
+
+
 @pytest.mark.parametrize(("order", "crowd"), [("area", "ignore"), ("json", "include"), ("area", "exclude")])
 def test_it_equals_shards_that_were_painted(
-    shared: Path, local_ray: Resources, tmp_path: Path, order: Any, crowd: Any
+    shared: Path, bare: Path, local_ray: Resources, tmp_path: Path, order: Any, crowd: Any
 ) -> None:
     annotations = str(shared / "data/coco/annotations/instances_val2017.json")
     shard(shared, tmp_path / "painted", source="coco", annotations=annotations, order=order, crowd=crowd)
-    shard(shared, tmp_path / "bare", source="folder", tags_for_all=("person",))
+    painted = tmp_path / "painted"
     truths = cases.truths_of(tmp_path / "painted")
     for name in ("same", "moved"):
         (tmp_path / name).mkdir()
@@ -45,11 +53,11 @@ def test_it_equals_shards_that_were_painted(
             label = truth if name == "same" else cases.shifted(truth)
             (tmp_path / name / f"{image_id}.png").write_bytes(cases.png(label))
 
-    def judge(labels: str, images: str, **options: Any) -> dict[str, Any]:
-        given = {"labels": str(tmp_path / labels), "images": str(tmp_path / images), "output": str(tmp_path / "out")}
+    def judge(labels: str, images: Path, **options: Any) -> dict[str, Any]:
+        given = {"labels": str(tmp_path / labels), "images": str(images), "output": str(tmp_path / "out")}
         common = {"classes": "coco", "bootstrap": 0, "boundary": False, "instances": False}
         content = run(EvaluateConfig(**{**given, **common, **options})).to_json()
-        if images == "bare":  # its tags are other ones
+        if images == bare:  # its tags are other ones
             for key in ("tagged", "found", "tagged_without_truth"):
                 for entry in content["classes"]:
                     del entry[key]
@@ -57,13 +65,15 @@ def test_it_equals_shards_that_were_painted(
         return content
 
     direct = {"coco_annotations": annotations, "coco_order": order, "coco_crowd": crowd}
-    moved = judge("moved", "painted")
-    assert judge("moved", "painted", **direct) == moved
+    moved = judge("moved", painted)
+    assert judge("moved", painted, **direct) == moved
     assert 0.5 < moved["miou"] < 1
-    bare = judge("moved", "bare", **direct)
-    assert bare == {key: value for key, value in moved.items() if key in bare} | {"classes": bare["classes"]}
-    assert [entry["iou"] for entry in bare["classes"]] == [entry["iou"] for entry in moved["classes"]]
-    same = judge("same", "bare", **direct)
+    untagged = judge("moved", bare, **direct)
+    assert untagged == {key: value for key, value in moved.items() if key in untagged} | {
+        "classes": untagged["classes"]
+    }
+    assert [entry["iou"] for entry in untagged["classes"]] == [entry["iou"] for entry in moved["classes"]]
+    same = judge("same", bare, **direct)
     assert (same["miou"], same["coverage"]) == (1.0, 1.0)
     assert same["images"] == 100
 

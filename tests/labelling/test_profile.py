@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from wsss_ray import labelling
-from wsss_ray.cluster import Resources
-from wsss_ray.config import LabelConfig
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.stage import Meter
 from wsss_ray.label_writing.profiling import ProfiledStage
-
-PARTS = {"decode", "detect", "segment", "encode"}
 
 
 class Multiplies:
@@ -87,11 +81,3 @@ def test_a_unit_beside_a_traced_one_runs_untraced(tmp_path: Path) -> None:
         thread.join(60)
     assert inner.calls == 2
     assert (tmp_path / "profile" / "label-first-unit.json").exists()
-
-
-def test_a_run_shows_its_models(
-    photos: Path, configure: Callable[..., LabelConfig], local_ray: Resources, tmp_path: Path
-) -> None:
-    labelling.run(configure(photos, tmp_path, profile=True))
-    found = names(tmp_path / "profile" / "label-first-unit.json")
-    assert PARTS | {"aten::conv2d", "aten::scaled_dot_product_attention"} <= found

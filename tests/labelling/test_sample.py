@@ -10,8 +10,8 @@ from engine.test_run import write_shards
 
 from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.run import Task
 from wsss_ray.engine.stage import StageSpec
+from wsss_ray.engine.task import Task
 from wsss_ray.errors import JobError
 from wsss_ray.label_writing.sample import describe_sample
 

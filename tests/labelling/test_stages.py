@@ -74,6 +74,20 @@ def test_both_placements_give_the_same_rows(photo_rows: pa.Table, configure: Con
     assert sum(len(instances) for instances in fused["instances"].to_pylist()) >= 3
 
 
+def test_what_no_box_reaches_is_background_and_named(
+    photo_rows: pa.Table, configure: Configure, tmp_path: Path
+) -> None:
+    config, classes = configure("in", "out"), ClassSet.load("voc")
+    strict = replace(config, detector=replace(config.detector, box_threshold=0.999))
+    labelled = LabelStage(strict, classes, "ignore")(rows_with_error(photo_rows.slice(0, 3)), Meter())
+    sink = LabelSink(output=Storage(str(tmp_path)), classes=classes, png=False, grey=False)
+    assert sink.commit(replace(UNIT, rows=3), labelled, version=None)["statuses"] == {"no_detections": 3}
+    for row in read_labels(sink.output, UNIT.label_path).to_pylist():
+        assert row["status"] == "no_detections"
+        assert row["undetected_tags"] == row["tags"]
+        assert not decode_label(row["label"]).any()
+
+
 @pytest.mark.parametrize("paint", ["detection", "score", "area", "prob"])
 def test_the_label_is_the_join_of_the_instances(photo_rows: pa.Table, configure: Configure, paint: str) -> None:
     config, classes = configure("in", "out"), ClassSet.load("voc")

@@ -27,6 +27,8 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
         ("cannot read s3://KEY:hidden@bucket/a", "cannot read s3://***@bucket/a"),
         ("GET https://user:hidden@host/x failed", "GET https://***@host/x failed"),
         ("GET https://hidden@host/x", "GET https://***@host/x"),
+        ("cannot read s3://KEY:hid/den@bucket/a", "cannot read s3://***@bucket/a"),
+        ("http://host:9000/a@b stays", "http://host:9000/a@b stays"),
         (f"{SIGNED}: 403", "https://bucket.s3.amazonaws.com/sam.pth?***: 403"),
         ("'https://h/p?token=hidden' and more", "'https://h/p?***' and more"),
         ("X-Amz-Security-Token=hidden&x=1", "X-Amz-Security-Token=***&x=1"),
@@ -41,7 +43,7 @@ def test_texts(text: str, told: str) -> None:
     assert masked(text) == told
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN", "HF_TOKEN"])
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "X_API_KEY"])
 def test_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, SECRET)
     assert masked(f"the store said {SECRET}!") == "the store said ***!"
@@ -56,7 +58,7 @@ def test_words_of_the_environment_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 ADDRESSES = ["s3://KEY:hidden@bucket/a", "https://user:hidden@host/sam.pth", "gs://hidden@bucket", "s3://K:hid/den@b/a"]
 
 
-@pytest.mark.parametrize("uri", ADDRESSES[:3])
+@pytest.mark.parametrize("uri", ADDRESSES)
 def test_addresses_with_credentials_are_refused(uri: str) -> None:
     for use in (
         refuse_credentials,
@@ -71,7 +73,9 @@ def test_addresses_with_credentials_are_refused(uri: str) -> None:
         assert "KEY" not in str(caught.value).replace("AWS_ACCESS_KEY", "").replace("AWS_SECRET_ACCESS_KEY", "")
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/a@b", "/data/a:b@c", "https://host/@x?y", "file:///data/a@b"])
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/a@b", "http://host:9000/a@b", "/data/a:b@c", "https://host/@x?y", "file:///data/a@b"]
+)
 def test_other_addresses_are_not(uri: str) -> None:
     refuse_credentials(uri)
 

@@ -1,11 +1,13 @@
 """What a configuration of a training may say."""
 
+from dataclasses import replace
+
 import pytest
 from conftest import REPOSITORY
 from training_cases import configure
 
 from wsss_ray.config import RayConfig, parse
-from wsss_ray.config.training import PRESETS, TrainConfig
+from wsss_ray.config.training import PRESETS, PresetName, TrainConfig
 from wsss_ray.training.plan import check_batch
 
 
@@ -60,3 +62,16 @@ def test_a_batch_that_the_workers_cannot_share() -> None:
     check_batch(config, 5)
     with pytest.raises(ValueError, match=r"10 samples cannot be shared by 2 workers x 2 micro-batches.*may be 1, 5"):
         check_batch(config, 2)
+    with pytest.raises(ValueError, match=r"10 samples cannot be shared by 4 workers: --ray.actors may be 1, 2, 5, 10"):
+        check_batch(configure("f", "o", batch_size=10), 4)
+
+
+@pytest.mark.parametrize(
+    ("preset", "workers", "parts"),
+    [("voc", 1, 2), ("voc", 2, 1), ("voc", 5, 1), ("coco", 1, 1), ("coco-long", 1, 2), ("coco-long", 4, 1)],
+)
+def test_micro_batches_are_no_larger_than_the_presets(preset: PresetName, workers: int, parts: int) -> None:
+    config = TrainConfig(images="i", labels="l", output="o", preset=preset)
+    check_batch(config, workers)
+    assert config.micro_batches(workers) == parts
+    assert replace(config, accumulation=5).micro_batches(workers) == 5

@@ -69,6 +69,18 @@ def test_micro_batches_give_the_same_update() -> None:
         torch.testing.assert_close(value, weights(parts.student)[name], rtol=1e-4, atol=1e-6)
 
 
+def test_a_compiled_network_makes_the_same_updates() -> None:
+    """As --compile makes it, at all scales of the network."""
+    images, labels = make_batch()
+    plain, compiled = make_updater(), make_updater()
+    compiled.model = torch.compile(compiled.student)
+    for iteration in range(3):
+        losses = [updater.update(iteration, images, labels) for updater in (plain, compiled)]
+        assert losses[1].tolist() == pytest.approx(losses[0].tolist(), rel=1e-4)
+    for name, value in weights(plain.student).items():
+        torch.testing.assert_close(weights(compiled.student)[name], value, rtol=1e-3, atol=1e-5)
+
+
 def test_a_batch_without_a_valid_pixel_leaves_the_loss_at_zero() -> None:
     updater = make_updater()
     images, labels = make_batch()

@@ -21,7 +21,7 @@ class Recipe:
     batch_size: int
     """Samples of one update, over all workers and micro-batches."""
     accumulation: int
-    """Micro-batches that one update is computed in."""
+    """Micro-batches that one update is computed in by one worker."""
     crop: int
     """Side of the training crops, in pixels."""
     learning_rate: float
@@ -81,7 +81,8 @@ class TrainConfig:
     batch_size: int | None = None
     """Samples of one update, over all workers and micro-batches together. Unset: the preset's."""
     accumulation: int | None = None
-    """Micro-batches that one update is computed in: less memory, the same result. Unset: the preset's."""
+    """Micro-batches in which each worker computes its part of an update: less memory, the same result. Unset: as few as
+    keep them no larger than the preset's."""
     crop: int | None = None
     """Side of the training crops, in pixels. Unset: the preset's."""
     learning_rate: float | None = None
@@ -150,6 +151,14 @@ class TrainConfig:
         require(self, "worker_failures", self.worker_failures >= 0, "0 or more")
         require(self, "status_seconds", self.status_seconds > 0, "more than 0")
         require(self, "precision", self.precision != "float16", "auto, float32, tf32 or bfloat16 (float16 overflows)")
+
+    def micro_batches(self, workers: int) -> int:
+        """Micro-batches in which each of so many workers, who share the batch evenly, computes its part of it."""
+        if self.accumulation is not None:
+            return self.accumulation
+        preset = PRESETS[self.preset]
+        largest, share = -(-preset.batch_size // preset.accumulation), self.recipe.batch_size // workers
+        return next((n for n in range(1, share) if share % n == 0 and share // n <= largest), max(share, 1))
 
     @property
     def recipe(self) -> Recipe:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wsss_ray.data.storage import Storage
+from wsss_ray.data.storage import Storage, StorageError
 
 FORMAT_VERSION = 1
 FOOTER_KEY = b"wsss_ray"
@@ -20,6 +22,26 @@ class ShardError(ValueError):
     """A shard that cannot be used; the text names the file and what to do."""
 
 
+@contextmanager
+def damage_told(tell: Callable[[str], str]) -> Iterator[None]:
+    """Around Arrow's reading of a Parquet file: what it says of a damaged one becomes a ShardError.
+
+    Of a page that cannot be decompressed, or a footer that cannot be parsed, it raises a bare OSError.
+
+    Args:
+        tell: text of the error, which names the file, by Arrow's reason.
+
+    Raises:
+        ShardError: the file is damaged. Errors of the storage pass.
+    """
+    try:
+        yield
+    except (StorageError, FileNotFoundError):
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(tell(" ".join(str(error).split()))) from error
+
+
 def read_footer(storage: Storage, path: str, *, kind: str) -> dict[str, Any]:
     """The footer of a file of this kind, "images" or "labels".
 
@@ -28,10 +50,8 @@ def read_footer(storage: Storage, path: str, *, kind: str) -> dict[str, Any]:
         ShardError: it is no such file.
     """
     where = storage.describe(path)
-    try:
+    with damage_told(lambda reason: f"{where} is truncated or no Parquet file: {reason}. Make it again."):
         metadata = _read_metadata(storage, path).metadata or {}
-    except pa.ArrowException as error:
-        raise ShardError(f"{where} is truncated or no Parquet file: {error}. Make it again.") from error
     if FOOTER_KEY not in metadata:
         raise ShardError(f"{where} is a Parquet file, but was not made by wsss_ray.")
     footer: dict[str, Any] = json.loads(metadata[FOOTER_KEY])

@@ -57,9 +57,12 @@ def read_size(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX_PIXE
     return read_header(data, max_pixels=max_pixels).shown_size(turned=exif == "apply")
 
 
-def exif_orientation(data: bytes) -> int:
-    """EXIF orientation of an encoded image, 1 to 8; 1 where there is none. Raises `ImageError` if it is no image."""
-    return read_header(data, max_pixels=1 << 64).orientation
+def exif_orientation(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
+    """EXIF orientation of an encoded image, 1 to 8; 1 where there is none.
+
+    Raises `ImageError` if it is no image, or one of more pixels.
+    """
+    return read_header(data, max_pixels=max_pixels).orientation
 
 
 def decode_image(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:

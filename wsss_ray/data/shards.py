@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.footers import FOOTER_KEY, FORMAT_VERSION, ShardError, footer_readers, read_footer
+from wsss_ray.data.footers import FOOTER_KEY, FORMAT_VERSION, ShardError, damage_told, footer_readers, read_footer
 from wsss_ray.data.image_header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from wsss_ray.data.row_checks import check_rows
 from wsss_ray.data.storage import Storage
@@ -263,15 +263,19 @@ def read_unit(
     wanted = list(IMAGE_SCHEMA.names if columns is None else columns)
     needed = list(dict.fromkeys([*wanted, "image_id", "image", "tags"])) if check == "content" else wanted
     where = f"{storage.describe(unit.shard)}, row group {unit.row_group}"
+
+    def tell(reason: object) -> str:
+        return f"{where}: damaged: {reason}. Make this shard again with jobs/shard.py."
+
     try:
-        with storage.open(unit.shard) as file, pq.ParquetFile(file) as parquet:
-            rows = parquet.read_row_group(unit.row_group, columns=needed, use_threads=False)
+        with damage_told(tell), storage.open(unit.shard) as file, pq.ParquetFile(file) as parquet:
+            rows = parquet.read_row_group(unit.row_group, columns=needed, use_threads=False).select(needed)
             footer = json.loads((parquet.metadata.metadata or {}).get(FOOTER_KEY, b"{}"))
+            listed = [group["digest"] for group in footer.get("row_groups", [])]
     except FileNotFoundError as error:
         raise ShardError(f"{where}: the shard has gone since the run began.") from error
-    except (pa.ArrowInvalid, pa.ArrowException, IndexError) as error:
-        raise ShardError(f"{where}: damaged: {error}. Make this shard again with jobs/shard.py.") from error
-    listed = [group["digest"] for group in footer.get("row_groups", [])]
+    except (LookupError, json.JSONDecodeError, UnicodeDecodeError) as error:  # of a row group, a column, the footer
+        raise ShardError(tell(error)) from error
     same = digest_rows(rows) == unit.digest if check == "content" else unit.digest in listed[unit.row_group :][:1]
     if not same:
         raise ShardError(
@@ -298,13 +302,15 @@ def check_label_space(shards: ShardSet, classes: ClassSet) -> None:
 
 def count_rejected(storage: Storage) -> int:
     """Number of images that were listed when the shards were made and became no row; 0 where nothing was written."""
+    where = storage.describe(REJECTED_FILE)
     try:
-        with storage.open(REJECTED_FILE) as file:
+        with (
+            damage_told(lambda reason: f"{where} is damaged: {reason}. Run jobs/shard.py again."),
+            storage.open(REJECTED_FILE) as file,
+        ):
             return int(pq.read_metadata(file).num_rows)
     except FileNotFoundError:
         return 0
-    except pa.ArrowException as error:
-        raise ShardError(f"{storage.describe(REJECTED_FILE)} is damaged: {error}. Run jobs/shard.py again.") from error
 
 
 def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> bytes:
@@ -331,15 +337,14 @@ def read_labels(storage: Storage, path: str, *, columns: Sequence[str] | None = 
         ShardError: it is no label file.
     """
     data = storage.read(path)
-    try:
+    where = storage.describe(path)
+    with damage_told(lambda reason: f"{where} is not a label file: {reason}. Remove it and run again."):
         rows = pq.read_table(
             pa.BufferReader(data),
             columns=None if columns is None else list(columns),
             schema=LABEL_SCHEMA,
             use_threads=False,
         )
-    except pa.ArrowException as error:
-        raise ShardError(f"{storage.describe(path)} is not a label file: {error}. Remove it and run again.") from error
     check_rows(rows, storage.describe(path), max_pixels=LARGEST_MAX_PIXELS)
     return rows
 

@@ -117,6 +117,8 @@ def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig
     """
     refuse_credentials(uri)
     if sha256 is not None:
+        if is_uri(uri) and not uri.startswith(("https://", "http://")):
+            remote_version(uri, config)  # tells at once of a file that is not there
         return sha256.lower()
     if is_uri(uri):
         return remote_version(uri, config)
@@ -241,6 +243,9 @@ def _chunks(uri: str, config: StorageConfig) -> Iterator[bytes]:
             raise StorageError(f"{masked(uri)}: cannot be fetched: {error}") from error
         return
     folder, _, name = uri.rpartition("/")
-    with Storage(folder, config).open(name) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
+    try:
+        with Storage(folder, config).open(name) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+    except FileNotFoundError as error:
+        raise StorageError(f"{masked(uri)}: there is no such file.") from error

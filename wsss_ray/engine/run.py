@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import uuid
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import pyarrow as pa
@@ -16,54 +14,18 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from wsss_ray.cluster import READ_CPUS
 from wsss_ray.data import retries
-from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.ledger import open_ledger
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.engine.stage import Sink, StageSpec
+from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.engine.worker import Report, UnitWorker, read_task
 from wsss_ray.errors import JobError
 
 READS_PER_ACTOR = 2
 """Units that are read at once for each actor of the first stage. Cores alone would allow ten for each free one: a small
 machine would first start as many processes, and hold as many units."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A unit to run, whole or in part."""
-
-    unit: Unit
-    only: tuple[str, ...] | None = None
-    """Ids of the images to run again; None: all."""
-    version: str | None = None
-    """Version of the label file that these images' rows go into, with `only`."""
-
-    @property
-    def images(self) -> int:
-        """Images to run."""
-        return self.unit.rows if self.only is None else len(self.only)
-
-    def to_json(self) -> str:
-        """As the first step takes it."""
-        return json.dumps({"unit": self.unit.to_json(), "only": self.only, "version": self.version})
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """What one call of `run_units` did."""
-
-    images: int = 0
-    seconds_elapsed: float = 0.0
-    rate: float = 0.0
-    """Images per second in steady state."""
-    seconds: Counter[str] = field(default_factory=Counter)
-    """Actor seconds by part of the work."""
-    retries: Counter[str] = field(default_factory=Counter)
-    """Requests to the store that the driver and the workers made again, by reason."""
-    problems: list[str] = field(default_factory=list)
-    """Units that could not be read, with the reason."""
 
 
 def run_units(

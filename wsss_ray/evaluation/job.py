@@ -29,6 +29,7 @@ from wsss_ray.evaluation.tables import format_tables
 from wsss_ray.evaluation.truths import CocoTruth, pack_by_unit
 from wsss_ray.label_inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
 from wsss_ray.metrics import ClassIndex
+from wsss_ray.redaction import masked
 
 RESULT_FILE = "evaluation.json"
 TABLE_FILE = "evaluation.txt"
@@ -163,4 +164,5 @@ def _write(evaluation: Evaluation, rows: pa.Table, config: EvaluateConfig, outpu
     output.write(TABLE_FILE, (format_tables(evaluation) + "\n").encode())
     told = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
     content = {**evaluation.to_json(), "config": told}
-    output.write(RESULT_FILE, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    output.write(RESULT_FILE, (masked(text) + "\n").encode())

@@ -48,7 +48,7 @@ def decode_png(png: bytes, *, palette: bytes | None, image: bytes | None, size: 
     """
     label = decode_ids(png, palette=palette, max_pixels=label_limit(size))
     if image is not None:
-        label = orient_label(label, exif_orientation(image))
+        label = orient_label(label, exif_orientation(image, max_pixels=size[0] * size[1]))
     check_size(label, size)
     return Truth(label=label, objects=None)
 
@@ -74,7 +74,7 @@ class CocoTruth:
 
         `image` and `size` are as for `decode_png`. Raises ImageError where they cannot be used.
         """
-        orientation = 1 if image is None else exif_orientation(image)
+        orientation = 1 if image is None else exif_orientation(image, max_pixels=size[0] * size[1])
         objects: list[tuple[int, bytes]] = []
 
         def keep(class_id: int, is_crowd: bool, mask: np.ndarray) -> None:

@@ -21,12 +21,11 @@ from wsss_ray.data.footers import footer_readers
 from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.run import Outcome, Task, run_units
 from wsss_ray.engine.run_directory import RUN_FILE, claim, units_to_do
 from wsss_ray.engine.stage import StageSpec
+from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.errors import JobError
 from wsss_ray.label_writing.observing import observed
-from wsss_ray.label_writing.sample import describe_sample
 from wsss_ray.label_writing.sink import LabelSink, png_path
 from wsss_ray.label_writing.summary import SUMMARY_FILE, format_summary, summarise, write_summary
 
@@ -128,6 +127,8 @@ class LabelJob(ABC, Generic[ConfigT]):
     def _work(
         self, finished: Sequence[Unit], tasks: tuple[Task, ...], stages: tuple[StageSpec, ...], resources: Resources
     ) -> dict[str, Any]:
+        from wsss_ray.engine.run import run_units  # noqa: PLC0415 - Ray Data: a second that a finished run is spared
+
         warn_of_local_paths(resources, self.images, self.output)
         done = sum(unit.rows for unit in finished)
         to_do = sum(task.images for task in tasks)
@@ -165,6 +166,8 @@ class LabelJob(ABC, Generic[ConfigT]):
     def _describe_sample(self, tasks: Sequence[Task], stages: Sequence[StageSpec]) -> list[str]:
         if not tasks:
             return [f"nothing to do: all images are {self.done_word}"]
+        from wsss_ray.label_writing.sample import describe_sample  # noqa: PLC0415 - as above
+
         return describe_sample(
             tasks,
             stages,

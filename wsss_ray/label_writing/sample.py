@@ -13,8 +13,8 @@ from wsss_ray.data.shards import read_unit
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.progress import format_seconds
 from wsss_ray.engine.ray_data import explain
-from wsss_ray.engine.run import Task
 from wsss_ray.engine.stage import Meter, StageSpec
+from wsss_ray.engine.task import Task
 from wsss_ray.engine.worker import READ_COLUMNS
 from wsss_ray.errors import JobError
 

@@ -11,7 +11,7 @@ from wsss_ray.data import retries
 from wsss_ray.data.footers import footer_readers
 from wsss_ray.data.shards import ShardError, Unit, read_label_counts
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.run import Outcome
+from wsss_ray.engine.task import Outcome
 from wsss_ray.label_writing.sink import add_counts
 
 SUMMARY_FILE = "summary.json"

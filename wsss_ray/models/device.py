@@ -50,6 +50,16 @@ class Compute:
             torch.backends.cudnn.allow_tf32 = convolution
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Whether an error says that this process can use its GPU no more: CUDA answers every later call with the same.
+
+    Too little memory is no such error.
+    """
+    text = str(error)
+    passing = ("out of memory", "ALLOC_FAILED", "NOT_INITIALIZED")  # the last two: libraries that got no memory
+    return isinstance(error, RuntimeError) and "CUDA error" in text and not any(word in text for word in passing)
+
+
 def resolve_compute(device: str, precision: str) -> Compute:
     """Choose from `device` (auto, cpu, cuda) and `precision` (auto, float32, tf32, bfloat16, float16).
 

@@ -51,8 +51,8 @@ def read_spec(data: bytes, *, where: str = "the student's checkpoint") -> Studen
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or not isinstance(metadata.get(_KEY), str):
         raise CheckpointError(
-            f"{where} holds tensors but no description of a student: it was not written by this project's training. "
-            "Other weights can start a training: see student.init."
+            f"{where} holds tensors but no description of a student. Of a training's files only student.safetensors "
+            "has one (its checkpoints are for going on); other weights can start a training: see student.init."
         )
     try:
         return StudentSpec.from_json(metadata[_KEY])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wsss_ray import evaluation, labelling, prediction, report, sharding, training
-from wsss_ray.cluster import connect
+from wsss_ray.cluster import Resources, connect
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.data.shards import read_shard_set
@@ -20,7 +20,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.pipeline.plan import Judged, Plan, make_plan
 from wsss_ray.student_weights import student_weights_digest
-from wsss_ray.training.plan import check_batch
+from wsss_ray.training.plan import lay_out
 
 SUMMARY_FILE = "summary.json"
 STATE_FILE = "pipeline-state.json"
@@ -41,9 +41,10 @@ def run(config: PipelineConfig) -> dict[str, Any]:
         The text of each begins with the step's name.
     """
     plan = make_plan(config)
-    _check_trainings(plan)
+    _check_weights(plan)
     seconds: dict[str, float] = {}
-    with connect(config.ray):
+    with connect(config.ray) as resources:
+        _check_layouts(plan, resources)
         results = _run_steps(plan, seconds, gallery=config.gallery)
     summary: dict[str, Any] = {
         "label_miou": results["evaluate labels"],
@@ -65,14 +66,18 @@ def run(config: PipelineConfig) -> dict[str, Any]:
     return summary
 
 
-def _check_trainings(plan: Plan) -> None:
-    """Refuse what a training would, but hours earlier: weights that are missing, a batch that workers cannot share."""
+def _check_weights(plan: Plan) -> None:
+    """Refuse initial weights that are missing, as a training would, but hours earlier."""
     initial = plan.pretraining or plan.train
     student_weights_digest(initial.student, initial.storage)
+
+
+def _check_layouts(plan: Plan, resources: Resources) -> None:
+    """Refuse trainings that find no place on the cluster, or whose workers cannot share the batch, as they would."""
     for step, config in (("pretraining", plan.pretraining), ("train", plan.train)):
-        if config is not None and config.ray.actors is not None:
+        if config is not None:
             try:
-                check_batch(config, config.ray.actors)
+                lay_out(config, resources)
             except ValueError as error:
                 raise ValueError(f"step {step}: {error}") from error
 

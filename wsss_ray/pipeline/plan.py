@@ -65,7 +65,11 @@ def make_plan(config: PipelineConfig) -> Plan:
     test_shards = shards if test is None else test.output
     predictions = root.describe("predictions")
     pretraining_shard, pretraining, started = _plan_pretraining(config, root)
-    train = _fill(config, "train", config.train, images=shards, output=student, labels=labels)
+    if config.train.label_folder is not None or config.train.label_column == "truth":  # instead of the step's labels
+        section = dataclasses.replace(config.train, labels=None if config.train.labels == FOLLOWS else labels)
+        train = _fill(config, "train", section, images=shards, output=student)
+    else:
+        train = _fill(config, "train", config.train, images=shards, output=student, labels=labels)
     split = config.split or config.shard.split
     return Plan(
         shard=_fill(config, "shard", config.shard, output=shards),

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wsss_ray.data.footers import damage_told
 from wsss_ray.data.labels import decode_label, encode_label
 from wsss_ray.data.shards import ShardError, Unit
 from wsss_ray.data.storage import Storage
@@ -59,14 +60,13 @@ def read_soft(run: Storage, unit: Unit) -> pa.Table:
     where = run.describe(soft_path(unit))
     try:
         data = run.read(soft_path(unit))
-        return pq.read_table(pa.BufferReader(data), schema=SOFT_SCHEMA, use_threads=False)
     except FileNotFoundError as error:
         raise ShardError(
             f"there is no {where}: the run was made without --soft, or the unit is not predicted yet. If it was lost, "
             f"remove {unit.label_path} there and run again."
         ) from error
-    except pa.ArrowException as error:
-        raise ShardError(f"{where} is damaged: {error}. Remove it and {unit.label_path}, and run again.") from error
+    with damage_told(lambda reason: f"{where} is damaged: {reason}. Remove it and {unit.label_path}, and run again."):
+        return pq.read_table(pa.BufferReader(data), schema=SOFT_SCHEMA, use_threads=False)
 
 
 def probabilities_of(row: Mapping[str, Any]) -> dict[int, np.ndarray]:

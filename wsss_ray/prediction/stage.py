@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from wsss_ray.config import PredictConfig
+from wsss_ray.config import CrfConfig, PredictConfig
 from wsss_ray.data.labels import encode_label
 from wsss_ray.data.weights import fetch_file
 from wsss_ray.engine.stage import Meter
@@ -31,6 +32,8 @@ from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student import decode_student
 from wsss_ray.prediction.resizing import enlarge_label, enlarge_scores, shrink
 from wsss_ray.prediction.soft import MAPS_TYPE, encode_maps
+
+logger = logging.getLogger(__name__)
 
 SOFT_LABELLED_SCHEMA = LABELLED_SCHEMA.append(pa.field("maps", MAPS_TYPE))
 """Rows with soft scores."""
@@ -117,7 +120,7 @@ class PredictStage:
             probabilities = probabilities / probabilities.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
         if self._config.crf and image is not None:
             with self._device, meter("crf"):
-                probabilities = dense_crf(image, probabilities, self._config.crf_settings)
+                probabilities = _crf(image, probabilities, self._config.crf_settings)
         with meter("encode"):
             return {**result, **self._labelled(row, channels, probabilities)}
 
@@ -147,3 +150,13 @@ class PredictStage:
             planes = (enlarge_scores(plane, size) for plane in scores.cpu().numpy())
             result["maps"] = encode_maps(ids[kept.cpu().numpy()], planes)
         return result
+
+
+def _crf(image: Image, probabilities: Tensor, settings: CrfConfig) -> Tensor:
+    """DenseCRF on the device, or on the CPU where the device's memory does not hold it."""
+    try:
+        return dense_crf(image, probabilities, settings)
+    except torch.OutOfMemoryError:
+        logger.warning("out of device memory: DenseCRF of an image of %d x %d goes on the CPU", *image.shape[1::-1])
+    torch.cuda.empty_cache()  # outside the handler, whose traceback holds the tensors of the failed attempt
+    return dense_crf(image, probabilities.cpu(), settings)

@@ -14,6 +14,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, Worker
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources, connect, warn_of_local_paths
 from wsss_ray.config import ShardConfig
+from wsss_ray.data import retries
 from wsss_ray.data.images import ExifRule
 from wsss_ray.data.shards import REJECTED_FILE
 from wsss_ray.data.sources import list_source
@@ -121,8 +122,9 @@ def _check_cluster(config: ShardConfig, listing: Listing, output: Storage, resou
 
 
 @ray.remote(num_cpus=1, max_retries=1)
-def _write_shard(writer: ShardWriter, task: ShardTask) -> ShardReport:
-    return writer.write(task)
+def _write_shard(writer: ShardWriter, task: ShardTask) -> tuple[ShardReport, dict[str, int]]:
+    """The report, and requests to stores that were made again."""
+    return writer.write(task), retries.take()
 
 
 @ray.remote(num_cpus=1, max_retries=0)
@@ -149,7 +151,8 @@ def _run_tasks(
         for reference in ready:
             task = running.pop(reference)
             try:
-                reports[task.name] = ray.get(reference)
+                reports[task.name], again = ray.get(reference)
+                retries.add(again)
                 progress.add(task, reports[task.name])
             except _DEATHS as error:
                 deaths[task.name] = deaths.get(task.name, 0) + 1

@@ -308,7 +308,7 @@ def _augment(batch: pa.Table, feed: ray.ObjectRef, board: ActorHandle, stage: st
             ids = ", ".join(sorted({sample["image_id"] for sample in row["samples"]}))
             ready = {
                 "problem": "the process that decodes images died again and again: too little memory, or a file that "
-                f"crashes its decoder, among {ids}"
+                f"crashes its decoder, among {ids}. Make the shards again without it."
             }
         else:
             try:

@@ -47,7 +47,8 @@ class History:
         folder = self._spool.name if self._spool else output.describe(TENSORBOARD)
         self._folder = Path(folder)
         with self._explain():
-            self._writer = SummaryWriter(folder, purge_step=start + 1 if start else None)
+            # of a session that died before its first checkpoint, too, TensorBoard is to forget what it saw
+            self._writer = SummaryWriter(folder, purge_step=start + 1 if start or output.list(TENSORBOARD) else None)
 
     def add(self, row: Row) -> None:
         """Add an iteration."""

@@ -65,15 +65,15 @@ def check_batch(config: TrainConfig, workers: int) -> None:
     Raises:
         ValueError: names the numbers and what fits.
     """
-    recipe = config.recipe
-    parts = workers * recipe.accumulation
-    if recipe.batch_size % parts:
-        fitting = [n for n in range(1, recipe.batch_size + 1) if recipe.batch_size % (n * recipe.accumulation) == 0]
-        micro = recipe.batch_size % workers == 0 and recipe.accumulation > 1
-        hint = " --accumulation 1 fits, where memory allows it;" if micro else ""
+    size = config.recipe.batch_size
+    fixed = config.accumulation or 1
+    if size % (workers * fixed):
+        fitting = [n for n in range(1, size + 1) if size % (n * fixed) == 0]
+        parts = f"{workers} workers" + (f" x {fixed} micro-batches" if fixed > 1 else "")
+        hint = " without --accumulation it can;" if size % workers == 0 else ""
         raise ValueError(
-            f"a batch of {recipe.batch_size} samples cannot be shared by {workers} workers x {recipe.accumulation} "
-            f"micro-batches:{hint} --ray.actors may be {', '.join(map(str, fitting)) or 'none'}. "
+            f"a batch of {size} samples cannot be shared by {parts}:{hint} --ray.actors may be "
+            f"{', '.join(map(str, fitting)) or 'none'}. "
             "The batch is that of all workers together, so that the result does not depend on their number."
         )
 
@@ -126,7 +126,8 @@ def describe(config: TrainConfig, order: Order, found: Survey, layout: Layout, *
     recipe = config.recipe
     epochs = recipe.iterations * recipe.batch_size / order.epoch_samples
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in found.reasons.items() if count)
-    micro = f" in {recipe.accumulation} micro-batches" if recipe.accumulation > 1 else ""
+    parts = config.micro_batches(layout.workers.actors)
+    micro = f" in {parts} micro-batches each" if parts > 1 else ""
     lines = [
         f"{order.epoch_samples:,} images to train on" + (f" (left out: {left_out})" if left_out else ""),
         f"{config.student.architecture}, {recipe.iterations:,} iterations of {recipe.batch_size} samples{micro}, crops "

@@ -37,27 +37,42 @@ class Validation:
         Raises:
             ShardError: an image or its truth cannot be read, or no image has a truth.
         """
-        matrix = np.zeros((self.index.count + 1, self.index.count + 1), np.int64)
-        mine = self.units[rank::workers]
-        student.eval()
-        with ThreadPoolExecutor(1) as reader:  # the next unit is decoded while one is predicted
-            coming = [reader.submit(self._read, unit) for unit in mine[:1]]
-            for place in range(len(mine)):
-                samples = coming.pop().result()
-                coming += [reader.submit(self._read, unit) for unit in mine[place + 1 : place + 2]]
-                for image, truth in samples:
-                    with torch.autocast(
-                        compute.device.type, dtype=compute.autocast_dtype, enabled=compute.autocast_dtype is not None
-                    ):
-                        probabilities = student.predict([image], flip=False)[0]
-                    prediction = probabilities.argmax(0).cpu().numpy()
-                    matrix += count_pixels(truth, prediction, self.index.count)
-        student.train()
+        matrix = self._count(student, compute, self.units[rank::workers])
         if workers > 1:
             total = torch.from_numpy(matrix).to(compute.device)
             dist.all_reduce(total)
             matrix = total.cpu().numpy()
+        if not matrix.any():
+            raise ShardError(
+                f"none of the images that are validated on has a ground truth in {self.images.uri}: a larger "
+                "--validation-limit, or other shards, may."
+            )
         return score(headline(matrix)).miou
+
+    def _count(self, student: Student, compute: Compute, units: Sequence[Unit]) -> np.ndarray:
+        """Pixels of these units by true and by predicted class."""
+        matrix = np.zeros((self.index.count + 1, self.index.count + 1), np.int64)
+        tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # each size would be tuned for
+        student.eval()
+        try:
+            with ThreadPoolExecutor(1) as reader:  # the next unit is decoded while one is predicted
+                coming = [reader.submit(self._read, unit) for unit in units[:1]]
+                for place in range(len(units)):
+                    samples = coming.pop().result()
+                    coming += [reader.submit(self._read, unit) for unit in units[place + 1 : place + 2]]
+                    for image, truth in samples:
+                        with torch.autocast(
+                            compute.device.type,
+                            dtype=compute.autocast_dtype,
+                            enabled=compute.autocast_dtype is not None,
+                        ):
+                            probabilities = student.predict([image], flip=False)[0]
+                        prediction = probabilities.argmax(0).cpu().numpy()
+                        matrix += count_pixels(truth, prediction, self.index.count)
+        finally:
+            student.train()
+            torch.backends.cudnn.benchmark = tuned
+        return matrix
 
     def _read(self, unit: Unit) -> list[tuple[np.ndarray, np.ndarray]]:
         """Images (H, W, 3) of a unit that have a truth, and its (H, W) indices."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from wsss_ray.classes import ClassSet
+from wsss_ray.config.student import DEEPLAB
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage, StorageError
@@ -27,8 +28,15 @@ from wsss_ray.models.student import Student, build_student, encode_student
 from wsss_ray.student_weights import STUDENT_FILE, fetch_student_weights
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.board import tell_of_retries
-from wsss_ray.training.checkpoint import list_checkpoints, put_back, read_checkpoint, take_snapshot, write_checkpoint
-from wsss_ray.training.driver import read_driver
+from wsss_ray.training.checkpoint import (
+    FOLDER,
+    list_checkpoints,
+    put_back,
+    read_checkpoint,
+    take_snapshot,
+    write_checkpoint,
+)
+from wsss_ray.training.driver import DRIVER_FILE, read_driver
 from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History, Row
 from wsss_ray.training.order import Order
@@ -92,7 +100,9 @@ def train_worker(assignment: Assignment) -> None:
     try:
         Worker(assignment, rank=rank, workers=workers).run(start)
     except (ValueError, StorageError, torch.OutOfMemoryError) as error:
-        text = f"{type(error).__name__}: {error}" if isinstance(error, torch.OutOfMemoryError) else str(error)
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            text = f"{text} More micro-batches (--accumulation) give the same network with less memory."
         ray.get(assignment.board.fail.remote(text, certain=getattr(error, "certain", True)))
         if workers > 1 and not isinstance(error, NotFiniteError):
             raise  # the others know nothing of it, and wait for this worker
@@ -122,7 +132,7 @@ class Worker:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             schedule=Schedule(iterations=recipe.iterations, power=config.power),
-            accumulation=recipe.accumulation,
+            accumulation=config.micro_batches(workers),
         )
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[None] | None = None
@@ -130,6 +140,9 @@ class Worker:
 
     def run(self, start: int) -> None:
         """Iterations from `start` to the end."""
+        if self.rank == 0:
+            for folder in ("", FOLDER):
+                self.assignment.output.sweep(folder)
         if start:
             put_back(read_checkpoint(self.assignment.output, start), self.student, self.updater.optimizer)
         self._share()
@@ -174,7 +187,9 @@ class Worker:
         if self.config.compile:
             model = torch.compile(model)  # type: ignore[assignment]
         if self.workers > 1:
-            model = prepare_model(model, move_to_device=False, parallel_strategy_kwargs={_SYNC_BUFFERS: False})
+            # some of transformers' networks hold layers that they do not use
+            options = {_SYNC_BUFFERS: False, "find_unused_parameters": self.student.spec.architecture not in DEEPLAB}
+            model = prepare_model(model, move_to_device=False, parallel_strategy_kwargs=options)
         self.updater.model = model
 
     def _feed(self) -> Feed:
@@ -273,7 +288,13 @@ class Worker:
 
     def _check_driver(self) -> None:
         """Write nothing more once another driver has the output: of two, that goes on which started last."""
-        if read_driver(self.assignment.output) != self.assignment.driver:
+        found = read_driver(self.assignment.output)
+        if found is None:
+            raise ValueError(
+                f"{self.assignment.output.describe(DRIVER_FILE)} has gone, which says that this driver trains here. "
+                "Run the same command again: it goes on from the last checkpoint."
+            )
+        if found != self.assignment.driver:
             raise ValueError(
                 f"another driver has taken over {self.assignment.output.uri}, and trains on from its last checkpoint. "
                 "This one has nothing more to do."

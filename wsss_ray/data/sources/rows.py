@@ -135,7 +135,7 @@ class RowMaker:
                 max_pixels=rules.max_pixels,
             ).astype(class_set.label_dtype)
         if rules.exif == "apply":
-            label = orient_label(label, exif_orientation(fetched.image))
+            label = orient_label(label, exif_orientation(fetched.image, max_pixels=rules.max_pixels))
         return np.ascontiguousarray(label)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from faulty_s3 import Faults, FaultyS3, faulty
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -100,6 +101,15 @@ def s3() -> Iterator[S3Server]:
     finally:
         server.stdin.close()
         server.wait(timeout=30)
+
+
+@pytest.fixture
+def failing_s3(s3: S3Server) -> Iterator[FaultyS3]:
+    """The same server through a proxy that refuses a fifth of the requests and breaks connections."""
+    with faulty(s3) as proxy:
+        proxy.faults = Faults(refuse=0.2, drop=0.03, lose=0.03, cut=0.03)
+        yield proxy
+        assert proxy.happened["refuse"], "nothing failed, so nothing was tested"
 
 
 _S3_SERVER = """

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+from faulty_s3 import FaultyS3
 from PIL import Image
 
 from wsss_ray import sharding
@@ -331,18 +332,18 @@ def test_real_coco_photos_in_both_orders(shared: Path, tmp_path: Path, local_ray
     assert len(with_objects) >= 10
 
 
-def test_from_s3_to_s3(s3: Any, tmp_path: Path, local_ray: Resources) -> None:
+def test_on_a_failing_s3(failing_s3: FaultyS3, tmp_path: Path, local_ray: Resources) -> None:
     root = write_photos(tmp_path / "in", 6, broken=(2,))
-    source = Storage(s3.uri("sharding/in"), s3.config)
+    source = Storage(failing_s3.uri("sharding/in"), failing_s3.config)
     for path in root.iterdir():
         source.write(f"sub/{path.name}", path.read_bytes())
     lines = [json.dumps({"file": f"sub/{number:03d}.png", "tags": ["dog"]}) for number in range(7)]
     source.write("tags.jsonl", "\n".join(lines).encode())
     config = ShardConfig(
-        input=s3.uri("sharding/in"),
-        output=s3.uri("sharding/out"),
-        tags=s3.uri("sharding/in/tags.jsonl"),
-        storage=s3.config,
+        input=failing_s3.uri("sharding/in"),
+        output=failing_s3.uri("sharding/out"),
+        tags=failing_s3.uri("sharding/in/tags.jsonl"),
+        storage=failing_s3.config,
     )
     summary = sharding.run(config)
     assert (summary.images, summary.rows, summary.rejected) == (7, 5, 2)
@@ -350,7 +351,7 @@ def test_from_s3_to_s3(s3: Any, tmp_path: Path, local_ray: Resources) -> None:
     rows = all_rows(config.output, config)
     assert [row["image_id"] for row in rows] == [f"sub.2F{number:03d}" for number in (0, 1, 3, 4, 5)]
     assert sharding.run(config) == summary
-    identity = Storage(config.output, s3.config).read("shards.json").decode()
+    identity = Storage(config.output, failing_s3.config).read("shards.json").decode()
     assert "testing" not in identity, "no credentials"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import S3Server
+from faulty_s3 import FaultyS3
 from made_runs import Made, instance, instances_of, write_run
 
 from wsss_ray.audit import run
@@ -142,11 +142,14 @@ def test_what_cannot_be_audited_is_said(config: AuditConfig, tmp_path: Path) -> 
         dataclasses.replace(config, largest_share=95)
 
 
-def test_from_and_to_s3(s3: S3Server, local_ray: Resources) -> None:
-    images, labels = Storage(s3.uri("audit/images"), s3.config), Storage(s3.uri("audit/labels"), s3.config)
+def test_from_and_to_a_failing_s3(failing_s3: FaultyS3, local_ray: Resources) -> None:
+    images, labels = (
+        Storage(failing_s3.uri("audit/images"), failing_s3.config),
+        Storage(failing_s3.uri("audit/labels"), failing_s3.config),
+    )
     write_run(images, labels, shards()[:1], classes=CLASSES)
-    output = Storage(s3.uri("audit/out"), s3.config)
-    run(AuditConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config))
+    output = Storage(failing_s3.uri("audit/out"), failing_s3.config)
+    run(AuditConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=failing_s3.config))
     assert list(output.list()) == ["audit.json", "audit.parquet"]
 
 

@@ -19,6 +19,7 @@ from wsss_ray.data.shards import (
     encode_image_shard,
     encode_labels,
     read_label_counts,
+    read_labelled_ids,
     read_labels,
     read_shard_set,
     read_unit,
@@ -279,8 +280,12 @@ def test_labels_and_their_counts_come_back(tmp_path: Path) -> None:
     storage.write(unit.label_path, encode_labels(rows, unit, {"ok": 1, "failed": 1}))
     assert read_labels(storage, unit.label_path).to_pylist() == [row, failed]
     assert read_label_counts(storage, unit.label_path) == {"ok": 1, "failed": 1}
-    footer = pq.read_metadata(tmp_path / unit.label_path).metadata[b"wsss_ray"]
-    assert json.loads(footer)["digest"] == unit.digest
+    assert read_labelled_ids(storage, unit.label_path) == ["a"]
+    footer = json.loads(pq.read_metadata(tmp_path / unit.label_path).metadata[b"wsss_ray"])
+    assert footer["digest"] == unit.digest
+    del footer["labelled"]  # as it was at first
+    pq.write_table(rows.replace_schema_metadata({"wsss_ray": json.dumps(footer)}), tmp_path / "old")
+    assert read_labelled_ids(storage, "old") == ["a"]
     with pytest.raises(FileNotFoundError):
         read_labels(storage, "labels/other.parquet")
 

@@ -21,7 +21,7 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.evaluation import run
 
 if TYPE_CHECKING:
-    from conftest import S3Server
+    from faulty_s3 import FaultyS3
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = {"voc": 21, "coco": 81}
@@ -109,19 +109,19 @@ def test_a_moved_mask_is_not_the_truth(folders: dict[str, Path]) -> None:
     assert (label != truth).any()
 
 
-def test_from_and_to_s3(folders: dict[str, Path], s3: S3Server, local_ray: Resources) -> None:
+def test_from_and_to_a_failing_s3(folders: dict[str, Path], failing_s3: FaultyS3, local_ray: Resources) -> None:
     folder = folders["voc"]
-    remote = Storage(s3.uri("evaluation"), s3.config)
+    remote = Storage(failing_s3.uri("evaluation"), failing_s3.config)
     for path in Storage(str(folder)).walk():
         if path.startswith(("shards/shard-", "same/", "moved/")):
             remote.write(path, Storage(str(folder)).read(path))
     for labels in ("same", "moved"):
         config = EvaluateConfig(
-            labels=s3.uri(f"evaluation/{labels}"),
-            images=s3.uri("evaluation/shards"),
-            output=s3.uri(f"evaluation/out-{labels}"),
+            labels=failing_s3.uri(f"evaluation/{labels}"),
+            images=failing_s3.uri("evaluation/shards"),
+            output=failing_s3.uri(f"evaluation/out-{labels}"),
             bootstrap=200,
-            storage=s3.config,
+            storage=failing_s3.config,
         )
         evaluation = run(config)
         here = run(configure(folder, labels, "voc"))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from export_cases import CAT, EXPORTED, HEIGHT, MADE, WIDTH, Run, export_here, photo, write_made
+from faulty_s3 import FaultyS3
 from made_runs import Made, instance, label_row
 
 from wsss_ray.classes import ClassSet
@@ -253,27 +254,27 @@ def test_a_unit_that_cannot_be_read_ends_the_job(run: Run, local_ray: Resources)
         run_job(run.config("voc-test"))
 
 
-def test_it_runs_from_and_to_s3(run: Run, s3) -> None:  # type: ignore[no-untyped-def]
+def test_it_runs_from_and_to_a_failing_s3(run: Run, failing_s3: FaultyS3) -> None:
     expected, _ = run.export("yolo-seg", output=str(run.root / "here"))
-    bucket = Storage(s3.uri("export"), s3.config)
+    bucket = Storage(failing_s3.uri("export"), failing_s3.config)
     for path in Storage(str(run.root)).walk():
         if path.startswith(("images/", "labels/")):
             bucket.write(path, (run.root / path).read_bytes())
     for name in ("yolo-seg", "voc-test"):
         config = ExportConfig(
-            labels=s3.uri("export/labels"),
-            images=s3.uri("export/images"),
-            output=s3.uri(f"export/{name}"),
+            labels=failing_s3.uri("export/labels"),
+            images=failing_s3.uri("export/images"),
+            output=failing_s3.uri(f"export/{name}"),
             format=name,
-            storage=s3.config,
+            storage=failing_s3.config,
         )
         summary = export_here(config)
         assert isinstance(summary, Summary)
         assert Export.prepare(config).earlier_summary() == summary
-    files = Storage(s3.uri("export/yolo-seg"), s3.config)
+    files = Storage(failing_s3.uri("export/yolo-seg"), failing_s3.config)
     for path in digests(expected):
         if not path.startswith("export"):
             assert files.read(path) == (expected / path).read_bytes()
-    assert Storage(s3.uri("export/voc-test"), s3.config).exists("results.tar.gz")
+    assert Storage(failing_s3.uri("export/voc-test"), failing_s3.config).exists("results.tar.gz")
     with pytest.raises(ValueError, match="holds another export"):
         export_here(dataclasses.replace(config, split="val"))

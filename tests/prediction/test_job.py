@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from faulty_s3 import FaultyS3
 from label_runs import label_rows
 from PIL import Image
 from prediction_cases import CLASSES, DAMAGED, make_student
@@ -89,11 +90,15 @@ def test_what_would_change_predictions_is_refused_by_name(finished: PredictConfi
         prediction.run(replace(finished, crf=True))
 
 
-def test_retry_failed_runs_just_those_images(finished: PredictConfig, tmp_path: Path) -> None:
-    shutil.copytree(finished.output, tmp_path / "run")
-    config = replace(finished, output=str(tmp_path / "run"), retry_failed=True)
-    run = Storage(config.output)
-    unit = read_shard_set(Storage(config.input)).units[0]
+def test_retry_failed_runs_just_those_images_on_a_failing_s3(finished: PredictConfig, failing_s3: FaultyS3) -> None:
+    places = {name: failing_s3.uri(f"predict/{name}") for name in ("input", "output")}
+    for name, uri in places.items():
+        here, there = Storage(getattr(finished, name)), Storage(uri, failing_s3.config)
+        for path in here.walk():
+            there.write(path, here.read(path))
+    config = replace(finished, **places, storage=failing_s3.config, retry_failed=True)
+    run = Storage(config.output, config.storage)
+    unit = read_shard_set(Storage(config.input, config.storage)).units[0]
     rows = read_labels(run, unit.label_path)
     broken = rows.to_pylist()
     broken[2].update(label=None, undetected_tags=None, status="failed", error="predict: lost")
@@ -102,6 +107,7 @@ def test_retry_failed_runs_just_those_images(finished: PredictConfig, tmp_path: 
     summary = prediction.run(config)
     assert summary["statuses"] == {"ok": 5, "failed": 1}, "the damaged image fails again"
     assert read_labels(run, unit.label_path).equals(rows)
+    assert summary["session"]["storage_retries"]["SlowDown"] >= 1
 
 
 def test_a_dry_run_plans_and_writes_nothing(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import S3Server
+from faulty_s3 import FaultyS3
 from galleries import HOSTILE, Gallery, made_images
 from made_runs import write_run
 
@@ -159,21 +159,27 @@ def test_predictions_and_no_truth_or_audit(tmp_path: Path, local_ray: Resources)
     assert 'id="audit"' not in overview
 
 
-def test_from_and_to_s3_with_types_that_a_browser_shows(s3: S3Server, local_ray: Resources) -> None:
-    images, labels = Storage(s3.uri("report/images"), s3.config), Storage(s3.uri("report/run"), s3.config)
+def test_from_and_to_a_failing_s3_with_types_that_a_browser_shows(failing_s3: FaultyS3, local_ray: Resources) -> None:
+    images, labels = (
+        Storage(failing_s3.uri("report/images"), failing_s3.config),
+        Storage(failing_s3.uri("report/run"), failing_s3.config),
+    )
     made = [dataclasses.replace(image, tags=[]) for image in made_images()[:2]]
     write_run(images, labels, [made], classes=ClassSet.load("voc"))
-    output = Storage(s3.uri("report/site"), s3.config)
-    report.run(ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config))
+    output = Storage(failing_s3.uri("report/site"), failing_s3.config)
+    config = ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=failing_s3.config)
+    report.run(config)
     assert list(output.list("thumbnails")) == ["cat_0.jpg", "cat_1.jpg"]
     output.write("photos/old.jpg", b"of an earlier gallery")
     output.write("truths/old.png", b"of an earlier gallery")
-    report.run(ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=s3.config, title="again"))
+    report.run(
+        ReportConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=failing_s3.config, title="again")
+    )
     assert list(output.list("photos")) == ["cat_0.jpg", "cat_1.jpg"]
     assert list(output.list("truths")) == ["cat_0.png", "cat_1.png"]
-    client = boto3.client("s3", endpoint_url=s3.endpoint_url)
+    client = boto3.client("s3", endpoint_url=failing_s3.endpoint_url)
     types = {
-        name: client.head_object(Bucket=s3.bucket, Key=f"report/site/{name}")["ContentType"]
+        name: client.head_object(Bucket=failing_s3.bucket, Key=f"report/site/{name}")["ContentType"]
         for name in ("index.html", "static/gallery.css", "static/gallery.js", "photos/cat_0.jpg", "labels/cat_0.png")
     }
     assert list(types.values()) == ["text/html", "text/css", "text/javascript", "image/jpeg", "image/png"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
@@ -314,13 +315,18 @@ def count_rejected(storage: Storage) -> int:
 
 
 def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> bytes:
-    """Parquet bytes of a label file: rows in LABEL_SCHEMA, in the unit's order, with the counts in the footer."""
+    """Parquet bytes of a label file: rows in LABEL_SCHEMA, in the unit's order.
+
+    The footer holds the counts, and the ids of the images that have a label.
+    """
+    there = pc.is_valid(rows["label"])
     footer = {
         "kind": "labels",
         "format": FORMAT_VERSION,
         "unit": unit.name,
         "digest": unit.digest,
         "counts": counts,
+        "labelled": rows["image_id"].filter(there).to_pylist(),
     }
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, LABEL_SCHEMA, compression="zstd", write_statistics=False) as writer:
@@ -353,6 +359,14 @@ def read_label_counts(storage: Storage, path: str) -> dict[str, Any]:
     """Counts in the footer of a label file, without its rows."""
     footer = read_footer(storage, path, kind="labels")
     return dict(footer["counts"])
+
+
+def read_labelled_ids(storage: Storage, path: str) -> list[str]:
+    """Ids of the images that have a label in a label file, in its order: without its rows, if it is no old one."""
+    footer = read_footer(storage, path, kind="labels")
+    if "labelled" in footer:
+        return list(footer["labelled"])
+    return [row["image_id"] for row in read_labels(storage, path).to_pylist() if row["label"] is not None]
 
 
 def _read_image_footer(storage: Storage, name: str) -> dict[str, Any]:

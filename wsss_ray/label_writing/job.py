@@ -18,7 +18,7 @@ import ray
 from wsss_ray.cluster import Resources, connect, uses_gpus, warn_of_local_paths
 from wsss_ray.config import LabelConfig, PredictConfig
 from wsss_ray.data.footers import footer_readers
-from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels
+from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labelled_ids, read_labels
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run_directory import RUN_FILE, claim, units_to_do
@@ -202,12 +202,13 @@ def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
     there = {name for name, info in sink.output.list("png").items() if info.size}
 
     def write(unit: Unit) -> None:
-        ids = read_labels(sink.output, unit.label_path, columns=["image_id"])["image_id"].to_pylist()
-        missing = [png_path(image_id).removeprefix("png/") not in there for image_id in ids]
-        if any(missing):
-            sink.write_pngs(read_labels(sink.output, unit.label_path).filter(missing))
+        ids = read_labelled_ids(sink.output, unit.label_path)
+        missing = {image_id for image_id in ids if png_path(image_id).removeprefix("png/") not in there}
+        if missing:
+            rows = read_labels(sink.output, unit.label_path)
+            sink.write_pngs(rows.filter([image_id in missing for image_id in rows["image_id"].to_pylist()]))
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(footer_readers(sink.output)) as pool:
         list(pool.map(write, units))
 
 

@@ -34,7 +34,9 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Ray starts hundreds of processes for the tests, and none of them is to compile the package again.
 test: lint
+	$(BIN)/python -m compileall -q wsss_ray
 	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n 2 tests)
 
 bench: env
@@ -63,4 +65,4 @@ bench-full: env
 soak: env
 	$(BIN)/python benchmarks/soak.py --json runs/soak.json
 	WSSS_SOAK=1 $(BIN)/python -m pytest tests/labelling/test_faults.py tests/engine/test_faults.py tests/training/test_feed.py \
-		tests/demo/test_compare_students.py
+		tests/training/test_updates.py tests/demo/test_compare_students.py

@@ -68,6 +68,14 @@ def local_ray() -> Iterator[Resources]:
         yield resources
 
 
+@pytest.fixture
+def in_this_process(local_ray: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings do without Ray Train's processes, whose start takes longer than a short training."""
+    from near_training import train_in_this_process  # noqa: PLC0415 - torch, which few tests need
+
+    train_in_this_process(monkeypatch)
+
+
 @dataclass(frozen=True, kw_only=True)
 class S3Server:
     """A local S3 server with one bucket."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
+from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Ledger, Orders
 from wsss_ray.engine.stage import Meter, WorkerLost
 
 LENGTH_SCHEMA = pa.schema([("image_id", pa.string()), ("error", pa.string()), ("length", pa.int64())])
@@ -120,3 +122,11 @@ def note(log: str, line: str) -> None:
 
 def refuse_to_start() -> LengthStage:
     raise ValueError("the weights are not there")
+
+
+class ExperiencedLedger(Ledger):
+    """Remembers deaths over every unit from before the run: processes die as ever, but fewer have to."""
+
+    def enquire(self, stage: str, unit: str) -> Orders:
+        orders = super().enquire(stage, unit)
+        return dataclasses.replace(orders, deaths=orders.deaths + DEATHS_BEFORE_UNREAD - 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -16,14 +15,13 @@ import pytest
 import ray
 import ray.cloudpickle
 from engine import stages
-from engine.stages import HungryStage, JsonSink, KeepStage, LengthStage
+from engine.stages import ExperiencedLedger, HungryStage, JsonSink, KeepStage, LengthStage
 from engine.test_run import rows_of, run, write_shards
 from processes import KillingStorage, SlowStorage, descendants, killing, started
 
 from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.storage import Storage
 from wsss_ray.engine import run as engine_run
-from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Ledger, Orders
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
@@ -138,14 +136,6 @@ def test_an_image_too_large_for_the_memory_fails_and_the_pool_goes_on(tmp_path: 
     assert [row["image_id"] for row in rows.values() if row["error"]] == ["2-0"]
     assert "MemoryError" in str(rows["2-0"]["error"]) or "killed its process" in str(rows["2-0"]["error"])
     assert rows["2-1"]["length"] == 2
-
-
-class ExperiencedLedger(Ledger):
-    """Remembers deaths over every unit from before the run: processes die as ever, but fewer have to."""
-
-    def enquire(self, stage: str, unit: str) -> Orders:
-        orders = super().enquire(stage, unit)
-        return dataclasses.replace(orders, deaths=orders.deaths + DEATHS_BEFORE_UNREAD - 3)
 
 
 def test_a_shard_that_crashes_its_readers_is_named_and_left_out(

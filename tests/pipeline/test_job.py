@@ -76,7 +76,7 @@ def configure(folder: Path) -> PipelineConfig:
     )
 
 
-def test_every_step_once(tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_step_once(tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "train", "train", 8, first=500_000)
     write_folder(tmp_path / "test", "validation", 4)
     write_things(tmp_path / "things", 4)

@@ -14,14 +14,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 import ray
-import ray.train
-import torch
-import torch.distributed as dist
 import training_cases
 from conftest import REPOSITORY, S3Server
 from faulty_s3 import Faults, faulty
@@ -34,11 +30,11 @@ from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.storage import Storage
 from wsss_ray.errors import JobError
 from wsss_ray.models.student import decode_student
-from wsss_ray.training import job, run, worker
+from wsss_ray.training import job, run
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
 from wsss_ray.training.driver import take_over
 from wsss_ray.training.history import Row, read_metrics
-from wsss_ray.training.worker import Assignment, train_worker
+from wsss_ray.training.worker import Assignment
 
 ITERATIONS = 42
 
@@ -123,7 +119,7 @@ def test_a_finished_run_has_nothing_to_do(
 
 
 def test_a_run_that_lacks_its_student_alone_is_finished_from_the_last_checkpoint(
-    common: Callable[..., TrainConfig], straight: tuple[Path, list[Row], dict], tmp_path: Path
+    common: Callable[..., TrainConfig], straight: tuple[Path, list[Row], dict], in_this_process: None, tmp_path: Path
 ) -> None:
     """It ends within a stretch, which has five iterations."""
     output, rows, _ = straight
@@ -210,31 +206,6 @@ run(configure(folder, {str(tmp_path)!r}, iterations={ITERATIONS}, learning_rate=
     assert len(killed[0]) == 2
     assert summary["session"]["restarts"] == 1
     check_same_curve(tmp_path, straight[1], tolerance=1e-3)  # sums in another order
-
-
-@dataclass(frozen=True)
-class InThisProcess:
-    """Ray Train's trainer with one worker, which needs no process of its own."""
-
-    assignment: Assignment
-    scratch: str
-
-    def fit(self) -> None:
-        """Train."""
-        dist.init_process_group("gloo", store=dist.FileStore(f"{self.scratch}/group", 1), rank=0, world_size=1)
-        try:
-            train_worker(self.assignment)
-        finally:
-            dist.destroy_process_group()
-
-
-@pytest.fixture
-def in_this_process(local_ray: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings do without Ray Train's processes, whose start takes longer than they do; their feed is as ever."""
-    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
-    monkeypatch.setattr(ray.train, "get_context", lambda: context)
-    monkeypatch.setattr(worker, "get_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(job, "make_trainer", lambda assignment, _layout, scratch: InThisProcess(assignment, scratch))
 
 
 def test_a_loss_that_is_no_number_stops_the_run(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from wsss_ray.cluster import Resources
 from wsss_ray.config import parse
 from wsss_ray.config.pipeline import FOLLOWS, PipelineConfig
 from wsss_ray.pipeline import run
@@ -66,6 +67,21 @@ def test_sections_have_the_pipeline_s_actors_where_they_set_none(tmp_path: Path)
 def test_workers_that_cannot_share_the_batch_are_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^step train: a batch of 4 samples cannot be shared by 3 workers"):
         run(read(tmp_path, MINIMAL, "--ray.actors", "3"))
+
+
+def test_workers_for_whom_there_is_no_place_are_refused_before_anything_runs(
+    tmp_path: Path, local_ray: Resources
+) -> None:
+    flags = ["--train.batch-size", "100", "--train.ray.actors", "100", "--train.ray.cpus-per-actor", "1"]
+    with pytest.raises(ValueError, match=r"^step train: the pools need 10\d.* cores"):
+        run(read(tmp_path, MINIMAL.replace("ray: {address: auto}", ""), *flags))
+
+
+def test_a_pipeline_may_train_on_other_labels_than_its_own(tmp_path: Path) -> None:
+    for flags in (["--train.label-column", "truth"], ["--train.label-folder", "/others"]):
+        plan = make_plan(read(tmp_path, MINIMAL, *flags))
+        assert plan.train.labels is None
+        assert plan.labels.evaluate.labels == "/runs/x/labels"
 
 
 def test_test_images_and_a_first_training(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.pipeline.plan import Judged, Plan, make_plan
 from wsss_ray.student_weights import student_weights_digest
-from wsss_ray.training.plan import lay_out
+from wsss_ray.training.plan import check_batch, lay_out
 
 SUMMARY_FILE = "summary.json"
 STATE_FILE = "pipeline-state.json"
@@ -41,10 +41,10 @@ def run(config: PipelineConfig) -> dict[str, Any]:
         The text of each begins with the step's name.
     """
     plan = make_plan(config)
-    _check_weights(plan)
+    _check_trainings(plan, None)
     seconds: dict[str, float] = {}
     with connect(config.ray) as resources:
-        _check_layouts(plan, resources)
+        _check_trainings(plan, resources)
         results = _run_steps(plan, seconds, gallery=config.gallery)
     summary: dict[str, Any] = {
         "label_miou": results["evaluate labels"],
@@ -66,20 +66,22 @@ def run(config: PipelineConfig) -> dict[str, Any]:
     return summary
 
 
-def _check_weights(plan: Plan) -> None:
-    """Refuse initial weights that are missing, as a training would, but hours earlier."""
+def _check_trainings(plan: Plan, resources: Resources | None) -> None:
+    """Refuse what a training would, but hours earlier.
+
+    Initial weights that are missing, workers that cannot share the batch and, once the cluster is known, those that
+    find no place on it.
+    """
     initial = plan.pretraining or plan.train
     student_weights_digest(initial.student, initial.storage)
-
-
-def _check_layouts(plan: Plan, resources: Resources) -> None:
-    """Refuse trainings that find no place on the cluster, or whose workers cannot share the batch, as they would."""
     for step, config in (("pretraining", plan.pretraining), ("train", plan.train)):
-        if config is not None:
-            try:
+        try:
+            if config is not None and resources is not None:
                 lay_out(config, resources)
-            except ValueError as error:
-                raise ValueError(f"step {step}: {error}") from error
+            elif config is not None and config.ray.actors is not None:
+                check_batch(config, config.ray.actors)
+        except ValueError as error:
+            raise ValueError(f"step {step}: {error}") from error
 
 
 def _run_steps(plan: Plan, seconds: dict[str, float], *, gallery: bool) -> dict[str, float | None]:

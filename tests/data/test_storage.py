@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import tempfile
@@ -82,6 +83,20 @@ def test_a_file_written_in_pieces_appears_whole_or_not_at_all(storage: Storage, 
         file.write(b"half")
         raise RuntimeError("midway")
     assert storage.list("deep")["a.bin"].size == megabytes * 2**20
+
+
+def test_a_full_disk_for_temporary_files_is_not_the_stores(s3: Any) -> None:
+    """The kernel refuses files of this process above a size for a moment."""
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with (  # noqa: PT012
+            pytest.raises(StorageError, match=r"temporary files; TMPDIR .*the disk is full \(File too large\)"),
+            Storage(s3.uri("full"), s3.config).writing("a.bin") as file,
+        ):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, allowed[1]))
+            file.write(bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
 
 
 def test_folders_and_walk(storage: Storage) -> None:

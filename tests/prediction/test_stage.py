@@ -21,6 +21,7 @@ from wsss_ray.data.storage import Storage
 from wsss_ray.engine.stage import Meter
 from wsss_ray.models.crf import dense_crf
 from wsss_ray.models.student import Student
+from wsss_ray.prediction import stage
 from wsss_ray.prediction.sink import PredictionSink
 from wsss_ray.prediction.soft import probabilities_of, read_soft, soft_path
 from wsss_ray.prediction.stage import PredictStage
@@ -35,9 +36,9 @@ def with_error(rows: pa.Table) -> pa.Table:
 
 
 def predict(config: PredictConfig, rows: pa.Table) -> pa.Table:
-    stage = PredictStage(config, f"{config.student}/student.safetensors", "ignore")
-    result = stage(with_error(rows), Meter())
-    assert result.schema.names == stage.output_schema.names
+    made = PredictStage(config, f"{config.student}/student.safetensors", "ignore")
+    result = made(with_error(rows), Meter())
+    assert result.schema.names == made.output_schema.names
     return result
 
 
@@ -95,6 +96,24 @@ def test_large_images_are_predicted_smaller_and_labelled_at_their_size(
     assert {plane.shape for plane in maps.values()} == {(96, 128)}
     assert np.mean([np.abs(maps[k].mean() - probabilities[k].mean().item()) for k in maps]) < 0.01
     assert predict(configure("out", longest_side=130), scene_rows).equals(predict(configure("out"), scene_rows))
+
+
+def test_a_crf_that_the_device_does_not_hold_goes_on_the_cpu(
+    configure: Configure, scene_rows: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("out", crf=True, crf_settings=CRF)
+    expected = predict(config, scene_rows)
+    refused = []
+
+    def refuse_once_an_image(image: np.ndarray, probabilities: torch.Tensor, settings: CrfConfig) -> torch.Tensor:
+        if not refused or refused[-1] is not image:
+            refused.append(image)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return dense_crf(image, probabilities, settings)
+
+    monkeypatch.setattr(stage, "dense_crf", refuse_once_an_image)
+    assert predict(config, scene_rows).equals(expected)
+    assert len(refused) == 5
 
 
 def test_flip_and_crf_change_something(configure: Configure, scene_rows: pa.Table) -> None:

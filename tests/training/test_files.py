@@ -56,3 +56,14 @@ def test_rows_after_the_checkpoint_are_forgotten_on_resume(tmp_path: Path) -> No
         (4, 0.5),
     ]
     assert [event.step for event in events.Scalars("miou")] == [2]
+
+
+def test_tensorboard_forgets_a_session_that_died_before_its_first_checkpoint(tmp_path: Path) -> None:
+    output = Storage(str(tmp_path))
+    for loss in (1.0, 0.5):
+        history = History(output, start=0)
+        for iteration in (1, 2):
+            history.add(row(iteration, loss))
+        history.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.5)]

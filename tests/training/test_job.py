@@ -275,6 +275,20 @@ def test_no_training_that_broke_off_looks_like_a_success(
     assert not (tmp_path / "summary.json").exists()
 
 
+def test_a_validation_without_truth_stops_the_run(
+    common: Callable[..., TrainConfig], in_this_process: None, tmp_path: Path
+) -> None:
+    """Its shards hold a truth, but not those images that it is limited to. What writers left unfinished is removed."""
+    write_set(tmp_path, [draw(index, truth=index > 7) for index in range(12)])
+    (tmp_path / "out" / FOLDER).mkdir(parents=True)
+    left = tmp_path / "out" / FOLDER / ".iteration-00000005.safetensors.0.tmp"
+    left.touch()
+    config = common(tmp_path / "out", validation=f"{tmp_path}/images", validation_limit=4, validation_every=1)
+    with pytest.raises(JobError, match="none of the images that are validated on has a ground truth"):
+        run(config)
+    assert not left.exists()
+
+
 def test_weights_that_are_not_there_are_refused(common: Callable[..., TrainConfig], tmp_path: Path) -> None:
     student = StudentConfig(
         architecture="deeplabv2-tiny", init="checkpoint", weights=str(tmp_path / "gone.safetensors")

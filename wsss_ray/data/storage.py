@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from wsss_ray.config import StorageConfig
 from wsss_ray.data import local_files, retries
 from wsss_ray.data.local_files import FileInfo, ReadThrough, local_info, sync_directory, unfinished
-from wsss_ray.data.storage_errors import BARE_CODES, StorageError, code_of, explained, is_absent
+from wsss_ray.data.storage_errors import BARE_CODES, FULL_DISK, StorageError, code_of, explained, is_absent
 from wsss_ray.redaction import refuse_credentials
 
 __all__ = ["FileInfo", "Storage", "StorageError"]
@@ -254,20 +254,20 @@ class Storage:
         It appears whole, atomically, when the block ends, and not at all when the block raises. On S3 the content is
         collected in a temporary file of this machine and then sent.
         """
-        with self._explain(path):
-            if not self.is_local:
-                with tempfile.NamedTemporaryFile() as spool:
-                    yield cast("BinaryIO", spool)
-                    spool.flush()
+        if not self.is_local:
+            with _temporary_file() as spool:
+                yield spool
+                spool.flush()
+                with self._explain(path):
                     self._fs.put_file(spool.name, self._full(path), **self._content_type(path))
-                return
-            with unfinished(Path(self._full(path)), b"") as temporary:
-                with temporary.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(self._full(path))
-                sync_directory(temporary.parent)
+            return
+        with self._explain(path), unfinished(Path(self._full(path)), b"") as temporary:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._full(path))
+            sync_directory(temporary.parent)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file only if there is none, atomically.
@@ -389,6 +389,19 @@ class Storage:
         except Exception as told:  # noqa: BLE001 - it is returned
             return told
         return error
+
+
+@contextmanager
+def _temporary_file() -> Iterator[BinaryIO]:
+    """A file for what is to be sent to a store, which has nothing to do with a full disk of this machine."""
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            yield cast("BinaryIO", file)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        where = f"{tempfile.gettempdir()} (for temporary files; TMPDIR may name another folder)"
+        raise cast("StorageError", explained(error, where)) from error
 
 
 def _remote_info(entry: dict[str, Any]) -> FileInfo:

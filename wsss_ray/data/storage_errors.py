@@ -75,7 +75,7 @@ _BY_TYPE = {
     "SSLError": "no safe connection: the certificate of the endpoint cannot be checked. Check --storage.endpoint-url.",
     **dict.fromkeys(PASSING_CONNECTIONS | PASSING_BODIES, _AWAY),
 }
-_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def code_of(error: BaseException) -> str | None:
@@ -112,7 +112,7 @@ def _advice(error: Exception) -> str | None:
         return _BY_CODE[code].format(region=f" ({region})" if region else "")
     if code is not None and (code in PASSING_ANSWERS or code in {str(status) for status in PASSING_STATUSES}):
         return _BUSY.format(name=code)
-    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         return _FULL.format(name=error.strerror)
     if code is None and name in _BY_TYPE:
         return _BY_TYPE[name].format(name=name)

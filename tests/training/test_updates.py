@@ -1,12 +1,17 @@
 """One update of the weights, without Ray."""
 
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from training_cases import CLASSES
+from transformers import DPTConfig, DPTForSemanticSegmentation
 
 from wsss_ray.config import StudentConfig
 from wsss_ray.config.training import Optimizer
@@ -14,15 +19,21 @@ from wsss_ray.models.device import Compute
 from wsss_ray.models.student import IGNORE, Student, build_student
 from wsss_ray.training.checkpoint import put_back, take_snapshot
 from wsss_ray.training.updates import Schedule, Updater
+from wsss_ray.training.worker import sharing_options
 
 CPU = Compute(device=torch.device("cpu"), tier="float32")
 
 
 def make_updater(
-    *, accumulation: int = 1, seed: int = 0, learning_rate: float = 1e-3, optimizer: Optimizer = "sgd"
+    *,
+    accumulation: int = 1,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    optimizer: Optimizer = "sgd",
+    student: Student | None = None,
 ) -> Updater:
     torch.manual_seed(seed)
-    student = build_student(StudentConfig(architecture="deeplabv2-tiny", init="none"), CLASSES, weights=None)
+    student = student or build_student(StudentConfig(architecture="deeplabv2-tiny", init="none"), CLASSES, weights=None)
     return Updater(
         student,
         compute=CPU,
@@ -69,6 +80,26 @@ def test_micro_batches_give_the_same_update() -> None:
     assert losses[0].tolist() == pytest.approx(losses[1].tolist(), rel=1e-5)
     for name, value in weights(whole.student).items():
         torch.testing.assert_close(value, weights(parts.student)[name], rtol=1e-4, atol=1e-6)
+
+
+def test_workers_share_a_network_that_holds_layers_which_it_does_not_use(tmp_path: Path) -> None:
+    """DPT's first fusion layer has a residual unit for which there is no input."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
+    neck = {"neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8, "backbone_out_indices": [0, 1, 2, 3]}
+    settings = DPTConfig(image_size=32, patch_size=8, use_auxiliary_head=False, num_labels=3, **sizes, **neck)
+    DPTForSemanticSegmentation(settings).save_pretrained(tmp_path / "dpt")
+    processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "dpt" / "preprocessor_config.json").write_text(json.dumps(processor))
+    config = StudentConfig(architecture=f"transformers:{tmp_path / 'dpt'}", init="pretrained")
+    student = build_student(config, CLASSES, weights=tmp_path / "dpt").train()
+    updater = make_updater(student=student)
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "group"), 1), rank=0, world_size=1)
+    try:
+        updater.model = DistributedDataParallel(student, **sharing_options(student.spec.architecture))
+        for iteration in range(2):
+            assert updater.update(iteration, *make_batch(size=32)).isfinite().all()
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.skipif(not os.environ.get("WSSS_SOAK"), reason="in `make soak`: compiling takes minutes")

@@ -187,8 +187,7 @@ class Worker:
         if self.config.compile:
             model = torch.compile(model)  # type: ignore[assignment]
         if self.workers > 1:
-            # some of transformers' networks hold layers that they do not use
-            options = {_SYNC_BUFFERS: False, "find_unused_parameters": self.student.spec.architecture not in DEEPLAB}
+            options = sharing_options(self.student.spec.architecture)
             model = prepare_model(model, move_to_device=False, parallel_strategy_kwargs=options)
         self.updater.model = model
 
@@ -315,6 +314,11 @@ class Worker:
             self.assignment.output.write(STUDENT_FILE, encode_student(self.student))
         if self.workers > 1:
             dist.barrier()
+
+
+def sharing_options(architecture: str) -> dict[str, bool]:
+    """How DDP shares the gradients of a student: some of transformers' networks hold layers that they do not use."""
+    return {_SYNC_BUFFERS: False, "find_unused_parameters": architecture not in DEEPLAB}
 
 
 def _due(iteration: int, every: int, end: int) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import ray
 from ray.data import DataContext
+
+_RAISED = re.compile(r"(?!ray\.exceptions\.UserCodeException)[\w.]*(Error|Exception)\w*: ")
+"""The line of a traceback that says what was raised; Ray Data raises its own exception after it."""
 
 
 def set_data_context() -> None:
@@ -31,6 +35,8 @@ def explain(error: BaseException) -> str:
         chain.append(inner)
     told = [link for link in chain if str(link).strip()]
     deepest = told[-1] if told else error
-    if isinstance(deepest, ray.exceptions.RayError):  # its text ends with the worker's traceback
-        return str(deepest).strip().splitlines()[-1]
-    return f"{type(deepest).__name__}: {deepest}"
+    if not isinstance(deepest, ray.exceptions.RayError):
+        return f"{type(deepest).__name__}: {deepest}"
+    lines = [line for link in told for line in str(link).strip().splitlines()]  # the worker's traceback, Ray's advice
+    raised = [line for line in lines if _RAISED.match(line)]
+    return raised[-1] if raised else lines[-1]

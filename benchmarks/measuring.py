@@ -113,7 +113,10 @@ def _turn(worker: subprocess.Popen[str]) -> tuple[float, float, float]:
     assert worker.stdin is not None
     assert worker.stdout is not None
     print("go", file=worker.stdin, flush=True)
-    seconds, elapsed, peak = json.loads(worker.stdout.readline())
+    line = worker.stdout.readline()
+    if not line:
+        raise SystemExit(f"a contender ended with status {worker.wait()} (-9: the system's memory was too little for it)")
+    seconds, elapsed, peak = json.loads(line)
     return seconds, elapsed, peak
 
 

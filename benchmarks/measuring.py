@@ -115,7 +115,7 @@ def _turn(worker: subprocess.Popen[str]) -> tuple[float, float, float]:
     print("go", file=worker.stdin, flush=True)
     line = worker.stdout.readline()
     if not line:
-        raise SystemExit(f"a contender ended with status {worker.wait()} (-9: the system's memory was too little for it)")
+        raise SystemExit(f"a contender ended with status {worker.wait()} (-9: there was not memory enough for it)")
     seconds, elapsed, peak = json.loads(line)
     return seconds, elapsed, peak
 

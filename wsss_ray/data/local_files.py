@@ -7,12 +7,15 @@ import fcntl
 import io
 import os
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
+
+from wsss_ray.data.storage_errors import FULL_DISK, StorageError, explained
 
 _LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP)
 _UNFINISHED = ".tmp"
@@ -128,6 +131,19 @@ def sweep(folder: str) -> int:
             except (FileNotFoundError, BlockingIOError):  # finished meanwhile; being written
                 continue
     return removed
+
+
+@contextmanager
+def temporary_file() -> Iterator[BinaryIO]:
+    """A file for what is to be sent to a store, which has nothing to do with a full disk of this machine."""
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            yield cast("BinaryIO", file)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        where = f"{tempfile.gettempdir()} (for temporary files; TMPDIR may name another folder)"
+        raise cast("StorageError", explained(error, where)) from error
 
 
 def sync_directory(directory: Path) -> None:

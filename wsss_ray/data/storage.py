@@ -12,7 +12,6 @@ import functools
 import logging
 import mimetypes
 import os
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,8 +23,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from wsss_ray.config import StorageConfig
 from wsss_ray.data import local_files, retries
-from wsss_ray.data.local_files import FileInfo, ReadThrough, local_info, sync_directory, unfinished
-from wsss_ray.data.storage_errors import BARE_CODES, FULL_DISK, StorageError, code_of, explained, is_absent
+from wsss_ray.data.local_files import FileInfo, ReadThrough, local_info, sync_directory, temporary_file, unfinished
+from wsss_ray.data.storage_errors import BARE_CODES, StorageError, code_of, explained, is_absent
 from wsss_ray.redaction import refuse_credentials
 
 __all__ = ["FileInfo", "Storage", "StorageError"]
@@ -255,7 +254,7 @@ class Storage:
         collected in a temporary file of this machine and then sent.
         """
         if not self.is_local:
-            with _temporary_file() as spool:
+            with temporary_file() as spool:
                 yield spool
                 spool.flush()
                 with self._explain(path):
@@ -389,19 +388,6 @@ class Storage:
         except Exception as told:  # noqa: BLE001 - it is returned
             return told
         return error
-
-
-@contextmanager
-def _temporary_file() -> Iterator[BinaryIO]:
-    """A file for what is to be sent to a store, which has nothing to do with a full disk of this machine."""
-    try:
-        with tempfile.NamedTemporaryFile() as file:
-            yield cast("BinaryIO", file)
-    except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
-        where = f"{tempfile.gettempdir()} (for temporary files; TMPDIR may name another folder)"
-        raise cast("StorageError", explained(error, where)) from error
 
 
 def _remote_info(entry: dict[str, Any]) -> FileInfo:

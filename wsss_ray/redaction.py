@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-_VARIABLES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIALS", re.IGNORECASE)
+_VARIABLES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _SHORTEST = 10
 """Characters from which on a variable's value is taken for a secret: shorter ones are words such as "testing"."""
 
@@ -25,7 +25,8 @@ def masked(text: str) -> str:
     text = _QUERY.sub(r"\1?***", _USER.sub("***@", text))
     text = _KEY_ID.sub("***", _SIGNATURE.sub(r"\1***", text))
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _VARIABLES.search(name) and not name.endswith("_PATH") and value in text:
+        is_place = name.endswith(("_PATH", "_FILE"))
+        if len(value) >= _SHORTEST and _VARIABLES.search(name) and not is_place and value in text:
             text = text.replace(value, "***")
     return text
 

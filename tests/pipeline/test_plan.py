@@ -82,6 +82,8 @@ def test_a_pipeline_may_train_on_other_labels_than_its_own(tmp_path: Path) -> No
         plan = make_plan(read(tmp_path, MINIMAL, *flags))
         assert plan.train.labels is None
         assert plan.labels.evaluate.labels == "/runs/x/labels"
+        with pytest.raises(ValueError, match=r"`train\.labels` is set beside .*leave it out"):
+            make_plan(read(tmp_path, MINIMAL, *flags, "--train.labels", "/runs/x/labels"))
 
 
 def test_test_images_and_a_first_training(tmp_path: Path) -> None:

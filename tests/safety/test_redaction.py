@@ -52,7 +52,9 @@ def test_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch, name: str) 
 def test_words_of_the_environment_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/somebody/auth_token")
-    assert masked("testing /home/somebody/auth_token") == "testing /home/somebody/auth_token"
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/identity_token")
+    text = "testing /home/somebody/auth_token /var/run/identity_token"
+    assert masked(text) == text
 
 
 ADDRESSES = ["s3://KEY:hidden@bucket/a", "https://user:hidden@host/sam.pth", "gs://hidden@bucket", "s3://K:hid/den@b/a"]

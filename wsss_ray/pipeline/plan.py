@@ -66,7 +66,11 @@ def make_plan(config: PipelineConfig) -> Plan:
     predictions = root.describe("predictions")
     pretraining_shard, pretraining, started = _plan_pretraining(config, root)
     if config.train.label_folder is not None or config.train.label_column == "truth":  # instead of the step's labels
-        section = dataclasses.replace(config.train, labels=None if config.train.labels == FOLLOWS else labels)
+        if config.train.labels != FOLLOWS:
+            raise ValueError(
+                "`train.labels` is set beside `train.label_folder` or `train.label_column: truth`: leave it out."
+            )
+        section = dataclasses.replace(config.train, labels=None)
         train = _fill(config, "train", section, images=shards, output=student)
     else:
         train = _fill(config, "train", config.train, images=shards, output=student, labels=labels)

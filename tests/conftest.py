@@ -29,7 +29,7 @@ os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", 
 def starts_processes(file: Path) -> bool:
     """Whether a file's tests use a Ray or run commands: nearly all of the time goes there."""
     near = [file] if file.parent == REPOSITORY / "tests" else [file, file.with_name("conftest.py")]
-    words = ("local_ray", "Popen", "running_head", "run_on_nodes")
+    words = ("local_ray", "Popen", "running_head")
     return any(word in path.read_text() for path in near if path.exists() for word in words)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,6 +109,33 @@ def faulty(server: Any) -> Iterator[FaultyS3]:
     finally:
         if proxy._server is not None:
             proxy.go_away()
+
+
+AWAY_SECONDS = 20.0 if os.environ.get("WSSS_SOAK") else 6.0
+"""How long a server stays away; longer in `make soak`."""
+
+
+@contextmanager
+def away_once(proxy: FaultyS3, when: Callable[[], object]) -> Iterator[None]:
+    """While the block runs, the server goes away for a while as soon as `when` is true, and must have done so."""
+    ended = threading.Event()
+
+    def go() -> None:
+        while not when():
+            if ended.wait(0.05):
+                return
+        proxy.go_away()
+        ended.wait(AWAY_SECONDS)
+        proxy.come_back()
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    assert proxy.happened["away"] == 1, "the work was over before"
 
 
 class _Server(ThreadingHTTPServer):

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NoReturn
 import psutil
 
 from wsss_ray.data.storage import Storage
+from wsss_ray.engine.stage import Stage
 
 
 class SlowStorage(Storage):
@@ -105,6 +106,13 @@ def end_at_once() -> NoReturn:
         with contextlib.suppress(ProcessLookupError):  # it went with one before it
             os.kill(pid, signal.SIGKILL)
     os._exit(0)
+
+
+def noted(make: Callable[[], Stage], log: Path) -> Stage:
+    """Make a stage; the process that holds it is noted in the log."""
+    with log.open("a") as file:
+        file.write(f"{os.getpid()} started\n")
+    return make()
 
 
 def started(log: Path) -> set[int]:

@@ -1,14 +1,9 @@
-"""Run by test_nodes.py in a process of its own: the engine on nodes with fake GPUs, of which one comes and one goes.
-
-Argument: a folder. Writes told.json into it: what was killed when, and all rows; log.nodes says where they were made.
-"""
+"""The engine on nodes with fake GPUs, of which one comes and one goes: a part of nodes.py."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,14 +11,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import ray
-import ray.cloudpickle
-from cluster import nodes_run
 from engine import stages
 from engine.stages import JsonSink, LengthStage
-from processes import end_at_once
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from wsss_ray.cluster import WORKER_ENVIRONMENT, Node, Resources, model_pool
+from wsss_ray.cluster import Node as Place
+from wsss_ray.cluster import Resources, model_pool
 from wsss_ray.config import RayConfig
 from wsss_ray.data.shards import IMAGE_SCHEMA, encode_image_shard, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
@@ -88,15 +82,15 @@ def run(folder: Path, spec: StageSpec, told: dict[str, object]) -> None:
     told["rows"] = [row for unit in shards.units for row in json.loads(output.read(unit.label_path))]
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def run_with_a_lost_node(folder: Path, cluster: Cluster, first: Node) -> tuple[dict[str, object], Node]:
+    """Units on a cluster of which `first` alone has GPUs; another like it comes, then `first` is killed.
+
+    Returns:
+        What was killed when, and all rows; log.nodes says where they were made. And the node that came.
+    """
     write_shards(folder / "in")
-    os.environ.update(WORKER_ENVIRONMENT)  # its nodes and their workers inherit it
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
-    first = cluster.add_node(num_cpus=1, num_gpus=GPUS_PER_NODE)
-    ray.init(address=cluster.address)
     config = RayConfig(actors=2 * GPUS_PER_NODE, gpus_per_actor=1, cpus_per_actor=0.2, wait_for_nodes=True)
-    pool = model_pool(config, Resources(nodes=(Node(cpus=1, gpus=0), Node(cpus=1, gpus=GPUS_PER_NODE))))
+    pool = model_pool(config, Resources(nodes=(Place(cpus=2, gpus=0), Place(cpus=2, gpus=GPUS_PER_NODE))))
     spec = StageSpec(name="label", make=functools.partial(NodeStage, str(folder / "log")), pool=pool)
     told: dict[str, object] = {"actors": pool.actors}
     work = threading.Thread(target=run, args=(folder, spec, told))
@@ -111,18 +105,11 @@ def main() -> None:
         return done()
 
     told["done_before_join"] = wait(lambda: done() > 0)  # with half of its actors: nobody waits for the others
-    second = cluster.add_node(num_cpus=1, num_gpus=GPUS_PER_NODE)
+    second = cluster.add_node(num_cpus=2, num_gpus=GPUS_PER_NODE)
     told["second"] = second.node_id
     wait(lambda: second.node_id in nodes_at_work(folder / "log.nodes"))
     told["done_before_kill"] = wait(lambda: done() >= UNITS // 4)
     told["killed"] = first.node_id
     cluster.remove_node(first, allow_graceful=False)  # SIGKILL to the raylet, and so to its workers
     work.join()
-    Path(folder / "told.json").write_text(json.dumps(told))
-    end_at_once()
-
-
-if __name__ == "__main__":
-    ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder
-    ray.cloudpickle.register_pickle_by_value(nodes_run)
-    nodes_run.main()
+    return told, second

@@ -1,25 +1,17 @@
-"""Run by test_nodes.py in a process of its own: a training on two nodes, of which one is lost and replaced.
-
-Argument: a folder that holds images and labels. Writes told.json into it: which workers were where, and what came out.
-"""
+"""A training on two nodes, of which one is lost and replaced: a part of nodes.py."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import ray
-from processes import end_at_once, training_workers
+from processes import training_workers
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 from training_cases import configure
 
-from wsss_ray.cluster import WORKER_ENVIRONMENT
 from wsss_ray.config import RayConfig
 from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.storage import Storage
@@ -37,7 +29,7 @@ def config_of(folder: Path) -> TrainConfig:
         iterations=ITERATIONS,
         learning_rate=1e-3,
         checkpoint_every=2,
-        ray=RayConfig(actors=2, cpus_per_actor=1.1),
+        ray=RayConfig(actors=2, cpus_per_actor=1.1, gpus_per_actor=0),
     )
 
 
@@ -46,13 +38,18 @@ def workers_of(node: Node) -> list[int]:
     return training_workers(node.all_processes["raylet"][0].process.pid)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def train_with_a_lost_node(folder: Path, cluster: Cluster, lost: Node) -> dict[str, object]:
+    """A training on the cluster's head and one more node, which is lost and replaced.
+
+    Args:
+        folder: holds images and labels.
+        cluster: its nodes have two cores each.
+        lost: the node.
+
+    Returns:
+        Which workers were where, and the training's summary.
+    """
     config, output = config_of(folder), Storage(str(folder / "trained"))
-    os.environ.update(WORKER_ENVIRONMENT)  # its nodes and their workers inherit it
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    head, lost = cluster.head_node, cluster.add_node(num_cpus=2)
-    ray.init(address=cluster.address)
     told: dict[str, object] = {}
     work = threading.Thread(target=lambda: told.update(summary=run(config)))
     work.start()
@@ -62,6 +59,7 @@ def main() -> None:
             time.sleep(0.02)
 
     wait(lambda: list_checkpoints(output))
+    head = cluster.head_node
     before = [workers_of(node) for node in (head, lost)]
     cluster.remove_node(lost, allow_graceful=False)  # SIGKILL to the raylet, and so to its workers
     told["checkpoint_at_kill"] = list_checkpoints(output)[-1]
@@ -73,9 +71,4 @@ def main() -> None:
     wait(lambda: all(after()))
     told |= {"before": before, "after": after()}
     work.join()
-    Path(folder / "told.json").write_text(json.dumps(told))
-    end_at_once()
-
-
-if __name__ == "__main__":
-    main()
+    return told

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from cluster.nodes_run import GPUS_PER_NODE, PER_UNIT, UNITS
@@ -29,8 +30,11 @@ _HEALTH = {
 }
 
 
-def run_on_nodes(module: str, folder: Path) -> None:
-    """Run a module with a folder as its argument; it has a process group of its own, which ends with it."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What nodes.py left, which has a process group of its own that ends with it."""
+    folder = tmp_path_factory.mktemp("nodes")
+    write_set(folder / "set", [draw(index, failed=index == 3) for index in range(32)])
     temporary = tempfile.mkdtemp(prefix="n", dir="/tmp")  # sockets' paths must be short
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= _HEALTH | {
@@ -43,7 +47,7 @@ def run_on_nodes(module: str, folder: Path) -> None:
     log = folder / "run.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(folder)],
+            [sys.executable, "-m", "cluster.nodes", str(folder)],
             env=environment,
             stdout=output,
             stderr=output,
@@ -55,18 +59,17 @@ def run_on_nodes(module: str, folder: Path) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the run of units left."""
-    folder = tmp_path_factory.mktemp("nodes")
-    run_on_nodes("cluster.nodes_run", folder)
     return folder
 
 
-def test_a_killed_node_loses_nothing(folder: Path) -> None:
-    told = json.loads((folder / "told.json").read_text())
+@pytest.fixture(scope="module")
+def told(folder: Path) -> dict[str, Any]:
+    """What nodes.py told, by job."""
+    return cast("dict[str, Any]", json.loads((folder / "told.json").read_text()))
+
+
+def test_a_killed_node_loses_nothing(told: dict[str, Any]) -> None:
+    told = told["units"]
     assert told["done_before_kill"] < UNITS, "the kill came too late to test anything"
     assert told["problems"] == []
     assert [row["image_id"] for row in told["rows"]] == [f"{u}-{i}" for u in range(UNITS) for i in range(PER_UNIT)]
@@ -74,8 +77,8 @@ def test_a_killed_node_loses_nothing(folder: Path) -> None:
     assert all(row["error"] is None for row in told["rows"])
 
 
-def test_the_run_starts_before_all_nodes_are_there_and_uses_those_that_come(folder: Path) -> None:
-    told = json.loads((folder / "told.json").read_text())
+def test_the_run_starts_before_all_nodes_are_there_and_uses_those_that_come(folder: Path, told: dict[str, Any]) -> None:
+    told = told["units"]
     assert told["actors"] == 2 * GPUS_PER_NODE
     assert 0 < told["done_before_join"] < UNITS
     lines = [line.split() for line in (folder / "log.nodes").read_text().splitlines()]
@@ -85,14 +88,12 @@ def test_the_run_starts_before_all_nodes_are_there_and_uses_those_that_come(fold
     assert repeated <= told["actors"] * 2 * PER_UNIT, "more was made again than was in work on the killed node"
 
 
-def test_workers_on_two_nodes_train_what_one_does_though_a_node_is_lost(tmp_path: Path) -> None:
-    write_set(tmp_path, [draw(index, failed=index == 3) for index in range(32)])
-    run_on_nodes("cluster.nodes_train", tmp_path)
-    told = json.loads((tmp_path / "told.json").read_text())
+def test_workers_on_two_nodes_train_what_one_does_though_a_node_is_lost(folder: Path, told: dict[str, Any]) -> None:
+    told = told["training"]
     for workers in (told["before"], told["after"]):
         assert [len(on_node) for on_node in workers] == [1, 1], "each node holds one of the workers"
     assert told["checkpoint_at_kill"] < ITERATIONS, "the kill came too late to test anything"
     assert told["summary"]["session"]["restarts"] == 1
-    rows = read_metrics(Storage(str(tmp_path / "trained")))
+    rows = read_metrics(Storage(str(folder / "set" / "trained")))
     assert [row.iteration for row in rows] == list(range(1, ITERATIONS + 1))
-    assert [row.loss for row in rows] == pytest.approx(losses_of_a_loop(config_of(tmp_path)), rel=1e-3)
+    assert [row.loss for row in rows] == pytest.approx(losses_of_a_loop(config_of(folder / "set")), rel=1e-3)

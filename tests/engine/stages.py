@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from wsss_ray.data.shards import Unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Ledger, Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Ledger, Orders
 from wsss_ray.engine.stage import Meter, WorkerLost
 
 LENGTH_SCHEMA = pa.schema([("image_id", pa.string()), ("error", pa.string()), ("length", pa.int64())])
@@ -129,4 +129,4 @@ class ExperiencedLedger(Ledger):
 
     def enquire(self, stage: str, unit: str) -> Orders:
         orders = super().enquire(stage, unit)
-        return dataclasses.replace(orders, deaths=orders.deaths + DEATHS_BEFORE_UNREAD - 3)
+        return dataclasses.replace(orders, deaths=orders.deaths + DEATHS_BEFORE_GIVING_UP - 3)

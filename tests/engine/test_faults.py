@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import processes
 import pytest
 import ray
 import ray.cloudpickle
+from disks import make_room, small_disk
 from engine import stages
 from engine.stages import ExperiencedLedger, HungryStage, JsonSink, KeepStage, LengthStage
 from engine.test_run import rows_of, run, write_shards
@@ -83,19 +81,6 @@ def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, loc
     assert len(list((tmp_path / "out" / "labels").iterdir())) == len(shards.units), "killed writers left something"
 
 
-@contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
-    """A file system of this size on the folder, or a skip where this user may mount none."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a small file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path: Path, local_ray: Resources) -> None:
     units = [[b"x" * 100] * 40 for _ in range(30)]  # about 3 kB of JSON a unit
     shards = write_shards(tmp_path / "in", [units])
@@ -106,8 +91,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path: Path, local_ray: R
         there = list((tmp_path / "out" / "labels").iterdir())
         assert 0 < len(there) < 30
         assert all(len(json.loads(path.read_text())) == 40 for path in there), "what is there is whole"
-        room = ["mount", "-o", "remount,size=4m", str(tmp_path / "out")]
-        subprocess.run(room, check=True)
+        make_room(tmp_path / "out")
         outcome = run(tmp_path, shards, [spec])
         assert outcome.images == 40 * (30 - len(there)), "only what was missing"
         assert len(rows_of(tmp_path, shards)) == 1200

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 import ray.cloudpickle
+from engine import stages
+from engine.stages import ExperiencedLedger
 
 from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
 from wsss_ray.data.shards import Unit
+from wsss_ray.engine import mapping
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.errors import JobError
 
+ray.cloudpickle.register_pickle_by_value(stages)
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tasks have no path to this folder
 
 UNITS = [
@@ -82,12 +86,18 @@ def test_several_units_share_a_task_but_few_are_spread(
     assert len(set(results.values())) == processes
 
 
-def test_a_unit_that_keeps_killing_ends_the_run_by_name(tmp_path: Path, local_ray: Resources) -> None:
+def test_a_unit_that_keeps_killing_ends_the_run_by_name(
+    tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last three of its deaths."""
+    ledger = ray.remote(ExperiencedLedger).options(num_cpus=0).remote()
+    monkeypatch.setattr(mapping, "open_ledger", lambda: ledger)
     log = tmp_path / "log"
     work = functools.partial(die_over_the_fourth, log=str(log), times=100)
     with pytest.raises(JobError, match="unit shard-00000-of-00001-0003-abababab: its process died again and again"):
         list(map_units(UNITS, work, config=RayConfig(), resources=local_ray))
-    assert len(log.read_text().splitlines()) == 3  # once with its task, twice by name
+    assert len(log.read_text().splitlines()) == 4  # once with its task, then by name
+    ray.kill(ledger)
 
 
 def test_tasks_larger_than_the_cluster_are_refused(local_ray: Resources) -> None:

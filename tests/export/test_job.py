@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from disks import make_room, small_disk
 from export_cases import CAT, EXPORTED, HEIGHT, MADE, WIDTH, Run, export_here, photo, write_made
-from faulty_s3 import FaultyS3
+from faulty_s3 import FaultyS3, away_once
 from made_runs import Made, instance, label_row
 
 from wsss_ray.classes import ClassSet
@@ -107,6 +108,19 @@ def test_a_unit_with_a_file_that_could_not_be_written_is_not_done(run: Run) -> N
     with pytest.raises(StorageError, match=rf"{MADE[0].image_id}\.png"):
         export.writer(export.todo[0].unit)
     assert len(Export.prepare(config).todo) == 3
+
+
+def test_a_full_disk_ends_the_job_which_then_goes_on(run: Run) -> None:
+    whole, _ = run.export("voc", output=str(run.root / "whole"))
+    config = run.config("voc")
+    needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
+    with small_disk(Path(config.output), kilobytes=needed // 2000):
+        with pytest.raises((JobError, StorageError), match="the disk is full"):
+            export_here(config)
+        assert not (Path(config.output) / "export-summary.json").exists()
+        make_room(Path(config.output))
+        export_here(config)
+        assert digests(Path(config.output)) == digests(whole)
 
 
 def test_units_without_labels_are_told(run: Run) -> None:
@@ -260,15 +274,20 @@ def test_it_runs_from_and_to_a_failing_s3(run: Run, failing_s3: FaultyS3) -> Non
     for path in Storage(str(run.root)).walk():
         if path.startswith(("images/", "labels/")):
             bucket.write(path, (run.root / path).read_bytes())
-    for name in ("yolo-seg", "voc-test"):
-        config = ExportConfig(
+    configs = [
+        ExportConfig(
             labels=failing_s3.uri("export/labels"),
             images=failing_s3.uri("export/images"),
             output=failing_s3.uri(f"export/{name}"),
             format=name,
             storage=failing_s3.config,
         )
-        summary = export_here(config)
+        for name in ("yolo-seg", "voc-test")
+    ]
+    puts = failing_s3.requests["PUT"]
+    with away_once(failing_s3, lambda: failing_s3.requests["PUT"] > puts + 2):
+        summaries = [export_here(config) for config in configs]
+    for config, summary in zip(configs, summaries, strict=True):
         assert isinstance(summary, Summary)
         assert Export.prepare(config).earlier_summary() == summary
     files = Storage(failing_s3.uri("export/yolo-seg"), failing_s3.config)
@@ -277,4 +296,4 @@ def test_it_runs_from_and_to_a_failing_s3(run: Run, failing_s3: FaultyS3) -> Non
             assert files.read(path) == (expected / path).read_bytes()
     assert Storage(failing_s3.uri("export/voc-test"), failing_s3.config).exists("results.tar.gz")
     with pytest.raises(ValueError, match="holds another export"):
-        export_here(dataclasses.replace(config, split="val"))
+        export_here(dataclasses.replace(configs[1], split="val"))

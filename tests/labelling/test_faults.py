@@ -10,7 +10,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,10 +22,10 @@ import pytest
 import ray.cloudpickle
 import yaml
 from conftest import REPOSITORY, S3Server
-from faulty_s3 import Faults, faulty
+from faulty_s3 import Faults, away_once, faulty
 from label_runs import label_rows, labels_by_id, write_shards
 from PIL import Image
-from processes import SlowStorage, killing, started
+from processes import SlowStorage, killing, noted, started
 
 from wsss_ray import labelling
 from wsss_ray.classes import ClassSet
@@ -46,13 +45,6 @@ ray.cloudpickle.register_pickle_by_value(processes)
 Configure = Callable[..., LabelConfig]
 LONG = bool(os.environ.get("WSSS_SOAK"))
 """Whether `make soak` runs these: more kills, longer outages."""
-
-
-def noted(make: Callable[[], Stage], log: Path) -> Stage:
-    """Make a stage; the process that holds it is noted."""
-    with log.open("a") as file:
-        file.write(f"{os.getpid()} started\n")
-    return make()
 
 
 @pytest.mark.timeout(1200 if LONG else 900)
@@ -85,7 +77,7 @@ def test_kills_of_the_models_change_no_label(
         logs[spec.name] = tmp_path / f"{spec.name}.log"
         specs.append(replace(spec, make=functools.partial(noted, spec.make, logs[spec.name])))
     kinds = {name: functools.partial(started, log) for name, log in logs.items()}
-    times = 10 if LONG else 2
+    times = 10 if LONG else 2 if placement == "fused" else 1
     with killing(kinds, times=times, seconds=(0.5, 4), when_done=tmp_path / "gate") as killed:
         run_units(
             [Task(unit=unit) for unit in shards.units],
@@ -165,23 +157,9 @@ def test_a_store_that_fails_and_goes_away_changes_no_label(
     with faulty(s3) as proxy:
         config = configure(proxy.uri("faults/in"), proxy.uri("faults/out"), storage=proxy.config, png=True)
         proxy.faults = Faults(refuse=0.2, drop=0.03, lose=0.03, cut=0.03)
-        ended = threading.Event()
-
-        def go_away_once() -> None:
-            while not written.list("labels") and not ended.wait(0.05):
-                pass
-            proxy.go_away()
-            ended.wait(20 if LONG else 6)
-            proxy.come_back()
-
-        thread = threading.Thread(target=go_away_once)
-        thread.start()
-        try:
+        with away_once(proxy, lambda: written.list("labels")):
             summary = labelling.run(config)
             missed = len(photo_rows) - len(written.list("labels"))
-        finally:
-            ended.set()
-            thread.join()
     quiet = replace(config, storage=s3.config)
     assert missed == 0
     assert labels_by_id(quiet) == labels_by_id(finished)

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import processes
 import pyarrow as pa
 import pytest
-from faulty_s3 import FaultyS3
-from label_runs import label_rows
+import ray.cloudpickle
+from faulty_s3 import FaultyS3, away_once
+from label_runs import label_rows, labels_by_id
 from PIL import Image
 from prediction_cases import CLASSES, DAMAGED, make_student
+from processes import SlowStorage, killing, noted, started
 
 from wsss_ray import audit, evaluation, export, prediction, report
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources
 from wsss_ray.config import AuditConfig, EvaluateConfig, ExportConfig, PredictConfig, RayConfig, ReportConfig
 from wsss_ray.data.labels import decode_label
-from wsss_ray.data.shards import encode_labels, read_labels, read_shard_set
+from wsss_ray.data.shards import encode_image_shard, encode_labels, read_labels, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
+from wsss_ray.engine.stage import StageSpec
+from wsss_ray.label_writing import LabelJob
 from wsss_ray.models.student import encode_student
+from wsss_ray.prediction import job as prediction_job
 
+ray.cloudpickle.register_pickle_by_value(processes)
 Configure = Callable[..., PredictConfig]
+SOAK = bool(os.environ.get("WSSS_SOAK"))
+"""Set by `make soak`."""
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +115,43 @@ def test_retry_failed_runs_just_those_images_on_a_failing_s3(finished: PredictCo
     broken[2].update(label=None, undetected_tags=None, status="failed", error="predict: lost")
     counts = {"images": 3, "statuses": {"ok": 2, "failed": 1}, "errors": {}, "classes": {}}
     run.write(unit.label_path, encode_labels(pa.Table.from_pylist(broken, schema=rows.schema), unit, counts))
-    summary = prediction.run(config)
+    puts = failing_s3.requests["PUT"]
+    with away_once(failing_s3, lambda: failing_s3.requests["PUT"] > puts):
+        summary = prediction.run(config)
     assert summary["statuses"] == {"ok": 5, "failed": 1}, "the damaged image fails again"
+    assert summary["session"]["storage_retries"]["EndpointConnectionError"] >= 1
     assert read_labels(run, unit.label_path).equals(rows)
+
+
+@pytest.mark.timeout(1200 if SOAK else 900)
+def test_killed_actors_change_no_prediction(
+    finished: PredictConfig,
+    configure: Configure,
+    scene_rows: pa.Table,
+    local_ray: Resources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = [scene_rows.slice(index, 1) for index in range(6)]
+    for shard, part in enumerate((groups[:3], groups[3:])):
+        data = encode_image_shard(part, exif="ignore", label_space=CLASSES.label_space_digest, classes="demo")
+        Storage(str(tmp_path / "in")).write(shard_name(shard, 2), data)
+    config = configure(tmp_path / "out", input=str(tmp_path / "in"), soft=True)
+    log, gate, times = tmp_path / "log", tmp_path / "gate", 10 if SOAK else 1
+
+    def prepare(job: LabelJob[PredictConfig], resources: Resources) -> tuple[StageSpec, ...]:
+        return tuple(replace(spec, make=functools.partial(noted, spec.make, log)) for spec in stages(job, resources))
+
+    stages = prediction_job._PredictionJob.stages
+    monkeypatch.setattr(prediction_job._PredictionJob, "stages", prepare)
+    slow = {config.input: functools.partial(SlowStorage, gate=gate)}
+    monkeypatch.setattr(prediction_job, "Storage", lambda uri, options: slow.get(uri, Storage)(uri))
+    kinds = {"predict": functools.partial(started, log)}
+    with killing(kinds, times=times, seconds=(0.5, 4), when_done=gate) as killed:
+        summary = prediction.run(config)
+    assert killed == {"predict": times}
+    assert summary["statuses"] == {"ok": 5, "failed": 1}
+    assert labels_by_id(config) == labels_by_id(finished)
 
 
 def test_a_dry_run_plans_and_writes_nothing(

@@ -25,7 +25,7 @@ from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.labels import encode_label
 from wsss_ray.data.shards import read_shard_set
 from wsss_ray.data.storage import Storage, StorageError
-from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
 from wsss_ray.models.student_spec import IGNORE, StudentSpec
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.board import Board
@@ -254,12 +254,24 @@ def test_deaths_over_reading_are_counted_and_end_the_feed(board: ActorHandle, tm
         pass
     assert not orders().retried, "what ended is forgotten"
     unfinished = []
-    for deaths in range(DEATHS_BEFORE_UNREAD):
+    for deaths in range(DEATHS_BEFORE_GIVING_UP):
         assert orders().deaths == deaths
         unfinished.append(read_first(feed, board))
         assert next(unfinished[-1])["problem"].null_count == 1
     told = next(read_first(feed, board))["problem"][0].as_py()
     assert re.search("reads shards died again and again.*--shuffle-window", told)
+
+
+def test_deaths_over_decoding_are_counted_and_end_the_feed(board: ActorHandle, tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index) for index in range(4)])
+    feed = make_feed(configure(tmp_path, tmp_path / "out"))
+    piece = next(feed.read(feed.order.stretches(0, 1)[0], range(4)))
+    node = ray.get_runtime_context().get_node_id()
+    for deaths in range(DEATHS_BEFORE_GIVING_UP):
+        assert ray.get(board.enquire.remote("augment", "0")).deaths == deaths
+        ray.get(board.begin.remote("augment", "0", node))
+    (row,) = _augment(piece, feed=ray.put(feed), board=board, stage="augment").to_pylist()
+    assert re.search("decodes images died again and again.*image-00[0-3], image-00", row["problem"])
 
 
 @pytest.mark.skipif(

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +19,8 @@ import pytest
 import ray
 import training_cases
 from conftest import REPOSITORY, S3Server
-from faulty_s3 import Faults, faulty
+from disks import make_room, small_disk
+from faulty_s3 import Faults, away_once, faulty
 from processes import check_loopback, listened, training_workers
 from training_cases import CLASSES, configure, draw, losses_of_a_loop, write_set
 
@@ -30,7 +30,7 @@ from wsss_ray.config.training import TrainConfig
 from wsss_ray.data.storage import Storage
 from wsss_ray.errors import JobError
 from wsss_ray.models.student import decode_student
-from wsss_ray.training import job, run
+from wsss_ray.training import job, run, worker
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
 from wsss_ray.training.driver import take_over
 from wsss_ray.training.history import Row, read_metrics
@@ -139,23 +139,25 @@ def test_another_configuration_is_refused(
             run(changed)
 
 
-def wait_for_checkpoint(output: Path, *, after: int = 0) -> None:
+def wait_for_checkpoint(output: Path, *, after: int) -> int:
     end = time.monotonic() + 400
-    while list_checkpoints(Storage(str(output)))[-1:] <= [after]:
+    while not (later := [one for one in list_checkpoints(Storage(str(output))) if one > after]):
         assert time.monotonic() < end, "no checkpoint came"
         time.sleep(0.02)
+    return later[-1]
 
 
-def test_a_killed_driver_and_a_killed_worker_change_nothing_and_nobody_outside_was_listened_to(
+def test_a_killed_worker_and_a_killed_driver_change_nothing_and_nobody_outside_was_listened_to(
     common: Callable[..., TrainConfig],
     straight: tuple[Path, list[Row], dict],
+    in_this_process: None,
     tmp_path: Path,
     images: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two workers, each with two micro-batches an update, which is the same network too.
 
-    First their driver is killed; the same training goes on in this session's Ray, and there one of the workers is.
+    First one of them is killed, then their driver; one worker goes on from there.
     """
     program = f"""
 import sys
@@ -175,36 +177,25 @@ run(configure(folder, {str(tmp_path)!r}, iterations={ITERATIONS}, learning_rate=
     )
     listening: set[str] = set()
     try:
-        end = time.monotonic() + 400
-        while not list_checkpoints(Storage(str(tmp_path))):
-            assert time.monotonic() < end, "no checkpoint came"
-            listening |= listened(psutil.Process(driver.pid))
-            time.sleep(0.1)
+        wait_for_checkpoint(tmp_path, after=0)
+        first = training_workers(driver.pid)
+        os.kill(first[-1], signal.SIGKILL)
+        listening = listened(psutil.Process(driver.pid))
+        begun = wait_for_checkpoint(tmp_path, after=list_checkpoints(Storage(str(tmp_path)))[-1])
     finally:
-        below = [one for one in psutil.Process(driver.pid).children(recursive=True) if "Train" in one.name()]
+        second = training_workers(driver.pid)
+        family = [one for one in psutil.Process(driver.pid).children(recursive=True) if one.pid in second]
         driver.kill()
         driver.communicate()
+    assert len(first) == len(second) == 2
+    assert not set(first) & set(second), "after a death all begin anew"
     check_loopback(listening)
-    assert below, "the workers are found"
-    assert not psutil.wait_procs(below, timeout=60)[1], "the workers go with their driver"
+    assert not psutil.wait_procs(family, timeout=60)[1], "the workers go with their driver"
     assert not (tmp_path / "student.safetensors").exists()
+    assert begun < ITERATIONS - 10
     begun = list_checkpoints(Storage(str(tmp_path)))[-1]
-    assert 5 <= begun < ITERATIONS - 10
-
-    killed = []
-
-    def kill() -> None:
-        wait_for_checkpoint(tmp_path, after=begun)
-        killed.append(training_workers(os.getpid()))
-        os.kill(killed[0][-1], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    summary = run(common(tmp_path, accumulation=2, ray=RayConfig(actors=2)))
-    thread.join()
+    run(common(tmp_path))
     assert f"going on after iteration {begun}" in capsys.readouterr().out
-    assert len(killed[0]) == 2
-    assert summary["session"]["restarts"] == 1
     check_same_curve(tmp_path, straight[1], tolerance=1e-3)  # sums in another order
 
 
@@ -218,14 +209,39 @@ def test_a_loss_that_is_no_number_stops_the_run(
     assert not math.isfinite(read_metrics(Storage(str(tmp_path)))[-1].loss)
 
 
-def test_a_checkpoint_that_cannot_be_written_ends_the_run(images: Path, local_ray: Resources, tmp_path: Path) -> None:
-    """At once, with the file's name, and not after all restarts; the checkpoint before it stands."""
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(images: Path, in_this_process: None, tmp_path: Path) -> None:
+    """With the file's name; the checkpoint before it stands."""
     in_the_way = tmp_path / FOLDER / "iteration-00000004.safetensors"
     (in_the_way / "a").mkdir(parents=True)
     with pytest.raises(JobError, match=r"training stopped: .*iteration-00000004\.safetensors: .*[Dd]irectory"):
         run(configure(images, tmp_path))
     assert list_checkpoints(Storage(str(tmp_path))) == [2]
     assert not (tmp_path / "student.safetensors").exists()
+
+
+def test_workers_of_different_precision_are_refused(
+    images: Path, in_this_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the first one's GPU has bfloat16 and another's has not."""
+    broadcast = worker._broadcast
+    monkeypatch.setattr(worker, "_broadcast", lambda value: "bfloat16" if value == "float32" else broadcast(value))
+    with pytest.raises(JobError, match=r"stopped: the first worker computes in bfloat16, worker 0 in float32: .*GPUs"):
+        run(configure(images, tmp_path))
+
+
+def test_a_full_disk_ends_the_run_which_then_goes_on(images: Path, in_this_process: None, tmp_path: Path) -> None:
+    """There is room for a checkpoint and a half."""
+    run(configure(images, tmp_path / "whole", checkpoint_every=6))
+    (checkpoint,) = (tmp_path / "whole" / FOLDER).iterdir()
+    config = configure(images, tmp_path / "out")
+    with small_disk(tmp_path / "out", kilobytes=int(1.5 * checkpoint.stat().st_size / 1000) + 50):
+        with pytest.raises(JobError, match=r"training stopped: .*iteration-00000004\.safetensors: the disk is full"):
+            run(config)
+        assert list_checkpoints(Storage(config.output)) == [2]
+        make_room(tmp_path / "out")
+        run(config)
+        losses = [row.loss for row in read_metrics(Storage(config.output))]
+    assert losses == [row.loss for row in read_metrics(Storage(str(tmp_path / "whole")))]
 
 
 def test_a_driver_writes_nothing_more_once_another_has_taken_over(
@@ -299,8 +315,12 @@ def test_weights_that_are_not_there_are_refused(common: Callable[..., TrainConfi
 
 
 def test_on_a_failing_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_path: Path) -> None:
-    """A fifth of the requests are refused and some connections break: the network is the same, and all is counted."""
+    """A fifth of the requests are refused, some connections break, and the server goes away: the same network.
+
+    All is counted.
+    """
     write_set(s3.uri("train"), [draw(index) for index in range(8)], storage=s3.config)
+    output = Storage(s3.uri("trained"), s3.config)
     with faulty(s3) as proxy:
         proxy.faults = Faults(refuse=0.2, drop=0.03, lose=0.03, cut=0.03)
         config = configure(
@@ -311,10 +331,10 @@ def test_on_a_failing_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_
             storage=proxy.config,
             checkpoint_every=3,
         )
-        summary = run(config)
+        with away_once(proxy, lambda: list_checkpoints(output)):
+            summary = run(config)
         happened = proxy.happened
     assert (summary["iterations"], summary["images"]) == (6, 8)
-    output = Storage(s3.uri("trained"), s3.config)
     decode_student(output.read("student.safetensors"))
     assert list_checkpoints(output) == [3, 6]
     assert [name.startswith("events.") for name in output.list("tensorboard")] == [True]
@@ -322,4 +342,5 @@ def test_on_a_failing_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_
     assert [row.loss for row in read_metrics(output)] == pytest.approx(expected, rel=1e-5)
     counts = summary["session"]["storage_retries"]
     refused = counts["SlowDown"] + counts.get("HTTP 503", 0)  # an answer to HEAD has no body
+    assert counts["EndpointConnectionError"] >= 1
     assert happened["refuse"] - 4 <= refused <= happened["refuse"], "only those of the summary itself come after it"

@@ -18,8 +18,8 @@ from ray.actor import ActorHandle
 
 DEATHS_BEFORE_ISOLATION = 2
 DEATHS_BEFORE_QUARANTINE = 2
-DEATHS_BEFORE_UNREAD = 12
-"""Deaths over reading a unit after which it is left out: a reader, unlike a model, starts anew in no time."""
+DEATHS_BEFORE_GIVING_UP = 12
+"""Deaths over a task without a model, such as reading a unit, after which it is left out: it starts anew in no time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,14 +21,13 @@ from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
 from wsss_ray.data import retries
 from wsss_ray.data.shards import Unit
-from wsss_ray.engine.ledger import Orders, open_ledger
+from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders, open_ledger
 from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.errors import JobError
 from wsss_ray.redaction import masked
 
 logger = logging.getLogger(__name__)
 
-_TASK_SCHEMA = pa.schema([("index", pa.int64()), ("unit", pa.string()), ("attachment", pa.large_binary())])
 _RESULT_SCHEMA = pa.schema(
     [("index", pa.int64()), ("result", pa.large_binary()), ("error", pa.string()), ("retries", pa.string())]
 )
@@ -80,10 +79,7 @@ def map_units(
         {"index": index, "unit": unit.to_json(), "attachment": None if attachments is None else attachments[index]}
         for index, unit in enumerate(units)
     ]
-    tasks = [
-        pa.Table.from_pylist(rows[start : start + size], schema=_TASK_SCHEMA) for start in range(0, len(rows), size)
-    ]
-    dataset = ray.data.from_arrow(tasks).map_batches(
+    dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size)).map_batches(
         functools.partial(_call, work=work, ledger=ledger, stage=uuid.uuid4().hex),
         batch_size=None,
         batch_format="pyarrow",
@@ -115,7 +111,7 @@ def _call(task: pa.Table, work: Callable[..., Any], ledger: ActorHandle, stage: 
     rows = []
     for index, unit, attachment in zip(task["index"].to_pylist(), units, task["attachment"].to_pylist(), strict=True):
         result, error = None, None
-        if orders.retried and _begin(ledger, stage, unit, node).isolate:
+        if orders.retried and _begin(ledger, stage, unit, node).deaths >= DEATHS_BEFORE_GIVING_UP:
             error = "its process died again and again: too little memory, or a file that crashes its decoder."
         else:
             try:

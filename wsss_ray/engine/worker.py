@@ -22,7 +22,7 @@ from wsss_ray import logs
 from wsss_ray.data import retries
 from wsss_ray.data.shards import IMAGE_SCHEMA, ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage
-from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
 from wsss_ray.engine.metrics import WorkerMetrics
 from wsss_ray.engine.stage import Meter, Sink, Stage, StageSpec, WorkerLost
 from wsss_ray.redaction import masked
@@ -144,7 +144,7 @@ def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle, run: str) -
 def _recorded_reading(ledger: ActorHandle, stage: str, images: Storage, unit: Unit) -> Iterator[None]:
     """Tell the ledger of the attempt; raises ShardError for a unit over which too many processes have died."""
     orders = cast("Orders", ray.get(ledger.enquire.remote(stage, unit.name)))
-    if orders.deaths >= DEATHS_BEFORE_UNREAD:
+    if orders.deaths >= DEATHS_BEFORE_GIVING_UP:
         where = f"{images.describe(unit.shard)}, row group {unit.row_group}"
         raise ShardError(
             f"{where}: {orders.deaths} processes died over reading it: too little memory for a unit, or a damaged file "

@@ -30,7 +30,7 @@ from wsss_ray.data.images import decode_row
 from wsss_ray.data.labels import decode_ids, label_limit
 from wsss_ray.data.shards import ShardError, Unit, read_unit
 from wsss_ray.data.storage import Storage, StorageError
-from wsss_ray.engine.ledger import DEATHS_BEFORE_UNREAD, Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
 from wsss_ray.engine.ray_data import set_data_context
 from wsss_ray.label_inputs import LabelFile
 from wsss_ray.models.student_spec import IGNORE, StudentSpec, label_to_index
@@ -255,7 +255,7 @@ def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range, board: ActorHandle
     """The first task: a stretch, by pieces."""
     stretch = Stretch(**batch.to_pylist()[0])
     with _recorded(board, stage, str(stretch.index)) as orders:
-        if orders.deaths >= DEATHS_BEFORE_UNREAD:
+        if orders.deaths >= DEATHS_BEFORE_GIVING_UP:
             yield _unread(
                 "the process that reads shards died again and again: too little memory for --shuffle-window images at "
                 "once, or a damaged file that crashes its reader."
@@ -304,7 +304,7 @@ def _augment(batch: pa.Table, feed: ray.ObjectRef, board: ActorHandle, stage: st
     with _recorded(board, stage, str(row["iteration"])) as orders:
         if row["problem"]:
             ready = {"problem": row["problem"]}
-        elif orders.isolate:
+        elif orders.deaths >= DEATHS_BEFORE_GIVING_UP:
             ids = ", ".join(sorted({sample["image_id"] for sample in row["samples"]}))
             ready = {
                 "problem": "the process that decodes images died again and again: too little memory, or a file that "

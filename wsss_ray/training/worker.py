@@ -140,6 +140,7 @@ class Worker:
 
     def run(self, start: int) -> None:
         """Iterations from `start` to the end."""
+        self._check_precision()
         if self.rank == 0:
             for folder in ("", FOLDER):
                 self.assignment.output.sweep(folder)
@@ -169,6 +170,15 @@ class Worker:
                 self._check_weights(start)
                 self._save(start)
         self._finish()
+
+    def _check_precision(self) -> None:
+        """Let no GPUs of different kinds train together in different precisions, as `auto` may choose for each."""
+        first = _broadcast(self.compute.tier)
+        if first != self.compute.tier:
+            raise ValueError(
+                f"the first worker computes in {first}, worker {self.rank} in {self.compute.tier}: their GPUs are of "
+                "different kinds. Give a --precision that all of them have, or train on GPUs of one kind."
+            )
 
     def _build(self) -> Student:
         weights = fetch_student_weights(self.config.student, self.config.storage)

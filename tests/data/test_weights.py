@@ -54,9 +54,9 @@ def start_fetch(uri: str, proxy: FaultyS3) -> subprocess.Popen[str]:
 def test_processes_that_ask_at_once_share_one_download(s3: S3Server, proxy: FaultyS3, tmp_path: Path) -> None:
     uri = upload(s3, proxy)
     proxy.faults = Faults(cut=0.5, only="GET")
-    children = [start_fetch(uri, proxy) for _ in range(3)]
+    children = [start_fetch(uri, proxy) for _ in range(2)]
     paths = {child.communicate(timeout=100)[0].split()[1] for child in children}
-    assert [child.returncode for child in children] == [0, 0, 0]
+    assert [child.returncode for child in children] == [0, 0]
     assert len(paths) == 1
     path = Path(paths.pop())
     assert path.read_bytes() == CONTENT

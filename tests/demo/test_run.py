@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from wsss_ray.cluster import Resources
 from wsss_ray.config import DemoConfig
 from wsss_ray.demo import student
 from wsss_ray.demo.run import run
 
 
-def test_the_demo_runs_and_runs_again(tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_runs_and_runs_again(
+    tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = DemoConfig(output=str(tmp_path), scenes=10, student_scenes=8, student_iterations=2)
     first = run(config)
     assert first["pseudo_label_miou"] > 0.7

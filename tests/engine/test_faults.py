@@ -31,7 +31,7 @@ ray.cloudpickle.register_pickle_by_value(processes)
 POOL = Pool(actors=2, cpus=0.3, gpus=0)
 SOAK = bool(os.environ.get("WSSS_SOAK"))
 """Set by `make soak`."""
-KILLS = 10 if SOAK else 4
+KILLS = 10 if SOAK else 2
 """Of every kind of process."""
 
 

@@ -68,6 +68,8 @@ def test_it_equals_shards_that_were_painted(
     moved = judge("moved", painted)
     assert judge("moved", painted, **direct) == moved
     assert 0.5 < moved["miou"] < 1
+    if crowd != "ignore":
+        return
     untagged = judge("moved", bare, **direct)
     assert untagged == {key: value for key, value in moved.items() if key in untagged} | {
         "classes": untagged["classes"]

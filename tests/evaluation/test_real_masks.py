@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import evaluation_cases as cases
 import pytest
+import ray
 
 from wsss_ray import sharding
 from wsss_ray.cluster import Resources
@@ -135,7 +136,7 @@ def test_from_and_to_a_failing_s3(folders: dict[str, Path], failing_s3: FaultyS3
 
 
 def test_the_command(folders: dict[str, Path], tmp_path: Path) -> None:
-    """As a user runs it, on a Ray of its own: the headline on the screen, and an exit status that tells of a gap."""
+    """As a user runs it: the headline on the screen, and an exit status that tells of a gap."""
     folder = folders["voc"]
     some = tmp_path / "labels"
     some.mkdir()
@@ -143,6 +144,7 @@ def test_the_command(folders: dict[str, Path], tmp_path: Path) -> None:
         os.link(file, some / file.name)
     command = [sys.executable, "jobs/evaluate.py", "--labels", str(some), "--images", str(folder / "shards")]
     command += ["--output", str(tmp_path / "out"), "--split", "val", "--missing", "error", "--bootstrap", "50"]
+    command += ["--ray.address", ray.get_runtime_context().gcs_address]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 1, done.stderr
     assert "split val, 70 images\n" in done.stdout, done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 import yaml
 from conftest import REPOSITORY, S3Server
 from label_runs import image_rows, label_rows, labels_by_id, write_shards
@@ -230,14 +230,15 @@ def test_shards_of_other_classes_are_refused(photos: Path, configure: Configure,
         labelling.run(configure(photos, tmp_path, classes="coco"))
 
 
-def test_killed_drivers_lose_nothing(finished: LabelConfig, photos: Path, tmp_path: Path) -> None:
-    """kill -9 of the driver after its first finished unit; another with the same configuration goes on."""
+def test_killed_drivers_lose_nothing(finished: LabelConfig, photos: Path, local_ray: Resources, tmp_path: Path) -> None:
+    """kill -9 of the driver after its first finished unit; another with the same configuration goes on, in a cluster
+    that was left without it."""
     (tmp_path / "config.yaml").write_text(
         yaml.safe_dump(
             {
                 "detector": {"model": finished.detector.model},
                 "segmenter": {"model": "tiny", "checkpoint": finished.segmenter.checkpoint},
-                "ray": {"actors": 1},
+                "ray": {"actors": 1, "address": ray.get_runtime_context().gcs_address},
             }
         )
     )
@@ -247,8 +248,7 @@ def test_killed_drivers_lose_nothing(finished: LabelConfig, photos: Path, tmp_pa
         str(REPOSITORY / "jobs" / "label.py"),
         *("--config", str(tmp_path / "config.yaml"), "--input", str(photos), "--output", str(out)),
     ]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    driver = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     labels = out / "labels"
     deadline = time.monotonic() + 200
     while not (labels.is_dir() and any(path.suffix == ".parquet" for path in labels.iterdir())):

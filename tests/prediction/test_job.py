@@ -6,9 +6,10 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import processes
@@ -28,10 +29,11 @@ from wsss_ray.config import AuditConfig, EvaluateConfig, ExportConfig, PredictCo
 from wsss_ray.data.labels import decode_label
 from wsss_ray.data.shards import encode_image_shard, encode_labels, read_labels, read_shard_set, shard_name
 from wsss_ray.data.storage import Storage
+from wsss_ray.engine import run as engine_run
+from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.label_writing import LabelJob
+from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.models.student import encode_student
-from wsss_ray.prediction import job as prediction_job
 
 ray.cloudpickle.register_pickle_by_value(processes)
 Configure = Callable[..., PredictConfig]
@@ -139,13 +141,11 @@ def test_killed_actors_change_no_prediction(
     config = configure(tmp_path / "out", input=str(tmp_path / "in"), soft=True)
     log, gate, times = tmp_path / "log", tmp_path / "gate", 10 if SOAK else 1
 
-    def prepare(job: LabelJob[PredictConfig], resources: Resources) -> tuple[StageSpec, ...]:
-        return tuple(replace(spec, make=functools.partial(noted, spec.make, log)) for spec in stages(job, resources))
+    def run_slowly(tasks: Sequence[Task], *, images: Storage, stages: Sequence[StageSpec], **rest: Any) -> Outcome:
+        stages = [replace(spec, make=functools.partial(noted, spec.make, log)) for spec in stages]
+        return run_units(tasks, images=SlowStorage(images.uri, gate=gate), stages=stages, **rest)
 
-    stages = prediction_job._PredictionJob.stages
-    monkeypatch.setattr(prediction_job._PredictionJob, "stages", prepare)
-    slow = {config.input: functools.partial(SlowStorage, gate=gate)}
-    monkeypatch.setattr(prediction_job, "Storage", lambda uri, options: slow.get(uri, Storage)(uri))
+    monkeypatch.setattr(engine_run, "run_units", run_slowly)
     kinds = {"predict": functools.partial(started, log)}
     with killing(kinds, times=times, seconds=(0.5, 4), when_done=gate) as killed:
         summary = prediction.run(config)

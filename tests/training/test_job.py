@@ -17,7 +17,6 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-import training_cases
 from conftest import REPOSITORY, S3Server
 from disks import make_room, small_disk
 from faulty_s3 import Faults, away_once, faulty
@@ -152,29 +151,21 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing_and_nobody_outside_w
     straight: tuple[Path, list[Row], dict],
     in_this_process: None,
     tmp_path: Path,
-    images: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two workers, each with two micro-batches an update, which is the same network too.
 
     First one of them is killed, then their driver; one worker goes on from there.
     """
-    program = f"""
-import sys
-sys.path.insert(0, {str(Path(training_cases.__file__).parent)!r})
-from pathlib import Path
-from training_cases import configure
-from wsss_ray.config import RayConfig
-from wsss_ray.training import job, run
-folder = {str(images)!r}
-run(configure(folder, {str(tmp_path)!r}, iterations={ITERATIONS}, learning_rate=1e-3, accumulation=2,
-    checkpoint_every=5, validation=folder + "/images", validation_every=20,
-    validation_limit=8, ray=RayConfig(actors=2)))
-"""
+    config = common(tmp_path)
+    command = [sys.executable, "jobs/train.py", "--images", config.images, "--labels", str(config.labels)]
+    command += ["--output", config.output, "--classes", "demo", "--preset", "demo", "--optimizer", "sgd"]
+    command += ["--iterations", str(ITERATIONS), "--batch-size", "4", "--crop", "65", "--learning-rate", "1e-3"]
+    command += ["--validation", str(config.validation), "--validation-every", "20", "--validation-limit", "8"]
+    command += ["--student.architecture", "deeplabv2-tiny", "--student.init", "none", "--checkpoint-every", "5"]
+    command += ["--accumulation", "2", "--ray.actors", "2"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    driver = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
-    )
+    driver = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
     listening: set[str] = set()
     try:
         wait_for_checkpoint(tmp_path, after=0)
@@ -194,7 +185,7 @@ run(configure(folder, {str(tmp_path)!r}, iterations={ITERATIONS}, learning_rate=
     assert not (tmp_path / "student.safetensors").exists()
     assert begun < ITERATIONS - 10
     begun = list_checkpoints(Storage(str(tmp_path)))[-1]
-    run(common(tmp_path))
+    run(config)
     assert f"going on after iteration {begun}" in capsys.readouterr().out
     check_same_curve(tmp_path, straight[1], tolerance=1e-3)  # sums in another order
 
@@ -314,7 +305,7 @@ def test_weights_that_are_not_there_are_refused(common: Callable[..., TrainConfi
     assert not (tmp_path / "out").exists()
 
 
-def test_on_a_failing_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_path: Path) -> None:
+def test_on_a_failing_s3_from_the_truth(s3: S3Server, in_this_process: None, tmp_path: Path) -> None:
     """A fifth of the requests are refused, some connections break, and the server goes away: the same network.
 
     All is counted.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import ray
 
 from wsss_ray.cluster import Resources, connect, uses_gpus, warn_of_local_paths
 from wsss_ray.config import LabelConfig, PredictConfig
+from wsss_ray.data import retries
 from wsss_ray.data.footers import footer_readers
 from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labelled_ids, read_labels
 from wsss_ray.data.storage import Storage
@@ -89,7 +91,7 @@ class LabelJob(ABC, Generic[ConfigT]):
             ValueError: input, output or configuration cannot be used together; nothing was changed.
             JobError: the run broke off or units could not be read; what is finished stands.
         """
-        config = self.config
+        config, retried_before = self.config, retries.counted()
         with ExitStack() as stack:
             joins = config.ray.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
             resources = stack.enter_context(connect(config.ray)) if joins else None
@@ -107,7 +109,7 @@ class LabelJob(ABC, Generic[ConfigT]):
             stages = tuple(observed(stage, traces) for stage in self.stages(resources))  # refused: nothing has changed
             if not config.dry_run:
                 self._claim(content)
-            return self._work(finished, tasks, stages, resources)
+            return self._work(finished, tasks, stages, resources, retried_before)
 
     def _claim(self, content: dict[str, Any]) -> None:
         """Claim the output or join the run that is there, and the form of its PNGs."""
@@ -125,7 +127,12 @@ class LabelJob(ABC, Generic[ConfigT]):
         return finished, (*(Task(unit=unit) for unit in missing), *retried)
 
     def _work(
-        self, finished: Sequence[Unit], tasks: tuple[Task, ...], stages: tuple[StageSpec, ...], resources: Resources
+        self,
+        finished: Sequence[Unit],
+        tasks: tuple[Task, ...],
+        stages: tuple[StageSpec, ...],
+        resources: Resources,
+        retried_before: Counter[str],
     ) -> dict[str, Any]:
         from wsss_ray.engine.run import run_units  # noqa: PLC0415 - Ray Data: a second that a finished run is spared
 
@@ -136,9 +143,11 @@ class LabelJob(ABC, Generic[ConfigT]):
         if self.config.dry_run:
             print("\n".join(self._describe_sample(tasks, stages)), flush=True)
             return {}
-        retried = sum(task.images for task in tasks if task.version is not None)
-        progress = Progress(total=done + to_do - retried, done=done - retried, every_seconds=self.config.status_seconds)
+        again = sum(task.images for task in tasks if task.version is not None)
+        progress = Progress(total=done + to_do - again, done=done - again, every_seconds=self.config.status_seconds)
+        retried = retries.counted() - retried_before
         outcome = run_units(tasks, images=self.images, stages=stages, sink=self.sink, progress=progress)
+        outcome.retries += retried
         summary = self._finish(outcome)
         if outcome.problems:
             raise JobError(

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from conftest import REPOSITORY, S3Server
 from drawn import drawn_scenes
+from faulty_s3 import Faults, faulty
 from label_runs import image_rows, write_shards
 from processes import check_loopback, listened
 
@@ -129,3 +130,20 @@ def test_what_is_refused_is_told_without_its_secret(tmp_path: Path, arguments: l
     assert reason in last
     assert "hiddenhidden" not in done.stdout + done.stderr
     assert "AKIA" not in done.stdout + done.stderr
+
+
+def test_a_job_that_a_store_refuses_tells_no_secret(s3: S3Server, tmp_path: Path) -> None:
+    """S3 repeats the key in its answer."""
+    key = f"<AWSAccessKeyId>{SECRETS['AWS_ACCESS_KEY_ID']}</AWSAccessKeyId>"
+    with faulty(s3) as proxy:
+        proxy.faults = Faults(error=(403, "InvalidAccessKeyId", key))
+        command = [sys.executable, str(REPOSITORY / "jobs" / "label.py"), "--config", "configs/demo.yaml"]
+        command += ["--input", proxy.uri("safety/in"), "--output", str(tmp_path / "out")]
+        environment = {**os.environ, **SECRETS, "AWS_ENDPOINT_URL": proxy.endpoint_url}
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "does not accept the credentials" in done.stderr
+    assert not (tmp_path / "out").exists()
+    for secret in SECRETS.values():
+        assert secret not in done.stdout + done.stderr

@@ -21,6 +21,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Before torch is imported: several processes compute at once, and threads of small networks only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a Ray does beside its work, every second of a long session: look for new log files, and measure its processes.
+for name, value in {
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",
+    "LOG_NAME_UPDATE_INTERVAL_S": "2",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+}.items():
+    os.environ.setdefault(name, value)
 # Before a Ray starts, so that its workers have them too. The local S3 server takes any.
 os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
 

@@ -62,8 +62,16 @@ class Head:
         )
 
     def submit(self, command: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
-        """The documented way: the repository's folder is uploaded, the job's output is streamed."""
-        return self.job("submit", "--working-dir", ".", *options, "--", *command)
+        """The documented way: the repository's folder is uploaded, the job's output is streamed.
+
+        A head on a busy machine answers for a while before its node's agent can start jobs.
+        """
+        deadline = time.monotonic() + 120
+        while True:
+            done = self.job("submit", "--working-dir", ".", *options, "--", *command)
+            if "No available agent to submit job" not in done.stdout or time.monotonic() > deadline:
+                return done
+            time.sleep(1)
 
     def log(self, submission: str) -> str:
         """What a job has printed so far."""

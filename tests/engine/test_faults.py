@@ -125,7 +125,7 @@ def test_an_image_too_large_for_the_memory_fails_and_the_pool_goes_on(tmp_path: 
 def test_a_shard_that_crashes_its_readers_is_named_and_left_out(
     tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All twelve processes die in `make soak`, else the last three."""
+    """All twelve processes die in `make soak`, else the last two."""
     if not SOAK:
         ledger = ray.remote(ExperiencedLedger).options(num_cpus=0).remote()
         monkeypatch.setattr(engine_run, "open_ledger", lambda: ledger)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 import ray
 import yaml
-from conftest import REPOSITORY, S3Server
+from conftest import REPOSITORY
 from label_runs import image_rows, label_rows, labels_by_id, write_shards
 from PIL import Image
 
@@ -161,36 +161,6 @@ def test_lost_and_torn_pngs_are_made_again_and_forms_do_not_mix(
     assert summary["images"] == 9, "the summary is of the whole run, whatever the limit of a session"
     with pytest.raises(ValueError, match="holds PNGs in the form 'palette', not 'grey'"):
         labelling.run(replace(config, png_palette="grey"))
-
-
-def test_from_and_to_s3_weights_included_and_profiled(
-    finished: LabelConfig,
-    configure: Configure,
-    local_ray: Resources,
-    s3: S3Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bucket = Storage(s3.uri("label/in"), s3.config)
-    for name in Storage(finished.input).list():
-        bucket.write(name, Storage(finished.input).read(name))
-    for kind, folder in (("detector", finished.detector.model), ("segmenter", finished.segmenter.checkpoint)):
-        for name in Storage(str(folder)).list():
-            Storage(s3.uri(kind), s3.config).write(name, (Path(str(folder)) / name).read_bytes())
-    monkeypatch.setenv("WSSS_RAY_CACHE", str(tmp_path))
-    config = configure(s3.uri("label/in"), s3.uri("label/out"), storage=s3.config, png=True, profile=True)
-    config = replace(
-        config,
-        detector=replace(config.detector, model=s3.uri("detector")),
-        segmenter=replace(config.segmenter, checkpoint=s3.uri("segmenter")),
-    )
-    labelling.run(config)
-    assert labels_by_id(config) == labels_by_id(finished)
-    output = Storage(config.output, s3.config)
-    assert len(output.list("png")) == 9
-    trace = json.loads(output.read("profile/label-first-unit.json"))
-    parts = {"decode", "detect", "segment", "encode", "aten::conv2d", "aten::scaled_dot_product_attention"}
-    assert parts <= {event["name"] for event in trace["traceEvents"]}
 
 
 def test_a_dry_run_plans_and_writes_nothing(

@@ -46,7 +46,7 @@ def write_things(folder: Path, count: int) -> None:
 
 def configure(folder: Path) -> PipelineConfig:
     plain = PipelineConfig(output=str(folder / "out"), classes="demo", split="train")
-    scenes = {"source": "folder", "images_per_unit": 4}
+    scenes = {"source": "folder", "images_per_unit": 8}
     train, test, things = (
         {
             **scenes,

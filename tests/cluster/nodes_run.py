@@ -28,7 +28,7 @@ from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Task
 
 UNITS, PER_UNIT = 40, 4
-GPUS_PER_NODE = 2
+GPUS_PER_NODE = 1
 
 
 class NodeStage(LengthStage):

@@ -26,7 +26,7 @@ from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
 
 ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder
-POOL = Pool(actors=2, cpus=0.4, gpus=0)
+POOL = Pool(actors=1, cpus=0.4, gpus=0)
 
 
 def write_shards(folder: Path, shards: list[list[list[bytes]]]) -> ShardSet:

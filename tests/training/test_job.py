@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -70,14 +72,43 @@ def common(images: Path) -> Callable[..., TrainConfig]:
     return make
 
 
+@dataclass(frozen=True, kw_only=True)
+class Straight:
+    """What a training by one worker left."""
+
+    output: Path
+    rows: list[Row]
+    summary: dict[str, Any]
+    happened: Counter[str]
+    """Faults that it met."""
+
+
 @pytest.fixture(scope="session")
 def straight(
-    common: Callable[..., TrainConfig], local_ray: Resources, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Row], dict]:
-    """One worker, undisturbed: its run directory, rows and summary."""
-    output = tmp_path_factory.mktemp("straight")
-    summary = run(common(output))
-    return output, read_metrics(Storage(str(output))), summary
+    images: Path,
+    common: Callable[..., TrainConfig],
+    local_ray: Resources,
+    s3: S3Server,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Straight:
+    """From and to a store that refuses a fifth of the requests, breaks connections and goes away for a while.
+
+    Its output was then copied to a folder.
+    """
+    for path in Storage(str(images)).walk():
+        Storage(s3.uri("train"), s3.config).write(path, (images / path).read_bytes())
+    folder = tmp_path_factory.mktemp("straight")
+    written = Storage(s3.uri("trained"), s3.config)
+    with faulty(s3) as proxy:
+        proxy.faults = Faults(refuse=0.2, drop=0.03, lose=0.03, cut=0.03)
+        places = {name: proxy.uri(f"train/{path}") for name, path in (("images", "images"), ("labels", "labels"))}
+        places |= {"validation": places["images"], "output": proxy.uri("trained")}
+        with away_once(proxy, lambda: list_checkpoints(written)):
+            summary = run(replace(common(folder), **places, storage=proxy.config))
+        happened = proxy.happened
+    for path in written.walk():
+        Storage(str(folder)).write(path, written.read(path))
+    return Straight(output=folder, rows=read_metrics(written), summary=summary, happened=happened)
 
 
 def check_same_curve(output: Path, straight: list[Row], *, tolerance: float) -> None:
@@ -90,8 +121,8 @@ def check_same_curve(output: Path, straight: list[Row], *, tolerance: float) -> 
         assert row.miou == (None if other.miou is None else pytest.approx(other.miou, abs=0.01))
 
 
-def test_a_run_leaves_all_that_it_should(straight: tuple[Path, list[Row], dict]) -> None:
-    output, rows, summary = straight
+def test_a_run_leaves_all_that_it_should(straight: Straight) -> None:
+    output, rows, summary = straight.output, straight.rows, straight.summary
     assert [row.iteration for row in rows] == list(range(1, ITERATIONS + 1))
     assert [row.iteration for row in rows if row.miou is not None] == [20, 40, 42]
     assert rows[-1].loss < 0.7 * rows[0].loss
@@ -104,37 +135,33 @@ def test_a_run_leaves_all_that_it_should(straight: tuple[Path, list[Row], dict])
     assert list((output / "tensorboard").glob("events.*"))
 
 
-def test_one_worker_does_what_a_bare_loop_does(
-    straight: tuple[Path, list[Row], dict], common: Callable[..., TrainConfig]
-) -> None:
-    expected = losses_of_a_loop(common(straight[0]))
-    assert [row.loss for row in straight[1]] == pytest.approx(expected, rel=1e-5)
+def test_one_worker_does_what_a_bare_loop_does(straight: Straight, common: Callable[..., TrainConfig]) -> None:
+    expected = losses_of_a_loop(common(straight.output))
+    assert [row.loss for row in straight.rows] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_finished_run_has_nothing_to_do(
-    straight: tuple[Path, list[Row], dict], common: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+    straight: Straight, common: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output, _, summary = straight
-    assert run(common(output, checkpoint_every=7, ray=RayConfig(actors=2))) == summary
+    again = run(common(straight.output, checkpoint_every=7, ray=RayConfig(actors=2)))
+    assert again["session"] == straight.summary["session"]
+    assert (again["loss"], again["iterations"]) == (straight.rows[-1].loss, ITERATIONS)
     assert "nothing to do" in capsys.readouterr().out
 
 
 def test_a_run_that_lacks_its_student_alone_is_finished_from_the_last_checkpoint(
-    common: Callable[..., TrainConfig], straight: tuple[Path, list[Row], dict], in_this_process: None, tmp_path: Path
+    common: Callable[..., TrainConfig], straight: Straight, in_this_process: None, tmp_path: Path
 ) -> None:
     """It ends within a stretch, which has five iterations."""
-    output, rows, _ = straight
-    shutil.copytree(output, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(straight.output, tmp_path, dirs_exist_ok=True)
     (tmp_path / "student.safetensors").unlink()
     run(common(tmp_path))
-    assert (tmp_path / "student.safetensors").read_bytes() == (output / "student.safetensors").read_bytes()
-    assert read_metrics(Storage(str(tmp_path))) == rows
+    assert (tmp_path / "student.safetensors").read_bytes() == (straight.output / "student.safetensors").read_bytes()
+    assert read_metrics(Storage(str(tmp_path))) == straight.rows
 
 
-def test_another_configuration_is_refused(
-    straight: tuple[Path, list[Row], dict], common: Callable[..., TrainConfig]
-) -> None:
-    config = common(straight[0])
+def test_another_configuration_is_refused(straight: Straight, common: Callable[..., TrainConfig]) -> None:
+    config = common(straight.output)
     for changed, name in ((replace(config, seed=5), "seed: 0 -> 5"), (replace(config, crop=66), "crop: 65 -> 66")):
         with pytest.raises(ValueError, match=f"another configuration(.|\n)*{name}"):
             run(changed)
@@ -150,7 +177,7 @@ def wait_for_checkpoint(output: Path, *, after: int) -> int:
 
 def test_a_killed_driver_changes_nothing_and_nobody_outside_was_listened_to(
     common: Callable[..., TrainConfig],
-    straight: tuple[Path, list[Row], dict],
+    straight: Straight,
     in_this_process: None,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -191,7 +218,7 @@ def test_a_killed_driver_changes_nothing_and_nobody_outside_was_listened_to(
     run(config)
     assert begun < ITERATIONS - 10, "the kill came too late to test anything"
     assert f"going on after iteration {begun}" in capsys.readouterr().out
-    check_same_curve(tmp_path, straight[1], tolerance=1e-3)  # sums in another order
+    check_same_curve(tmp_path, straight.rows, tolerance=1e-3)  # sums in another order
 
 
 def test_a_loss_that_is_no_number_stops_the_run(
@@ -225,10 +252,10 @@ def test_workers_of_different_precision_are_refused(
 
 
 def test_a_full_disk_ends_the_run_which_then_goes_on(
-    images: Path, straight: tuple[Path, list[Row], dict], in_this_process: None, tmp_path: Path
+    images: Path, straight: Straight, in_this_process: None, tmp_path: Path
 ) -> None:
     """There is room for a checkpoint and a half."""
-    size = next((straight[0] / FOLDER).iterdir()).stat().st_size
+    size = next((straight.output / FOLDER).iterdir()).stat().st_size
     config = configure(images, tmp_path / "out")
     with small_disk(tmp_path / "out", kilobytes=int(1.5 * size / 1000) + 50):
         with pytest.raises(JobError, match=r"training stopped: .*iteration-00000004\.safetensors: the disk is full"):
@@ -310,33 +337,17 @@ def test_weights_that_are_not_there_are_refused(common: Callable[..., TrainConfi
     assert not (tmp_path / "out").exists()
 
 
-def test_on_a_failing_s3_from_the_truth(s3: S3Server, local_ray: Resources, tmp_path: Path) -> None:
-    """A fifth of the requests are refused, some connections break, and the server goes away: the same network.
-
-    All is counted.
-    """
-    write_set(s3.uri("train"), [draw(index) for index in range(8)], storage=s3.config)
-    output = Storage(s3.uri("trained"), s3.config)
-    with faulty(s3) as proxy:
-        proxy.faults = Faults(refuse=0.2, drop=0.03, lose=0.03, cut=0.03)
-        config = configure(
-            proxy.uri("train"),
-            proxy.uri("trained"),
-            labels=None,
-            label_column="truth",
-            storage=proxy.config,
-            checkpoint_every=3,
-        )
-        with away_once(proxy, lambda: list_checkpoints(output)):
-            summary = run(config)
-        happened = proxy.happened
-    assert (summary["iterations"], summary["images"]) == (6, 8)
-    decode_student(output.read("student.safetensors"))
-    assert list_checkpoints(output) == [3, 6]
-    assert [name.startswith("events.") for name in output.list("tensorboard")] == [True]
-    expected = losses_of_a_loop(replace(config, images=s3.uri("train/images"), storage=s3.config))
-    assert [row.loss for row in read_metrics(output)] == pytest.approx(expected, rel=1e-5)
-    counts = summary["session"]["storage_retries"]
+def test_every_request_that_was_made_again_is_counted(straight: Straight) -> None:
+    counts, happened = straight.summary["session"]["storage_retries"], straight.happened
     refused = counts["SlowDown"] + counts.get("HTTP 503", 0)  # an answer to HEAD has no body
     assert counts["EndpointConnectionError"] >= 1
     assert happened["refuse"] - 4 <= refused <= happened["refuse"], "only those of the summary itself come after it"
+
+
+def test_from_the_truth(in_this_process: None, tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index) for index in range(8)])
+    config = configure(tmp_path, tmp_path / "out", labels=None, label_column="truth")
+    summary = run(config)
+    assert (summary["iterations"], summary["images"]) == (6, 8)
+    rows = read_metrics(Storage(config.output))
+    assert [row.loss for row in rows] == pytest.approx(losses_of_a_loop(config), rel=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import random
 import threading
 from collections import Counter
@@ -13,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+from soak import SOAK
 
 from wsss_ray.config import StorageConfig
 
@@ -111,7 +112,7 @@ def faulty(server: Any) -> Iterator[FaultyS3]:
             proxy.go_away()
 
 
-AWAY_SECONDS = 20.0 if os.environ.get("WSSS_SOAK") else 6.0
+AWAY_SECONDS = 20.0 if SOAK else 6.0
 """How long a server stays away; longer in `make soak`."""
 
 

@@ -16,13 +16,12 @@ import pytest
 from cluster.nodes_run import GPUS_PER_NODE, PER_UNIT, UNITS
 from cluster.nodes_train import ITERATIONS, config_of
 from conftest import REPOSITORY
+from soak import SOAK
 from training_cases import draw, losses_of_a_loop, write_set
 
 from wsss_ray.data.storage import Storage
 from wsss_ray.training.history import read_metrics
 
-SOAK = bool(os.environ.get("WSSS_SOAK"))
-"""Set by `make soak`."""
 # How soon a head takes a silent node for dead; Ray's own half minute only makes the test longer.
 _HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from soak import SOAK
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.cluster import Resources
@@ -42,9 +42,7 @@ def test_the_bars_are_of_the_means() -> None:
     assert not reached({"pseudo": {0: 0.5}, "exact": {0: 0.59}}, 0.1)["reached"]["pseudo / exact"]
 
 
-@pytest.mark.skipif(
-    not os.environ.get("WSSS_SOAK"), reason="in `make soak`: two trainings beside that of the demo's test"
-)
+@pytest.mark.skipif(not SOAK, reason="in `make soak`: two trainings beside that of the demo's test")
 def test_a_small_comparison_runs_and_runs_again(
     tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
 ) -> None:

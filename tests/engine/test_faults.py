@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 
 import processes
@@ -16,6 +15,7 @@ from engine import stages
 from engine.stages import ExperiencedLedger, HungryStage, JsonSink, KeepStage, LengthStage
 from engine.test_run import rows_of, run, write_shards
 from processes import KillingStorage, SlowStorage, descendants, killing, started
+from soak import SOAK
 
 from wsss_ray.cluster import Pool, Resources
 from wsss_ray.data.storage import Storage
@@ -30,8 +30,6 @@ ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to t
 ray.cloudpickle.register_pickle_by_value(processes)
 POOL = Pool(actors=1, cpus=0.3, gpus=0)
 TWO = Pool(actors=2, cpus=0.3, gpus=0)
-SOAK = bool(os.environ.get("WSSS_SOAK"))
-"""Set by `make soak`."""
 KILLS = 10 if SOAK else 1
 """Of every kind of process."""
 

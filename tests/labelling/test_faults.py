@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from faulty_s3 import Faults, away_once, faulty
 from label_runs import label_rows, labels_by_id, write_shards
 from PIL import Image
 from processes import SlowStorage, descendants, killing, noted, started
+from soak import SOAK
 
 from wsss_ray import labelling
 from wsss_ray.classes import ClassSet
@@ -42,11 +42,9 @@ from wsss_ray.labelling.plan import stage_specs
 
 ray.cloudpickle.register_pickle_by_value(processes)
 Configure = Callable[..., LabelConfig]
-LONG = bool(os.environ.get("WSSS_SOAK"))
-"""Whether `make soak` runs these: more kills, longer outages."""
 
 
-@pytest.mark.skipif(not LONG, reason="in `make soak`: eleven starts of each model; the engine's tests kill two pools")
+@pytest.mark.skipif(not SOAK, reason="in `make soak`: eleven starts of each model; the engine's tests kill two pools")
 @pytest.mark.timeout(1200)
 def test_kills_of_detectors_and_segmenters_change_no_label(
     photo_rows: pa.Table, finished: LabelConfig, configure: Configure, local_ray: Resources, tmp_path: Path
@@ -92,7 +90,7 @@ def starved(make: Callable[[], Stage], megabytes: int) -> Stage:
     return stage
 
 
-@pytest.mark.parametrize("enough", [True, False] if LONG else [False])
+@pytest.mark.parametrize("enough", [True, False] if SOAK else [False])
 def test_an_image_of_100_megapixels_and_little_memory(
     photo_rows: pa.Table,
     finished: LabelConfig,
@@ -152,7 +150,7 @@ def test_a_store_that_fails_and_goes_away_and_kills_change_no_label(
     write_shards(Storage(s3.uri("faults/in"), s3.config), photo_rows, images_per_unit=1, shards=2)
     written = Storage(s3.uri("faults/out"), s3.config)
     kinds = {"label": lambda: {pid for pid, line in descendants().items() if "UnitWorker" in line}}
-    times = 10 if LONG else 2
+    times = 10 if SOAK else 2
     with (
         faulty(s3) as proxy,
         killing(kinds, times=times, seconds=(1, 6), when_done=tmp_path / "gate") as killed,

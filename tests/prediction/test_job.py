@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from label_runs import label_rows, labels_by_id
 from PIL import Image
 from prediction_cases import CLASSES, DAMAGED, make_student
 from processes import SlowStorage, killing, noted, started
+from soak import SOAK
 
 from wsss_ray import audit, evaluation, export, prediction, report
 from wsss_ray.classes import ClassSet
@@ -123,7 +123,7 @@ def test_retry_failed_runs_just_those_images_on_a_failing_s3(finished: PredictCo
     assert read_labels(run, unit.label_path).equals(rows)
 
 
-@pytest.mark.skipif(not os.environ.get("WSSS_SOAK"), reason="in `make soak`: its actors are those of labelling")
+@pytest.mark.skipif(not SOAK, reason="in `make soak`: its actors are those of labelling")
 @pytest.mark.timeout(1200)
 def test_killed_actors_change_no_prediction(
     finished: PredictConfig,

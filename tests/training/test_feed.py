@@ -1,7 +1,6 @@
 """Reading and augmenting samples, without Ray."""
 
 import importlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ import training_cases
 from made_runs import Made
 from processes import KillingStorage
 from ray.actor import ActorHandle
+from soak import SOAK
 from training_cases import CLASSES, HEIGHT, WIDTH, KillingAugmentation, configure, draw, write_set
 
 from wsss_ray.cluster import Resources
@@ -274,9 +274,7 @@ def test_deaths_over_decoding_are_counted_and_end_the_feed(board: ActorHandle, t
     assert re.search("decodes images died again and again.*image-00[0-3], image-00", row["problem"])
 
 
-@pytest.mark.skipif(
-    not os.environ.get("WSSS_SOAK"), reason="in `make soak`: a dozen processes die, one after the other"
-)
+@pytest.mark.skipif(not SOAK, reason="in `make soak`: a dozen processes die, one after the other")
 @pytest.mark.parametrize("task", ["read", "augment"])
 def test_a_file_that_kills_its_process_ends_the_feed(board: ActorHandle, tmp_path: Path, task: str) -> None:
     write_set(tmp_path, [draw(index) for index in range(8)])

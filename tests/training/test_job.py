@@ -23,6 +23,7 @@ from conftest import REPOSITORY, S3Server
 from disks import make_room, small_disk
 from faulty_s3 import Faults, away_once, faulty
 from processes import check_loopback, listened, training_workers
+from soak import SOAK
 from training_cases import CLASSES, configure, draw, losses_of_a_loop, write_set
 
 from wsss_ray.cluster import Resources
@@ -38,8 +39,6 @@ from wsss_ray.training.history import Row, read_metrics
 from wsss_ray.training.worker import Assignment
 
 ITERATIONS = 42
-SOAK = bool(os.environ.get("WSSS_SOAK"))
-"""Set by `make soak`."""
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
 """One update of the weights, without Ray."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from soak import SOAK
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from training_cases import CLASSES
@@ -102,7 +102,7 @@ def test_workers_share_a_network_that_holds_layers_which_it_does_not_use(tmp_pat
         dist.destroy_process_group()
 
 
-@pytest.mark.skipif(not os.environ.get("WSSS_SOAK"), reason="in `make soak`: compiling takes minutes")
+@pytest.mark.skipif(not SOAK, reason="in `make soak`: compiling takes minutes")
 def test_a_compiled_network_makes_the_same_updates() -> None:
     """As --compile makes it, at all scales of the network."""
     images, labels = make_batch()

@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -52,6 +53,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolde
     """Called by pytest-xdist."""
     config.option.loadscopereorder = False
     return ByFolder(config, log)
+
+
+# Importing all tests makes millions of objects that stay: to look for garbage among them, again and again, costs seconds.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for, but not among what the tests are made of."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

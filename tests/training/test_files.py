@@ -1,5 +1,6 @@
 """Checkpoints and metrics in a run directory."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def test_rows_after_the_checkpoint_are_forgotten_on_resume(tmp_path: Path) -> No
     for iteration in (1, 2, 3):
         first.add(row(iteration, 1 / 3, 0.25 if iteration == 2 else None))
     first.close()
+    time.sleep(1.1)  # TensorBoard orders a session's files by the second in which they began
     again = History(output, start=2)
     for iteration in (3, 4):
         again.add(row(iteration, 0.5))

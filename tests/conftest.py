@@ -55,7 +55,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolde
     return ByFolder(config, log)
 
 
-# Importing all tests makes millions of objects that stay: to look for garbage among them, again and again, costs seconds.
+# Importing all tests makes millions of objects that stay: looking for garbage among them costs seconds.
 gc.disable()
 
 

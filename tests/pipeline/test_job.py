@@ -105,10 +105,10 @@ def test_every_step_once(tmp_path: Path, in_this_process: None, capsys: pytest.C
     }
     assert printed.count("nothing to do") == 11  # all but the end: three shards, two students, two of most others
 
-    shutil.rmtree(tmp_path / "out/evaluation/predictions")
+    shutil.rmtree(tmp_path / "out/predictions")
     run(dataclasses.replace(config, gallery=False))
     printed = capsys.readouterr().out
-    assert printed.count("nothing to do") == 8  # three shards, labels and their evaluation, two students, predictions
+    assert printed.count("nothing to do") == 7  # three shards, labels and their evaluation, two students
     assert "report" not in printed
 
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=3))

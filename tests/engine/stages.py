@@ -129,4 +129,4 @@ class ExperiencedLedger(Ledger):
 
     def enquire(self, stage: str, unit: str) -> Orders:
         orders = super().enquire(stage, unit)
-        return dataclasses.replace(orders, deaths=orders.deaths + DEATHS_BEFORE_GIVING_UP - 2)
+        return dataclasses.replace(orders, deaths=orders.deaths + DEATHS_BEFORE_GIVING_UP - 3)

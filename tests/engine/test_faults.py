@@ -36,8 +36,9 @@ KILLS = 10 if SOAK else 1
 
 @pytest.mark.timeout(900)
 def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, local_ray: Resources) -> None:
-    """Readers, the actors of two pools and the ledger die again and again; one image kills whoever takes it up, and one
-    meets a device that fails.
+    """Readers, the actors of two pools and the ledger die, ten times each in `make soak`.
+
+    One image kills whoever takes it up, and one meets a device that fails.
 
     An image alone in its process takes milliseconds: kills that meet the same one twice are next to impossible.
     """
@@ -124,7 +125,7 @@ def test_an_image_too_large_for_the_memory_fails_and_the_pool_goes_on(tmp_path: 
 def test_a_shard_that_crashes_its_readers_is_named_and_left_out(
     tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All twelve processes die in `make soak`, else the last two."""
+    """All twelve processes die in `make soak`, else the last three."""
     if not SOAK:
         ledger = ray.remote(ExperiencedLedger).options(num_cpus=0).remote()
         monkeypatch.setattr(engine_run, "open_ledger", lambda: ledger)

@@ -89,14 +89,14 @@ def test_several_units_share_a_task_but_few_are_spread(
 def test_a_unit_that_keeps_killing_ends_the_run_by_name(
     tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last two of its deaths."""
+    """The last three of its deaths."""
     ledger = ray.remote(ExperiencedLedger).options(num_cpus=0).remote()
     monkeypatch.setattr(mapping, "open_ledger", lambda: ledger)
     log = tmp_path / "log"
     work = functools.partial(die_over_the_fourth, log=str(log), times=100)
     with pytest.raises(JobError, match="unit shard-00000-of-00001-0003-abababab: its process died again and again"):
         list(map_units(UNITS, work, config=RayConfig(), resources=local_ray))
-    assert len(log.read_text().splitlines()) == 3  # once with its task, then by name
+    assert len(log.read_text().splitlines()) == 4  # once with its task, three times by name
     ray.kill(ledger)
 
 

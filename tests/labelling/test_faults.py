@@ -46,19 +46,27 @@ Configure = Callable[..., LabelConfig]
 
 @pytest.mark.skipif(not SOAK, reason="in `make soak`: eleven starts of each model; the engine's tests kill two pools")
 @pytest.mark.timeout(1200)
-def test_kills_of_detectors_and_segmenters_change_no_label(
-    photo_rows: pa.Table, finished: LabelConfig, configure: Configure, local_ray: Resources, tmp_path: Path
+@pytest.mark.parametrize("placement", ["fused", "split"])
+def test_kills_of_the_models_change_no_label(
+    photo_rows: pa.Table,
+    finished: LabelConfig,
+    configure: Configure,
+    local_ray: Resources,
+    tmp_path: Path,
+    placement: str,
 ) -> None:
-    """kill -9 of the actors of two pools, with other batches than those of the undisturbed run, which had one."""
+    """kill -9 of the actors with the models: of both in one, then of detectors and segmenters, with other batches."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     write_shards(Storage(str(tmp_path / "in")), photo_rows, images_per_unit=1, shards=2)
-    config = configure(tmp_path / "in", tmp_path / "out", placement="split", decoded_mb=1)
-    config = replace(
-        config,
-        ray=RayConfig(actors=1, detector_actors=1, cpus_per_actor=0.5),
-        detector=replace(config.detector, batch_size=1),
-        segmenter=replace(config.segmenter, batch_size=2, boxes_per_chunk=3),
-    )
+    config = configure(tmp_path / "in", tmp_path / "out", placement=placement)
+    config = replace(config, ray=RayConfig(actors=1, detector_actors=1, cpus_per_actor=0.5))
+    if placement == "split":
+        config = replace(
+            config,
+            decoded_mb=1,
+            detector=replace(config.detector, batch_size=1),
+            segmenter=replace(config.segmenter, batch_size=2, boxes_per_chunk=3),
+        )
     shards = read_shard_set(Storage(config.input))
     classes = ClassSet.load("voc")
     logs = {}
@@ -77,6 +85,8 @@ def test_kills_of_detectors_and_segmenters_change_no_label(
         )
     assert killed == dict.fromkeys(kinds, 10)
     before, after = labels_by_id(finished), labels_by_id(config)
+    if placement == "fused":
+        assert after == before
     assert after.keys() == before.keys()
     same = [(decode_label(before[key]) == decode_label(after[key])).mean() for key in before]
     assert min(same) >= 0.999
@@ -150,10 +160,9 @@ def test_a_store_that_fails_and_goes_away_and_kills_change_no_label(
     write_shards(Storage(s3.uri("faults/in"), s3.config), photo_rows, images_per_unit=1, shards=2)
     written = Storage(s3.uri("faults/out"), s3.config)
     kinds = {"label": lambda: {pid for pid, line in descendants().items() if "UnitWorker" in line}}
-    times = 10 if SOAK else 2
     with (
         faulty(s3) as proxy,
-        killing(kinds, times=times, seconds=(1, 6), when_done=tmp_path / "gate") as killed,
+        killing(kinds, times=2, seconds=(1, 6), when_done=tmp_path / "gate") as killed,
         away_once(proxy, lambda: written.list("labels")),
     ):
         config = configure(

@@ -17,6 +17,7 @@ from wsss_ray.models import sam_weights
 from wsss_ray.models.sam_loading import load_sam
 from wsss_ray.models.sam_weights import OFFICIAL_FILES, CheckpointError, checkpoint_path
 from wsss_ray.models.segmenter import Segmenter
+from wsss_ray.models.state_files import read_state
 
 
 @pytest.fixture
@@ -159,6 +160,20 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(CheckpointError, match=f"{name} is damaged or holds other objects than tensors"):
             load_sam("vit_b", tmp_path / name)
     assert not (tmp_path / "opened").exists()
+
+
+def test_an_old_torch_reads_pickles_only_by_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sam.pth"
+    torch.save(large_state("vit_b"), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
+    with pytest.raises(CheckpointError, match=r"sam\.pth is not read by torch 2\.9\.1\+cu128, .*CVE-2026-24747"):
+        Segmenter(SegmenterConfig(model="vit_b", checkpoint=str(path), device="cpu"))
+    Segmenter(SegmenterConfig(model="vit_b", checkpoint=str(path), sha256=digest, device="cpu"))
+    save_file({"weight": torch.zeros(1)}, tmp_path / "sam.safetensors")
+    assert set(read_state(tmp_path / "sam.safetensors")) == {"weight"}
+    monkeypatch.setattr(torch, "__version__", "2.10.0")
+    assert len(read_state(path)) > 100
 
 
 def test_a_training_checkpoint_is_told_apart(tmp_path: Path) -> None:

@@ -202,6 +202,15 @@ def test_weights_of_another_network_are_refused(
         start(config("deeplabv2-resnet50", "caffe", tmp_path / "other.safetensors"))
 
 
+def test_an_old_torch_reads_pickles_only_by_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    monkeypatch.setattr(torch, "__version__", "2.9.1")
+    with pytest.raises(ValueError, match=r"resnet18\.pth is not read by torch 2\.9\.1, .*student\.sha256"):
+        start(config("deeplabv2-resnet18", "imagenet", path))
+    start(config("deeplabv2-resnet18", "imagenet", path, sha256="0" * 64))  # who fetches it holds it against this
+
+
 def test_absent_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no weights of the student at .*gone\.pth"):
         start(config("deeplabv2-resnet18", "imagenet", tmp_path / "gone.pth"))

@@ -20,17 +20,17 @@ from wsss_ray.models.tiny_sam import build_tiny_sam
 ENCODER_WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}
 
 
-def load_sam(model: str, path: Path) -> Sam:
+def load_sam(model: str, path: Path, *, digest_given: bool = False) -> Sam:
     """Build `model` (vit_h, vit_l, vit_b, tiny) with the weights of a path from `sam_weights`.
 
     Returns it on the CPU, in float32, ready for inference only. Weights of a .pth stay mapped from the file, so that
     the processes of a machine share one copy. Raises CheckpointError for a file that is damaged, holds anything but
-    tensors, or belongs to another model.
+    tensors, or belongs to another model, and as `read_state` for want of a digest.
     """
     weights, *configuration = files_of(model, path)
     with torch.device("meta"):  # initialising the large models would take seconds
         sam = build_tiny_sam(_read_configuration(configuration[0])) if configuration else sam_model_registry[model]()
-    state = {name: value.float() for name, value in read_state(weights).items()}
+    state = {name: value.float() for name, value in read_state(weights, digest_given=digest_given).items()}
     _check_fit(sam, state, model, weights)
     sam.load_state_dict(state, strict=True, assign=True)
     tensors = itertools.chain(sam.named_parameters(), sam.named_buffers())

@@ -58,7 +58,7 @@ class Segmenter:
             path = checkpoint_path(config)
             if config.sha256 is not None:
                 check_digest(files_of(config.model, path)[0], config.sha256)
-        sam = load_sam(config.model, path).to(self._compute.device)
+        sam = load_sam(config.model, path, digest_given=config.sha256 is not None).to(self._compute.device)
         with self._strict.running():
             self._decoder = BoxDecoder(sam)
         self._low_side: int = sam.prompt_encoder.mask_input_size[0]

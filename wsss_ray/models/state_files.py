@@ -11,14 +11,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from wsss_ray.models.sam_weights import CheckpointError
 
+SAFE_TORCH = TorchVersion("2.10")
+"""From here on `weights_only` keeps what it promises: CVE-2026-24747, corrupted memory by a crafted file, before."""
 
-def read_state(path: Path) -> dict[str, Tensor]:
+
+def read_state(path: Path, *, digest_given: bool = False) -> dict[str, Tensor]:
     """Tensors of a .safetensors file, or of what torch.save wrote, by name.
 
-    Raises CheckpointError for a file that is damaged or holds anything but tensors.
+    `digest_given`: the file was held against a SHA-256 that the user gave or its publisher names. Raises
+    CheckpointError for a file that is damaged or holds anything but tensors, and for one of torch.save without a
+    digest where this torch could be made to run code by it.
     """
     damaged = f"{path} cannot be read as a checkpoint: it is damaged or of another format."
     if path.suffix == ".safetensors":
@@ -26,6 +32,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{damaged} ({error})") from error
+    if not digest_given and TorchVersion(torch.__version__) < SAFE_TORCH:
+        raise CheckpointError(
+            f"{path} is not read by torch {torch.__version__}, which a crafted file of this kind can make run code "
+            "(CVE-2026-24747): give the SHA-256 of a file that you trust (segmenter.sha256, student.sha256), use "
+            "torch 2.10 or later, or a .safetensors file."
+        )
     try:
         # only files in torch's zip format can be mapped
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

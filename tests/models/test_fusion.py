@@ -99,6 +99,37 @@ def test_random_stacks_equal_brute_force_in_any_order(paint: str, seed: int) -> 
         np.testing.assert_array_equal(label, expected)
 
 
+@pytest.mark.parametrize("order", ["rising", "falling", "inwards", "shuffled"])
+def test_many_masks_in_any_order_equal_a_search_for_the_best(order: str) -> None:
+    """So many that the ranks between two neighbours run out again and again."""
+    count, places = 3000, 40
+    generator = np.random.default_rng(0)
+    covers = generator.random((count, places)) < 0.01
+    scores = generator.permutation(count) / count
+    by_score = np.argsort(scores)
+    sequence = {
+        "rising": by_score,
+        "falling": by_score[::-1],
+        "inwards": np.stack([by_score[: count // 2], by_score[: count // 2 - 1 : -1]], 1).ravel(),
+        "shuffled": generator.permutation(count),
+    }[order]
+    canvas = Canvas(1, places, background_id=60_000, dtype=np.uint16, paint="score")
+    for index in sequence:
+        canvas.add(make_crop(index, covers[None, index]), class_id=int(index), score=scores[index], order=int(index))
+    best = np.where(covers, scores[:, None], -1).argmax(0)
+    np.testing.assert_array_equal(canvas.label[0], np.where(covers.any(0), best, 60_000))
+
+
+def test_more_masks_than_there_are_ranks() -> None:
+    canvas = Canvas(1, 1, background_id=0, dtype=np.uint8, paint="detection")
+    pixel = make_crop(0, np.ones((1, 1), bool))
+    for order in range(2**14):
+        canvas.add(pixel, class_id=1 + order % 2, score=0.5, order=order)
+    assert canvas.label[0, 0] == 2
+    with pytest.raises(ValueError, match="more than 16384 masks"):
+        canvas.add(pixel, class_id=1, score=0.5, order=2**14)
+
+
 @pytest.mark.parametrize("paint", PAINTS)
 def test_no_masks_and_empty_masks_leave_background(paint: str) -> None:
     canvas = Canvas(2, 3, background_id=9, dtype=np.uint16, paint=paint)

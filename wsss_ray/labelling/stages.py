@@ -128,14 +128,15 @@ class Labeller:
             return {**result, "error": self._picture.error}
         assert len(self._masks) == len(self._detections), "every box has its mask"
         label = self._canvas.label
-        found = {self._classes.by_id[mask["class_id"]].name for mask in self._masks}
+        ids = {mask["class_id"] for mask in self._masks}
+        found = {self._classes.by_id[class_id].name for class_id in ids}
         return {
             **result,
             "label": encode_label(label, palette=palette),
             "instances": self._masks,
             "undetected_tags": [tag for tag in row["tags"] if tag not in found],
             "status": "no_tags" if not row["tags"] else "ok" if self._masks else "no_detections",
-            "pixels": count_pixels(label),
+            "pixels": count_pixels(label, among={self._classes.background_id, *ids}),
         }
 
 

@@ -259,7 +259,8 @@ class UnitWorker:
 
     def _together(self, rows: pa.Table, meter: Meter) -> pa.Table:
         """The stage on all rows that have not failed; image by image where that raises."""
-        good = rows.filter(pc.is_null(rows["error"]))
+        all_good = rows["error"].null_count == rows.num_rows
+        good = rows if all_good else rows.filter(pc.is_null(rows["error"]))  # which copies the images
         if good.num_rows == 0:
             return self._join(rows, [])
         try:

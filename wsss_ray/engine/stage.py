@@ -76,13 +76,14 @@ class StageSpec:
     pool: Pool
     device_memory: Callable[[], int] | None = None
     """Tells, inside the actor, the bytes that its process has held on its device; for the metrics."""
-    calls_per_actor: int = 2
-    """Units that one actor works on at once: while one computes, the next is decoded and the last written."""
+    calls_per_actor: int = 3
+    """Units that one actor works on at once: while one computes, the next is decoded and the last written. With two
+    the device would wait whenever the one that computes has resizing to do between its networks."""
 
     @property
     def units_per_actor(self) -> int:
-        """Units that one actor holds: at work, and waiting so that it never does."""
-        return self.calls_per_actor + 2
+        """Units that one actor holds: at work, and one waiting so that it never does."""
+        return self.calls_per_actor + 1
 
     def describe(self) -> str:
         """One line for the plan."""

@@ -37,8 +37,8 @@ def encode_crop(crop: np.ndarray, *, top: int, left: int, height: int, width: in
     pixels = np.zeros(wide * pitch + 2, np.bool_)
     pixels[1:-1].reshape(wide, pitch)[:, :tall] = crop.T
     edges = np.flatnonzero(pixels[1:] != pixels[:-1])
-    column, row = np.divmod(edges, max(pitch, 1))
-    bounds = np.concatenate([[0], (left + column) * height + top + row, [height * width]])
+    places = edges + edges // max(pitch, 1) * (height - pitch) + (left * height + top)
+    bounds = np.concatenate([[0], places, [height * width]])
     runs = bounds[1:] - bounds[:-1]
     if len(edges) and runs[-1] == 0:
         runs = runs[:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import logging
@@ -267,6 +268,7 @@ class UnitWorker:
             return self._join(rows, [self._run(good, meter)])
         except Exception as error:  # noqa: BLE001 - whatever an image makes a library raise is that image's failure
             logger.warning("%s: going on image by image", _told(error))
+        _give_back_memory()
         return self._join(rows, [self._run_alone(good.slice(i, 1), meter) for i in range(good.num_rows)])
 
     def _one_by_one(self, unit: Unit, rows: pa.Table, orders: Orders, meter: Meter) -> pa.Table:
@@ -295,7 +297,9 @@ class UnitWorker:
             with logs.at(image=row["image_id"][0].as_py()):
                 return self._run(row, meter)
         except Exception as error:  # noqa: BLE001 - as above
-            return self._failed(row, " ".join(_told(error).split())[:300])
+            reason = " ".join(_told(error).split())[:300]
+        _give_back_memory()  # which the error's frames held until here
+        return self._failed(row, reason)
 
     def _failed(self, row: pa.Table, reason: str) -> pa.Table:
         index = row.schema.get_field_index("error")
@@ -308,6 +312,18 @@ class UnitWorker:
         joined = pa.concat_tables([_fit(part, schema) for part in (*results, failed)])
         place = {image_id: i for i, image_id in enumerate(joined["image_id"].to_pylist())}
         return joined.take([place[image_id] for image_id in rows["image_id"].to_pylist()]).combine_chunks()
+
+
+def _give_back_memory() -> None:
+    """Return to the machine what a failed attempt has freed.
+
+    The allocator is set to keep all it ever had, but libraries map memory of their own (oneDNN its code): after an
+    image that took all there was, they would fail its neighbours.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -97,7 +97,7 @@ def write_shards(
 def find_photos(folder: Path | None, work: Path) -> list[Path]:
     """JPEGs of COCO's usual size in a folder, or noisy patches written as such.
 
-    The made ones have 174 KB each; those of COCO's train2014 have 163 KB on average (13.5 GB, 82,783 photos).
+    The made ones have 173 KB each; those of COCO's train2014 have 163 KB on average (13.5 GB, 82,783 photos).
     """
     if folder is not None:
         found = sorted(folder.rglob("*.jpg"))

@@ -121,12 +121,16 @@ def test_many_masks_in_any_order_equal_a_search_for_the_best(order: str) -> None
 
 
 def test_more_masks_than_there_are_ranks() -> None:
-    canvas = Canvas(1, 1, background_id=0, dtype=np.uint8, paint="detection")
+    canvas = Canvas(1, 1, background_id=0, dtype=np.uint16, paint="detection")
     pixel = make_crop(0, np.ones((1, 1), bool))
+    middle = 2**13
     for order in range(2**14):
-        canvas.add(pixel, class_id=1 + order % 2, score=0.5, order=order)
-    assert canvas.label[0, 0] == 2
-    with pytest.raises(ValueError, match="more than 16384 masks"):
+        if order != middle:
+            canvas.add(pixel, class_id=order, score=0.5, order=order)
+            assert canvas.label[0, 0] == order
+    canvas.add(pixel, class_id=middle, score=0.5, order=middle)
+    assert canvas.label[0, 0] == 2**14 - 1
+    with pytest.raises(ValueError, match=r"more than 16384 masks: raise detector\.box_threshold"):
         canvas.add(pixel, class_id=1, score=0.5, order=2**14)
 
 

@@ -98,7 +98,7 @@ class LabelConfig:
     placement: Literal["fused", "split"] = "fused"
     """fused: both models in one actor per GPU. split: a pool of detectors and a pool of segmenters."""
     decoded_mb: int = 512
-    """Decoded pixels that one actor holds at once (MB of uint8 RGB); larger units are worked through in pieces."""
+    """Decoded pixels (MB of uint8 RGB) of a unit at work, of which an actor has three; larger units go in pieces."""
     limit: int | None = None
     """Label only the first N images, rounded up to whole units. Unset: all."""
     png: bool = False

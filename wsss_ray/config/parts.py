@@ -116,7 +116,7 @@ class SegmenterConfig:
     checkpoint: str | None = None
     """File or URI (local, `s3://`, `https://`) of the weights, .pth or .safetensors. Only `tiny` needs none."""
     sha256: str | None = None
-    """Expected SHA-256 of the checkpoint (64 hex digits). Required for `https://`."""
+    """Expected SHA-256 of the checkpoint (64 hex digits). Required for `https://`, and by torch below 2.10 for .pth."""
     preprocessing: Literal["torchvision", "pil"] = "pil"
     """Resizing backend: pil (exact) or torchvision (an eighth of the time; equal at 640 x 480 and 500 x 375, elsewhere
     within one grey level on 0.02 % of values)."""

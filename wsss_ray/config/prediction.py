@@ -77,7 +77,7 @@ class PredictConfig:
     """auto: bfloat16 autocast on CUDA (float32 where the GPU has no native bfloat16), float32 on CPU. Probabilities and
     DenseCRF are always float32."""
     decoded_mb: int = 512
-    """Decoded pixels that one actor holds at once (MB of uint8 RGB); larger units are worked through in pieces."""
+    """Decoded pixels (MB of uint8 RGB) of a unit at work, of which an actor has three; larger units go in pieces."""
     limit: int | None = None
     """Predict only the first N images, rounded up to whole units. Unset: all."""
     png: bool = False

@@ -39,7 +39,8 @@ class StudentConfig:
     """File or URI (local, `s3://`, `https://`) of the initial weights; of `imagenet` and `pretrained` also the name of
     torchvision's (IMAGENET1K_V2, ...). Unset: torchvision's first weights, or those of the transformers model."""
     sha256: str | None = None
-    """Expected SHA-256 of the weights' file (64 hex digits). Required for `https://`."""
+    """Expected SHA-256 of the weights' file (64 hex digits). Required for `https://`, and by torch below 2.10 for what
+    is no .safetensors."""
 
     def __post_init__(self) -> None:
         """Check ranges and what goes together."""

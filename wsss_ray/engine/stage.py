@@ -36,7 +36,8 @@ class Meter:
 
 
 class Stage(Protocol):
-    """One step of the work, made once in every actor of its pool. It may be called by two threads at once."""
+    """One step of the work, made once in every actor of its pool. Threads may call it at once, as many as
+    `calls_per_actor` says."""
 
     output_schema: pa.Schema
     """Columns of the returned rows. They hold `image_id` and `error` (null, or why this image failed); whatever else an
@@ -82,7 +83,7 @@ class StageSpec:
 
     @property
     def units_per_actor(self) -> int:
-        """Units that one actor holds: at work, and one waiting so that it never does."""
+        """Units that one actor holds: those at work, and one more so that the actor never waits."""
         return self.calls_per_actor + 1
 
     def describe(self) -> str:

@@ -318,7 +318,8 @@ def _give_back_memory() -> None:
     """Return to the machine what a failed attempt has freed.
 
     The allocator is set to keep all it ever had, but libraries map memory of their own (oneDNN its code): after an
-    image that took all there was, they would fail its neighbours.
+    image that took all there was they could not, and the image's neighbours would fail. It takes some milliseconds, for
+    images that fail alone.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's

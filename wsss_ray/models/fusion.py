@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class Canvas:
         `class_id`: what its pixels become. `score`: the detector's, 0 or more. `order`: its place in the detector's
         query order, counted from 0. Raises ValueError for a crop that reaches outside or lacks the probability that
         `prob` needs, an order that is negative or was there before, a class id that the dtype cannot hold, a score
-        that is negative or not finite, and more than 2^14 masks of an image.
+        that is negative or not finite, and, but for `prob`, more than 2^14 masks of an image.
         """
         height, width = crop.mask.shape
         window = self._keys[crop.top : crop.top + height, crop.left : crop.left + width]
@@ -104,14 +104,14 @@ class Ranks:
         self._keys: list[tuple[int, int]] = []
         self._ranks: list[int] = []
 
-    def insert(self, key: tuple[int, int], ranks: NDArray[Any]) -> np.uint16:
+    def insert(self, key: tuple[int, int], ranks: NDArray[np.uint16]) -> np.uint16:
         """The rank of a key that was not there before.
 
         Where no number is free between its neighbours, all get others, in the map `ranks`, too. Raises ValueError when
         there are 2^14 keys: up to then every two can have a number between them, and others follow at both ends.
         """
         if len(self._keys) == RANKS // 4:
-            raise ValueError(f"an image has more than {len(self._keys)} masks.")
+            raise ValueError(f"an image has more than {len(self._keys)} masks: raise detector.box_threshold.")
         place = bisect.bisect(self._keys, key)
         below, above = self._neighbours(place)
         if above - below < 2:
@@ -130,9 +130,9 @@ class Ranks:
         above = self._ranks[place] if place < len(self._ranks) else min(RANKS, self._ranks[-1] + 2 * STEP)
         return below, above
 
-    def _spread(self, ranks: NDArray[Any]) -> None:
+    def _spread(self, ranks: NDArray[np.uint16]) -> None:
         count = len(self._ranks)
-        step = min(STEP, RANKS // (2 * count + 2))
+        step = RANKS // (2 * count + 2)
         first = (RANKS - step * count) // 2
         spread = list(range(first, first + step * count, step))
         table = np.zeros(RANKS, np.uint16)

@@ -24,7 +24,8 @@ from wsss_ray.models.student_spec import CAFFE, StudentSpec
 def build_student(config: StudentConfig, class_set: ClassSet, *, weights: Path | None) -> Student:
     """A student of a class set, on the CPU, in training mode.
 
-    `weights` is the local copy of what `student_sources.weights_source(config)` names, None where it names nothing.
+    `weights` is the local copy of what `student_sources.weights_source(config)` names, already held against its digest
+    (`student_weights.fetch_student_weights` does), None where it names nothing.
     Raises CheckpointError (a ValueError) for weights that are absent, damaged or of another network.
     """
     if weights is not None and not weights.exists():

@@ -5,7 +5,8 @@ import contextlib
 import pytest
 import torch
 
-from wsss_ray.models.device import resolve_compute
+from wsss_ray.models import device
+from wsss_ray.models.device import has_bfloat16, resolve_compute
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
 
@@ -40,6 +41,37 @@ def test_running_casts_and_needs_no_gradients() -> None:
             result = weights(torch.ones(1, 4))
         assert result.dtype == dtype
         assert not result.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, True),
+        ({"architecture": "aarch64", "neon": True, "bf16": False}, False),
+        ({"architecture": "aarch64", "neon": True, "bf16": True}, True),
+        ({}, True),  # a torch that does not tell
+    ],
+)
+def test_emulated_bfloat16_is_warned_of(
+    capabilities: dict[str, object],
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert has_bfloat16(capabilities) is expected
+    monkeypatch.setattr(device, "_capabilities", lambda: capabilities)
+    assert resolve_compute("cpu", "bfloat16").tier == "bfloat16"
+    assert ("no bfloat16 instructions" in caplog.text) is not expected
+
+
+def test_this_processor_tells_its_instructions() -> None:
+    """By the names that the warning goes by."""
+    told = device._capabilities()
+    if not told:
+        pytest.skip("this torch does not tell")
+    assert {"avx512_bf16", "amx_bf16"} <= set(told) or "bf16" in told
 
 
 def test_strict_float32_turns_tf32_off_and_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
     GroundingDinoMultiscaleDeformableAttention,
 )
 
-from wsss_ray.models import grounding_layers
+from wsss_ray.models import grounding_layers, linear
 from wsss_ray.models.detector_files import load_network
 from wsss_ray.models.grounding_layers import BagSampling, FoldedFusion, FusedAttention, quicken
 from wsss_ray.models.linear import FusedLinear, fuse_activation
@@ -79,9 +79,11 @@ def test_attention() -> None:
         torch.testing.assert_close(FusedAttention(original)(*inputs)[0], original(*inputs)[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("known", [linear.DTYPES, (torch.float32,), ()], ids=["here", "without bfloat16", "no oneDNN"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
-def test_linear(activation: str, bias: bool) -> None:
+def test_linear(activation: str, bias: bool, known: tuple[torch.dtype, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "DTYPES", known)
     functions = {"none": nn.Identity(), "relu": nn.ReLU(), "gelu": nn.GELU()}
     pair = nn.Sequential(randomised(nn.Linear(16, 24, bias=bias)), functions[activation])
     fused = FusedLinear(pair[0], activation)  # type: ignore[arg-type]

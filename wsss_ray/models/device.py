@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 
@@ -64,8 +64,8 @@ def resolve_compute(device: str, precision: str) -> Compute:
     """Choose from `device` (auto, cpu, cuda) and `precision` (auto, float32, tf32, bfloat16, float16).
 
     auto is CUDA where this process sees a GPU, and bfloat16 there; float32 on the CPU and on GPUs without
-    native bfloat16, which a warning names. Raises ValueError for an absent device and for a precision that
-    the device cannot run.
+    native bfloat16, which a warning names. A CPU without bfloat16 emulates it, with a warning. Raises ValueError for
+    an absent device and for a precision that the device cannot run.
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
@@ -80,7 +80,23 @@ def resolve_compute(device: str, precision: str) -> Compute:
         raise ValueError(f"precision {precision} needs a CUDA GPU; on the CPU use auto, float32 or bfloat16.")
     if precision not in get_args(Tier):
         raise ValueError(f"precision is {precision!r}: it must be one of auto, {', '.join(get_args(Tier))}.")
+    if resolved.type == "cpu" and precision == "bfloat16" and not has_bfloat16(_capabilities()):
+        logger.warning(
+            "this processor has no bfloat16 instructions: precision bfloat16 is emulated, 2 to 100 times slower than "
+            "float32 and less exact. Use precision float32 or auto."
+        )
     return Compute(device=resolved, tier=cast(Tier, precision))
+
+
+def has_bfloat16(capabilities: Mapping[str, Any]) -> bool:
+    """Whether a CPU multiplies in bfloat16, by what `torch.cpu.get_capabilities` says of it; if it is silent, yes."""
+    known = [capabilities[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in capabilities]
+    return any(known) if known else True
+
+
+def _capabilities() -> Mapping[str, Any]:
+    """Instruction sets of this CPU; none where torch is too old to tell."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def _automatic_tier(device: torch.device) -> Tier:

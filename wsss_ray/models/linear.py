@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Activation = Literal["none", "relu", "gelu"]
-DTYPES = (torch.float32, torch.bfloat16)
+
+
+def _dtypes() -> tuple[torch.dtype, ...]:
+    """What oneDNN multiplies here: float32, and bfloat16 where the processor has AVX-512 or better."""
+    if not torch.backends.mkldnn.is_available():
+        return ()
+    return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+
+
+DTYPES = _dtypes()
 
 
 class FusedLinear(nn.Module):
@@ -32,7 +41,7 @@ class FusedLinear(nn.Module):
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
         # the compiler chooses for itself
-        if not torch.compiler.is_compiling() and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        if not torch.compiler.is_compiling() and x.device.type == "cpu":
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
             if dtype in DTYPES:
                 x, weight = x.to(dtype), weight.to(dtype)

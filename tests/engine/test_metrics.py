@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import re
@@ -134,12 +135,14 @@ def test_every_metric_is_there(scraped: dict[tuple[str, frozenset[tuple[str, str
 
 
 def test_the_endpoint_is_this_machine_s_alone(endpoint: tuple[str, int]) -> None:
-    listening = [
-        entry.laddr.ip
-        for process in psutil.Process().children(recursive=True)
-        for entry in process.net_connections("inet")
-        if entry.status == psutil.CONN_LISTEN and entry.laddr.port == endpoint[1]
-    ]
+    listening: list[str] = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):  # it ended meanwhile
+            listening += [
+                entry.laddr.ip
+                for entry in process.net_connections("inet")
+                if entry.status == psutil.CONN_LISTEN and entry.laddr.port == endpoint[1]
+            ]
     assert listening
     assert all(ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback for address in listening)
 

@@ -17,12 +17,15 @@ help:
 env: $(STAMP)
 
 # torch and torchvision first and alone: pip then takes the pinned builds rather than a newer one that something admits.
-# Compiled at the end, on all cores (pip has one); a few packages carry files that no Python compiles.
+# They are compiled beside the rest's installation, and the rest at the end, on all cores (pip has one); a few packages
+# carry files that no Python compiles.
+COMPILE := $(BIN)/python -m compileall -q $(VENV)/lib
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt torch torchvision
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[test]'
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
+	$(COMPILE) >/dev/null 2>&1 & $(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[test]'; \
+		installed=$$?; wait; exit $$installed
+	$(COMPILE) -j 0 >/dev/null 2>&1 || true
 	touch $(STAMP)
 
 demo: env

@@ -23,7 +23,7 @@ from measuring import (
     add_options,
     machine,
     print_table,
-    product_peak,
+    product_peaks,
     random_photo,
     serve,
     take_turns,
@@ -115,8 +115,8 @@ def main() -> None:
         serve(prepare(way, Path(directory)), result)
         return
     head = machine(options.threads)
-    peaks = {dtype: product_peak(dtype, threads=options.threads) for dtype in ("float32", "bfloat16")}
-    print(f"{head}\nbest product: {peaks['float32']:.0f} GFLOP/s in float32, {peaks['bfloat16']:.0f} in bfloat16")
+    print(head)
+    peaks = product_peaks(options)
     with tempfile.TemporaryDirectory() as folder:
         write_detector(Path(folder))
         gflop = flops(Path(folder))

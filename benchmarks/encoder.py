@@ -23,7 +23,7 @@ from measuring import (
     add_options,
     machine,
     print_table,
-    product_peak,
+    product_peaks,
     random_boxes,
     random_photo,
     serve,
@@ -134,8 +134,8 @@ def main() -> None:
         serve(prepare(way, model, Path(weights), int(batch)), result)
         return
     head = machine(options.threads)
-    peaks = {dtype: product_peak(dtype, threads=options.threads) for dtype in ("float32", "bfloat16")}
-    print(f"{head}\nbest product: {peaks['float32']:.0f} GFLOP/s in float32, {peaks['bfloat16']:.0f} in bfloat16")
+    print(head)
+    peaks = product_peaks(options)
     rows = []
     contenders = [c for c in CONTENDERS if not (options.skip_tuned_package and c == CONTENDERS[1])]
     for model in options.models:

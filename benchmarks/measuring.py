@@ -72,7 +72,8 @@ def take_turns(
 
     `script` is started once for each with `--worker WAY RESULT ARGUMENTS...`, and shall call `serve`.
     """
-    contenders = [contender for contender in contenders if not (options.skip_bfloat16 and "bfloat16" in contender.way)]
+    skips = skips_bfloat16(options)
+    contenders = [contender for contender in contenders if not (skips and "bfloat16" in contender.way)]
     single = options.warm + options.repeats == 1  # large networks: none keeps its memory while another works
     with tempfile.TemporaryDirectory() as folder:
         results = [str(Path(folder) / f"{number}.npy") for number in range(len(contenders))]
@@ -152,7 +153,24 @@ def machine(threads: int) -> str:
     )
 
 
-def product_peak(dtype: str, *, threads: int) -> float:
+def skips_bfloat16(options: argparse.Namespace) -> bool:
+    """Whether bfloat16 is left out: by the flag, or as oneDNN has none here (AVX2 alone; torch's own takes hours)."""
+    import torch  # noqa: PLC0415
+
+    from wsss_ray.models.linear import DTYPES  # noqa: PLC0415
+
+    return options.skip_bfloat16 or torch.bfloat16 not in DTYPES
+
+
+def product_peaks(options: argparse.Namespace) -> dict[str, float]:
+    """Measure and print the best GFLOP/s by dtype."""
+    dtypes = ["float32"] if skips_bfloat16(options) else ["float32", "bfloat16"]
+    peaks = {dtype: _product_peak(dtype, threads=options.threads) for dtype in dtypes}
+    print("best product: " + ", ".join(f"{peak:.0f} GFLOP/s in {dtype}" for dtype, peak in peaks.items()))
+    return peaks
+
+
+def _product_peak(dtype: str, *, threads: int) -> float:
     """Best GFLOP/s of one large matrix product in this dtype: what any network here could reach at most."""
     import torch  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ help:
 	@echo "make test    lint, type check and tests (TESTS=path for some of them)"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make soak    endurance under kills and outages"
-	@echo "make bench   the short benchmarks (make bench-full: the full-size models on two images)"
+	@echo "make bench   the short benchmarks, JSON in runs/bench (make bench-full: the long ones)"
 
 env: $(STAMP)
 
@@ -42,27 +42,32 @@ test: lint
 	$(BIN)/python -m compileall -q wsss_ray
 	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n 2 tests)
 
+RESULTS := runs/bench
+BENCH = mkdir -p $(RESULTS); $(BIN)/python benchmarks/$(1).py --json $(RESULTS)/$(or $(2),$(1)).json
+
 bench: env
-	$(BIN)/python benchmarks/after_decoder.py
-	$(BIN)/python benchmarks/decoder.py --repeats 1
-	$(BIN)/python benchmarks/encoder.py --repeats 1
-	$(BIN)/python benchmarks/detector.py --repeats 1 --all
-	$(BIN)/python benchmarks/pipeline.py
-	$(BIN)/python benchmarks/resume.py
-	$(BIN)/python benchmarks/cluster.py
-	$(BIN)/python benchmarks/evaluation.py
+	$(call BENCH,after_decoder)
+	$(call BENCH,decoder) --repeats 1
+	$(call BENCH,encoder) --repeats 1
+	$(call BENCH,detector) --repeats 1 --all
+	$(call BENCH,pipeline)
+	$(call BENCH,resume)
+	$(call BENCH,cluster)
+	$(call BENCH,evaluation)
 
 # The long ones: the networks at full size with random weights, through the job and against the packages as installed;
 # fake GPUs from 1 to 16, and a simulated COCO train2014.
 bench-full: env
-	$(BIN)/python benchmarks/full_size.py
-	$(BIN)/python benchmarks/whole_job.py
-	$(BIN)/python benchmarks/encoder.py --models vit_h --skip-tuned-package --repeats 1 --warm 0
-	$(BIN)/python benchmarks/decoder.py --boxes 4 30 300
-	$(BIN)/python benchmarks/student.py
-	$(BIN)/python benchmarks/training_feed.py
-	$(BIN)/python benchmarks/cluster.py --gpus 1 2 4 8 16 --units-per-gpu 12
-	$(BIN)/python benchmarks/cluster.py --images 82081 --placement fused split
+	$(call BENCH,full_size)
+	$(call BENCH,whole_job)
+	$(call BENCH,encoder,encoder-batches) --batch 1 4 --repeats 1
+	$(call BENCH,encoder,encoder-vit_h) --models vit_h --skip-tuned-package --repeats 1 --warm 0
+	$(call BENCH,decoder,decoder-boxes) --boxes 4 30
+	$(call BENCH,decoder,decoder-300) --boxes 300 --images 1 --repeats 1 --warm 0
+	$(call BENCH,student)
+	$(call BENCH,training_feed)
+	$(call BENCH,cluster,cluster-scaling) --gpus 1 2 4 8 16 --units-per-gpu 12
+	$(call BENCH,cluster,cluster-coco) --images 82081 --placement fused split
 
 # 20,000 simulated images with an actor killed every 5 s, then the fault tests with more kills and longer outages.
 soak: env

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from measuring import machine, write_json
 from PIL import Image, ImageDraw
 from running import below
 
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="images of the full set (the job runs a quarter, too)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="tasks at once, and bare processes")
     parser.add_argument("--rounds", type=int, default=3, help="bare and Ray in turn, this often; medians are shown")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--no-boundary", dest="boundary", action="store_false", help="without the boundary IoU")
     options = parser.parse_args()
     bare, ray = [], []
@@ -238,16 +240,22 @@ def main() -> None:
             for _ in range(options.rounds):
                 bare.append(measure(bare_loop(shards.units, work, options.processes), shards.rows))
                 ray.append(measure(by_ray(shards.units, work, options.processes, resources), shards.rows))
-    print(f"\n{shards.rows:,} images of {WIDTH} x {HEIGHT}, {options.processes} processes, {options.rounds} rounds")
+    head = machine(1)
+    print(f"\n{head}")
+    print(f"{shards.rows:,} images of {WIDTH} x {HEIGHT}, {options.processes} processes, {options.rounds} rounds")
     print(f"{'':9}  images/s  work, CPU ms/image  start-up s")
+    rows = []
     for title, rounds in (("bare loop", bare), ("Ray", ray)):
         rate, cpu, beside = (statistics.median(getattr(x, key) for x in rounds) for key in ("rate", "cpu", "start"))
         print(f"{title:9}  {rate:8.0f}  {1000 * cpu / shards.rows:18.2f}  {beside:10.1f}")
+        rows.append({"what": title, "images/s": rate, "CPU ms/image": 1000 * cpu / shards.rows, "start-up s": beside})
     ratios = [one.rate / other.rate for one, other in zip(ray, bare, strict=True)]
     print(f"Ray / bare: {statistics.median(ratios):.2f} (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
     print(f"Ray itself started once, in {connected:.1f} s")
     for count, whole, text in zip((few.rows, shards.rows), seconds, peaks, strict=True):
         print(f"the job with {count:,} images: {whole:.1f} s in all; peak memory: {text}")
+        rows.append({"what": "job", "images": count, "seconds": whole, "peak memory": text})
+    write_json(options.json, rows, machine=head, ratios=ratios)
 
 
 if __name__ == "__main__":

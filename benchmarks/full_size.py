@@ -3,7 +3,7 @@
 Pretrained weights are not part of the project; what this shows is that the full-size models load, run and write labels
 through the same command, and how long two photos take. It needs about 12 GB of memory and 4 GB of disk.
 
-    python benchmarks/full_size.py --photos DIR [--precision bfloat16]
+    python benchmarks/full_size.py --photos DIR [--precision bfloat16] [--json FILE]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import machine, write_json
 from PIL import Image
 from random_weights import write_detector, write_sam
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of JPEGs; two are taken (unset: two drawn scenes)")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     tags = ["dog", "person"]
     with tempfile.TemporaryDirectory() as folder:
@@ -87,10 +89,13 @@ def main() -> None:
         seconds = run(["jobs/label.py", *models, *paths, "--ray.actors", "1", "--png"])
         summary = json.loads((root / "run" / "summary.json").read_text())
         parts = summary["session"]["stage_seconds"]
-        print(f"\nSAM ViT-H and Grounding DINO Swin-T, random weights, {options.precision}, one actor")
+        head = machine(1)
+        print(f"\n{head}\nSAM ViT-H and Grounding DINO Swin-T, random weights, {options.precision}, one actor")
         print(f"{'images':<24}{summary['images']}\n{'boxes':<24}{summary['boxes']}\n{'job, seconds':<24}{seconds:.1f}")
         for part in ("decode", "detect", "segment", "encode", "write"):
             print(f"{part + ', s per image':<24}{parts.get(part, 0.0) / summary['images']:.2f}")
+        row = {"precision": options.precision, "images": summary["images"], "seconds": seconds, "stage_seconds": parts}
+        write_json(options.json, [row], machine=head)
 
 
 if __name__ == "__main__":

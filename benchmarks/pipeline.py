@@ -155,19 +155,30 @@ def compare(folder: str, shards: ShardSet, images: Storage, *, processes: int, r
             "what": f"{name}, {processes} processes, tiny models",
             "images/s": rates[name],
             "of the loop": rates[name] / rates["loop"],
+            "CPU ms/image": 1000 * statistics.median(run.steady_cpu for run in runs),
             **{part: 1000 * runs[-1].seconds[part] / shards.rows for part in PARTS},
         }
         for name, runs in recorders.items()
-    ]
+    ] + [by_parts(folder, shards, images, "models")]
+
+
+def by_parts(folder: str, shards: ShardSet, images: Storage, name: str) -> dict:
+    """A row: milliseconds of CPU of the stage alone, in a bare process."""
+    some = list(shards.units)[:10]
+    classes = "demo" if name == "models" else "coco"
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        seconds, whole = pool.apply(by_itself, (some, images, sink_in(folder, classes), name))
+    photos = sum(unit.rows for unit in some)
+    return {
+        "what": "of it, in a bare process",
+        "CPU ms/image": 1000 * whole / photos,
+        **{part: 1000 * seconds[part] / photos for part in PARTS},
+    }
 
 
 def outside(folder: str, shards: ShardSet, images: Storage, name: str) -> list[dict]:
     """CPU milliseconds of all processes for a photo, and those of the stage alone, by parts."""
     recorder = by_ray(list(shards.units), images, sink_in(folder, "coco"), 1, name=name)
-    some = list(shards.units)[:10]
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        seconds, whole = pool.apply(by_itself, (some, images, sink_in(folder, "coco"), name))
-    photos = sum(unit.rows for unit in some)
     return [
         {
             "what": f"outside the models, {name} path",
@@ -175,11 +186,7 @@ def outside(folder: str, shards: ShardSet, images: Storage, name: str) -> list[d
             "CPU ms/image": 1000 * recorder.steady_cpu,
             **{part: 1000 * recorder.seconds[part] / shards.rows for part in PARTS},
         },
-        {
-            "what": "of it, in a bare process",
-            "CPU ms/image": 1000 * whole / photos,
-            **{part: 1000 * seconds[part] / photos for part in PARTS},
-        },
+        by_parts(folder, shards, images, name),
     ]
 
 

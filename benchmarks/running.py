@@ -68,6 +68,8 @@ class Recorder(Progress):
         between the first moment and the last is chance.
         """
         inside = [(moment, done) for moment, done in moments if 0.15 * self.total <= done <= 0.85 * self.total]
+        if len(inside) < 2:
+            raise SystemExit("too few units were finished for a steady rate: give it more images")
         return statistics.linear_regression(*zip(*inside, strict=True)).slope
 
 

@@ -11,9 +11,7 @@ alone). The peak is the best of several square matrix products in this process.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import resource
 import statistics
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import machine, write_json
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -114,7 +113,7 @@ def main() -> None:
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "losses": losses,
     }
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads, torch {torch.__version__}")
+    print(machine(arguments.threads))
     print(
         f"{'student':22} {'batch':>5} {'TFLOP':>7} {'s/step':>7} {'GFLOP/s':>8} {'peak':>7} {'fraction':>8} {'MiB':>6}"
     )
@@ -123,8 +122,7 @@ def main() -> None:
         f"{speed / 1e9:8.1f} {peak / 1e9:7.1f} {speed / peak:8.2f} {row['peak_memory_mib']:6.0f}"
     )
     print("losses:", " ".join(f"{loss:.3f}" for loss in losses))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(row, indent=1), encoding="utf-8")
+    write_json(arguments.json, [row], machine=machine(arguments.threads))
 
 
 if __name__ == "__main__":

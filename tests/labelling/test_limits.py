@@ -1,7 +1,10 @@
 """What the hardware allows: hand-computed for one card."""
 
+import dataclasses
+
 import pytest
 
+from wsss_ray.config.parts import Precision
 from wsss_ray.labelling import limits
 
 
@@ -14,13 +17,33 @@ def test_cards_are_known_by_cudas_names(name: str, card: str | None) -> None:
     assert (None if found is None else found.name) == card
 
 
+CARD = limits.Card(
+    name="X", half_tflops=100, float32_tflops=10, tf32_tflops=50, gigabytes_per_second=1000, dollars_per_hour=1
+)
+OLD = dataclasses.replace(CARD, tf32_tflops=None)
+BOXES = 8 * 1.5
+
+
 def test_seconds_are_arithmetic_or_memory() -> None:
-    card = limits.Card(name="X", half_tflops=100, float32_tflops=10, gigabytes_per_second=1000, dollars_per_hour=1)
-    rest = 500 + 8 * 1.5
-    assert limits.seconds_per_image(card, "vit_h", half=True) == pytest.approx((5961 + rest) / 100_000)
-    assert limits.seconds_per_image(card, "vit_h", half=True, share=0.5) == pytest.approx((5961 + rest) / 50_000)
-    slow = limits.Card(name="X", half_tflops=100, float32_tflops=10, gigabytes_per_second=100, dollars_per_hour=1)
-    assert limits.seconds_per_image(slow, "vit_h", half=True) == pytest.approx(24 / 100 + rest / 100_000)
+    rest = 500 + BOXES
+    assert limits.seconds_per_image(CARD, "vit_h") == pytest.approx((5961 + rest) / 100_000)
+    assert limits.seconds_per_image(CARD, "vit_h", share=0.5) == pytest.approx((5961 + rest) / 50_000)
+    slow = dataclasses.replace(CARD, gigabytes_per_second=100)
+    assert limits.seconds_per_image(slow, "vit_h") == pytest.approx(24 / 100 + rest / 100_000)
+
+
+def test_each_network_has_its_precision() -> None:
+    """As the preset for a T4: SAM in float16, the detector in float32."""
+    seconds = limits.seconds_per_image(OLD, "vit_h", segmenter="float16", detector="float32")
+    assert seconds == pytest.approx((5961 + BOXES) / 100_000 + 500 / 10_000)
+    strict = limits.seconds_per_image(CARD, "vit_h", segmenter="float32", detector="tf32")
+    assert strict == pytest.approx((5961 + BOXES) / 10_000 + 500 / 50_000)
+
+
+@pytest.mark.parametrize("precision", ["auto", "bfloat16", "tf32", "float32"])
+def test_a_card_without_bfloat16_has_no_fast_precision_but_float16(precision: Precision) -> None:
+    assert limits.tflops(OLD, precision) == 10
+    assert limits.tflops(OLD, "float16") == limits.tflops(CARD, "auto") == 100
 
 
 def test_the_table_has_a_line_for_each_card() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wsss_ray.models import device
-from wsss_ray.models.device import has_bfloat16, resolve_compute
+from wsss_ray.models.device import has_bfloat16, has_onednn_bfloat16, resolve_compute
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
 
@@ -51,7 +51,7 @@ def test_running_casts_and_needs_no_gradients() -> None:
         ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, True),
         ({"architecture": "aarch64", "neon": True, "bf16": False}, False),
         ({"architecture": "aarch64", "neon": True, "bf16": True}, True),
-        ({}, True),  # a torch that does not tell
+        ({}, has_onednn_bfloat16()),  # a torch that does not tell
     ],
 )
 def test_emulated_bfloat16_is_warned_of(
@@ -64,6 +64,10 @@ def test_emulated_bfloat16_is_warned_of(
     monkeypatch.setattr(device, "_capabilities", lambda: capabilities)
     assert resolve_compute("cpu", "bfloat16").tier == "bfloat16"
     assert ("no bfloat16 instructions" in caplog.text) is not expected
+    caplog.clear()
+    for precision in ("auto", "float32"):
+        resolve_compute("cpu", precision)
+    assert not caplog.text
 
 
 def test_this_processor_tells_its_instructions() -> None:

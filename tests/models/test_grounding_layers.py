@@ -79,7 +79,7 @@ def test_attention() -> None:
         torch.testing.assert_close(FusedAttention(original)(*inputs)[0], original(*inputs)[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("known", [linear.DTYPES, (torch.float32,), ()], ids=["here", "without bfloat16", "no oneDNN"])
+@pytest.mark.parametrize("known", [linear.DTYPES, (torch.float32,), ()], ids=["here", "float32 by oneDNN", "torch"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
 def test_linear(activation: str, bias: bool, known: tuple[torch.dtype, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +93,18 @@ def test_linear(activation: str, bias: bool, known: tuple[torch.dtype, ...], mon
             low = fused(inputs)
         assert low.dtype == torch.bfloat16
         assert functional.mse_loss(low.float(), pair(inputs)).sqrt() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("available", "bfloat16", "expected"),
+    [(True, True, (torch.float32, torch.bfloat16)), (True, False, ()), (False, True, ())],
+)
+def test_onednn_multiplies_where_it_has_bfloat16(
+    available: bool, bfloat16: bool, expected: tuple[torch.dtype, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: available)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bfloat16)
+    assert linear._dtypes() == expected
 
 
 def test_only_known_activations_are_joined() -> None:

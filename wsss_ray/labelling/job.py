@@ -60,8 +60,8 @@ class _LabellingJob(LabelJob[LabelConfig]):
         card = limits.card_of(device)
         if card is None or settings.model not in limits.ENCODER_GFLOP:
             return None
-        half = settings.precision in ("auto", "bfloat16", "float16")
-        return limits.seconds_per_image(card, settings.model, half=half, share=limits.PUBLISHED_SHARE)
+        precisions = {"detector": self.config.detector.precision, "segmenter": settings.precision}
+        return limits.seconds_per_image(card, settings.model, **precisions, share=limits.PUBLISHED_SHARE)
 
     def rows_with_work(self, rows: pa.Table) -> pa.Table:
         return rows.filter([bool(tags) for tags in rows["tags"].to_pylist()])

@@ -1,14 +1,10 @@
-"""What the hardware allows: seconds an image and GPU from arithmetic and memory traffic, and so hours and dollars.
-
-Print the table of `docs/performance.md` with
-
-    python -m wsss_ray.labelling.limits [--images 82081]
-"""
+"""What the hardware allows: seconds an image and GPU from arithmetic and memory traffic, and so hours and dollars."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
+
+from wsss_ray.config.parts import Precision
 
 ENCODER_GFLOP = {"vit_b": 972.0, "vit_l": 2986.0, "vit_h": 5961.0}
 """SAM's image encoder, one image of 1024 x 1024, multiplications and additions counted apart."""
@@ -32,9 +28,11 @@ class Card:
     name: str
     """Part of what CUDA calls it."""
     half_tflops: float
-    """Peak in float16 or bfloat16."""
+    """Peak in float16, and in bfloat16 where it has that."""
     float32_tflops: float
     """Peak in float32, without TF32."""
+    tf32_tflops: float | None
+    """Peak in TF32; None where the card has neither that nor bfloat16."""
     gigabytes_per_second: float
     """Memory bandwidth."""
     dollars_per_hour: float
@@ -42,10 +40,28 @@ class Card:
 
 
 CARDS = (
-    Card(name="T4", half_tflops=65, float32_tflops=8.1, gigabytes_per_second=320, dollars_per_hour=0.55),
-    Card(name="L4", half_tflops=121, float32_tflops=30, gigabytes_per_second=300, dollars_per_hour=0.80),
-    Card(name="A100", half_tflops=312, float32_tflops=19.5, gigabytes_per_second=1555, dollars_per_hour=3.5),
-    Card(name="H100", half_tflops=989, float32_tflops=67, gigabytes_per_second=3350, dollars_per_hour=6.0),
+    Card(
+        name="T4", half_tflops=65, float32_tflops=8.1, tf32_tflops=None, gigabytes_per_second=320, dollars_per_hour=0.55
+    ),
+    Card(
+        name="L4", half_tflops=121, float32_tflops=30, tf32_tflops=60, gigabytes_per_second=300, dollars_per_hour=0.80
+    ),
+    Card(
+        name="A100",
+        half_tflops=312,
+        float32_tflops=19.5,
+        tf32_tflops=156,
+        gigabytes_per_second=1555,
+        dollars_per_hour=3.5,
+    ),
+    Card(
+        name="H100",
+        half_tflops=989,
+        float32_tflops=67,
+        tf32_tflops=494,
+        gigabytes_per_second=3350,
+        dollars_per_hour=6.0,
+    ),
 )
 
 
@@ -54,33 +70,40 @@ def card_of(device_name: str) -> Card | None:
     return next((card for card in CARDS if card.name in device_name.replace("-", " ").split()), None)
 
 
-def seconds_per_image(card: Card, model: str, *, half: bool, share: float = 1.0) -> float:
+def tflops(card: Card, precision: Precision) -> float:
+    """Peak in a precision, where auto is what the job makes of it: bfloat16 if the card has it, else float32."""
+    if precision == "float16" or (precision in ("auto", "bfloat16") and card.tf32_tflops is not None):
+        return card.half_tflops
+    return (precision == "tf32" and card.tf32_tflops) or card.float32_tflops
+
+
+def seconds_per_image(
+    card: Card, model: str, *, detector: Precision = "auto", segmenter: Precision = "auto", share: float = 1.0
+) -> float:
     """Seconds a GPU needs at least for an image: the slower of arithmetic and memory in the encoder, then the rest.
 
     `share` of the arithmetic peak is reached; 1 is the physical limit.
     """
-    peak = (card.half_tflops if half else card.float32_tflops) * 1000 * share
+    half = tflops(card, segmenter) == card.half_tflops
+    peak = tflops(card, segmenter) * 1000 * share
     traffic = ENCODER_GB[model] * (1 if half else 2) / card.gigabytes_per_second
-    encoder = max(ENCODER_GFLOP[model] / peak, traffic)
-    return encoder + (DETECTOR_GFLOP + BOXES * BOX_GFLOP) / peak
+    segmenting = max(ENCODER_GFLOP[model] / peak, traffic) + BOXES * BOX_GFLOP / peak
+    return segmenting + DETECTOR_GFLOP / (tflops(card, detector) * 1000 * share)
 
 
 def table(images: int, model: str = "vit_h") -> str:
-    """Markdown: images/s and GPU at the limit and at the published share, and what a data set takes."""
+    """Markdown: images/s and GPU at the limit and at the published share, and what a data set takes.
+
+    In the precisions of the presets: 16 bits, but for the detector on a card without bfloat16, which runs in float32.
+    """
     lines = [
         "| GPU | images/s at peak | at the published share | hours on 1 / 8 / 64 GPUs | dollars |",
         "|---|---|---|---|---|",
     ]
     for card in CARDS:
-        limit = 1 / seconds_per_image(card, model, half=True)
-        usual = 1 / seconds_per_image(card, model, half=True, share=PUBLISHED_SHARE)
+        limit = 1 / seconds_per_image(card, model, segmenter="float16")
+        usual = 1 / seconds_per_image(card, model, segmenter="float16", share=PUBLISHED_SHARE)
         hours = images / usual / 3600
         parts = " / ".join(f"{hours / gpus:.2g}" for gpus in (1, 8, 64))
         lines.append(f"| {card.name} | {limit:.0f} | {usual:.1f} | {parts} | {hours * card.dollars_per_hour:.0f} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=82_081)
-    print(table(parser.parse_args().images))

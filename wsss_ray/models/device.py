@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,12 @@ def is_device_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "CUDA error" in text and not any(word in text for word in passing)
 
 
+def to_device(array: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """Copy an array; to a GPU from pinned memory, beside what it computes."""
+    pixels = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels
+
+
 def resolve_compute(device: str, precision: str) -> Compute:
     """Choose from `device` (auto, cpu, cuda) and `precision` (auto, float32, tf32, bfloat16, float16).
 
@@ -89,9 +97,14 @@ def resolve_compute(device: str, precision: str) -> Compute:
 
 
 def has_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """Whether a CPU multiplies in bfloat16, by what `torch.cpu.get_capabilities` says of it; if it is silent, yes."""
+    """Whether a CPU multiplies in bfloat16, by what `torch.cpu.get_capabilities` says, or oneDNN if that is silent."""
     known = [capabilities[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in capabilities]
-    return any(known) if known else True
+    return any(known) if known else has_onednn_bfloat16()
+
+
+def has_onednn_bfloat16() -> bool:
+    """Whether oneDNN has code for bfloat16 on this CPU, be it emulated: AVX-512, on ARM its bfloat16 instructions."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _capabilities() -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """Linear layers with their activation, through oneDNN on the CPU.
 
-torch's own float32 product on the CPU is MKL's, which on the processors with AVX-512 that were measured takes 10 to
+torch's own float32 product on x86 is MKL's, which on the processors with AVX-512 that were measured takes 10 to
 20 % longer than oneDNN's, fills the output with the bias beforehand and leaves the activation to a further pass. The
 operator is the one that `torch.compile` uses. Equal but for rounding (float32: 1e-6 of the largest value). Elsewhere it
 is torch's own: with AVX2 alone oneDNN's takes 10 to 65 % longer (with GELU most), and refuses bfloat16.
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsss_ray.models.device import has_onednn_bfloat16
+
 Activation = Literal["none", "relu", "gelu"]
 
 
 def _dtypes() -> tuple[torch.dtype, ...]:
-    """What is multiplied by oneDNN: float32 and bfloat16, where it has code for both (AVX-512 or better)."""
-    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.float32, torch.bfloat16
-    return ()
+    """What is multiplied by oneDNN: float32 and bfloat16 where it has code for both, else neither."""
+    return (torch.float32, torch.bfloat16) if has_onednn_bfloat16() else ()
 
 
 DTYPES = _dtypes()

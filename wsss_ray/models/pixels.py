@@ -14,6 +14,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 from transformers.image_transforms import get_size_with_aspect_ratio
 
+from wsss_ray.models.device import to_device
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelTransform:
@@ -91,8 +93,8 @@ class PixelTransform:
         height, width = size
         if self.backend == "pil":
             picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-            return torch.from_numpy(np.array(picture)).to(device)
-        pixels = torch.from_numpy(image if image.flags.writeable else image.copy()).to(device)
+            return to_device(np.array(picture), device)
+        pixels = to_device(image, device)
         return transforms.resize(pixels.permute(2, 0, 1), [height, width], antialias=True).permute(1, 2, 0)
 
 

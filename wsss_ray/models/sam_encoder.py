@@ -17,7 +17,7 @@ from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsss_ray.models.device import Compute
+from wsss_ray.models.device import Compute, to_device
 from wsss_ray.models.linear import FusedLinear
 
 logger = logging.getLogger(__name__)
@@ -97,10 +97,7 @@ class ImageEncoder:
             count = 1 << (len(pictures) - 1).bit_length() if self._compiles else len(pictures)
             inputs = torch.zeros(count, 3, self.side, self.side, device=device)
             for slot, picture in enumerate(pictures):
-                pixels = torch.from_numpy(picture)
-                if device.type == "cuda":
-                    pixels = pixels.pin_memory()
-                pixels = pixels.to(device, non_blocking=True).permute(2, 0, 1)
+                pixels = to_device(picture, device).permute(2, 0, 1)
                 height, width = pixels.shape[1:]
                 inputs[slot, :, :height, :width] = (pixels - self._sam.pixel_mean) / self._sam.pixel_std
             features: Tensor = self._network(inputs)

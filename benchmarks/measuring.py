@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -75,7 +76,7 @@ def take_turns(
     skips = skips_bfloat16(options)
     left_out = [contender for contender in contenders if skips and "bfloat16" in contender.way]
     if left_out:
-        print("bfloat16 is left out: by --skip-bfloat16, or as this processor has no fast product in it")
+        warnings.warn("bfloat16 is left out: by --skip-bfloat16, or as oneDNN has none on this CPU", stacklevel=2)
     contenders = [contender for contender in contenders if contender not in left_out]
     single = options.warm + options.repeats == 1  # large networks: none keeps its memory while another works
     with tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,9 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def to_device(array: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    """Copy an array; to a GPU from pinned memory, beside what it computes."""
+    """An array as a tensor there: copied to a GPU from pinned memory, beside what it computes; on the CPU it shares the
+    array's memory, or that of a copy where the array is not to be written to.
+    """
     pixels = torch.from_numpy(array if array.flags.writeable else array.copy())
     return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels
 

@@ -23,12 +23,13 @@ from segment_anything import sam_model_registry
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.data.labels import decode_label
-from wsss_ray.data.rle import encode_mask
-from wsss_ray.labelling.stages import Labeller, Picture
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.images.rle import encode_mask
+from wsss_ray.labelling.stages import Labeller
+from wsss_ray.labels.decoded_images import Picture
 from wsss_ray.models.device import Compute
 from wsss_ray.models.results import Detections, MaskCrop
-from wsss_ray.models.sam_masks import OriginalSize
+from wsss_ray.models.sam.masks import OriginalSize
 
 RESIZED = (768, 1024)
 FORMATS = {

@@ -25,13 +25,13 @@ from measuring import machine, print_table, write_json
 from running import Recorder, resident_mb, start_ray, watching_memory
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Pool
-from wsss_ray.data.shards import ShardSet, read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.engine.task import Task
-from wsss_ray.label_writing import LabelSink
+from wsss_ray.labels.sink import LabelSink
+from wsss_ray.shards.shards import ShardSet, read_shard_set
+from wsss_ray.storage.storage import Storage
 
 SECONDS = 0.16
 DETECTOR_SHARE = 0.1

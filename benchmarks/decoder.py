@@ -35,14 +35,15 @@ from segment_anything import SamPredictor
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, SegmenterConfig, parse
-from wsss_ray.data.labels import decode_label, encode_label
-from wsss_ray.data.rle import encode_mask
-from wsss_ray.labelling.stages import Labeller, Picture
+from wsss_ray.images.label_png import decode_label, encode_label
+from wsss_ray.images.rle import encode_mask
+from wsss_ray.labelling.stages import Labeller
+from wsss_ray.labels.decoded_images import Picture
 from wsss_ray.models.device import Compute
 from wsss_ray.models.results import Detections
-from wsss_ray.models.sam_encoder import ImageEncoder, resize_longest_side
-from wsss_ray.models.sam_loading import load_sam
-from wsss_ray.models.segmenter import Segmenter
+from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side
+from wsss_ray.models.sam.loading import load_sam
+from wsss_ray.models.sam.segmenter import Segmenter
 
 CONTENDERS = [
     Contender(name="loop, as installed", way="loop", environment={}),

@@ -35,8 +35,8 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
-from wsss_ray.models.detector import Detector
-from wsss_ray.models.prompts import build_prompts
+from wsss_ray.models.detector.detector import Detector
+from wsss_ray.models.detector.prompts import build_prompts
 
 WIDE = (427, 640)
 """COCO's other usual size: 800 x 1199 for the network, so no batch with `PHOTO` (800 x 1066)."""

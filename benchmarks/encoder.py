@@ -36,9 +36,9 @@ from segment_anything.modeling import Sam
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsss_ray.models.device import Compute
-from wsss_ray.models.sam_decoder import BoxDecoder
-from wsss_ray.models.sam_encoder import ImageEncoder, resize_longest_side
-from wsss_ray.models.sam_loading import load_sam
+from wsss_ray.models.sam.decoder import BoxDecoder
+from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side
+from wsss_ray.models.sam.loading import load_sam
 
 CONTENDERS = [
     Contender(name="package, as installed", way="package", environment={}),

@@ -23,10 +23,17 @@ from PIL import Image, ImageDraw
 from running import below
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources, connect
 from wsss_ray.config import EvaluateConfig, RayConfig
-from wsss_ray.data.labels import encode_label
-from wsss_ray.data.shards import (
+from wsss_ray.engine.cluster import Resources, connect
+from wsss_ray.engine.mapping import map_units
+from wsss_ray.evaluation import run
+from wsss_ray.evaluation.boundary import DEFAULT_RATIO
+from wsss_ray.evaluation.job import UNITS_PER_TASK
+from wsss_ray.evaluation.judge import Judge, Tally, UnitResult
+from wsss_ray.images.label_png import encode_label
+from wsss_ray.labels.inputs import find_labels
+from wsss_ray.labels.scores import ClassIndex
+from wsss_ray.shards.shards import (
     IMAGE_SCHEMA,
     LABEL_SCHEMA,
     ShardSet,
@@ -37,14 +44,7 @@ from wsss_ray.data.shards import (
     read_unit,
     shard_name,
 )
-from wsss_ray.data.storage import Storage
-from wsss_ray.engine.mapping import map_units
-from wsss_ray.evaluation import run
-from wsss_ray.evaluation.boundary import DEFAULT_RATIO
-from wsss_ray.evaluation.job import UNITS_PER_TASK
-from wsss_ray.evaluation.judge import Judge, Tally, UnitResult
-from wsss_ray.label_inputs import find_labels
-from wsss_ray.metrics import ClassIndex
+from wsss_ray.storage.storage import Storage
 
 WIDTH, HEIGHT = 500, 375
 DISTINCT = 64

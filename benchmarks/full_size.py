@@ -24,7 +24,7 @@ from random_weights import write_detector, write_sam
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
-from wsss_ray.models.detector import Detector
+from wsss_ray.models.detector.detector import Detector
 
 ROOT = Path(__file__).resolve().parent.parent
 BOXES_PER_PHOTO = 8

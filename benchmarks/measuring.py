@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_ARENA_MAX": "1"}
-"""The allocator of every worker of a job (`wsss_ray.cluster.WORKER_ENVIRONMENT`)."""
+"""The allocator of every worker of a job (`wsss_ray.engine.cluster.WORKER_ENVIRONMENT`)."""
 PHOTO = (480, 640)
 """Height and width of a usual COCO photo."""
 
@@ -161,7 +161,7 @@ def skips_bfloat16(options: argparse.Namespace) -> bool:
     """Whether bfloat16 is left out: by the flag, or as oneDNN has none here (AVX2 alone; torch's own takes hours)."""
     import torch  # noqa: PLC0415
 
-    from wsss_ray.models.linear import DTYPES  # noqa: PLC0415
+    from wsss_ray.models.fast.linear import DTYPES  # noqa: PLC0415
 
     return options.skip_bfloat16 or torch.bfloat16 not in DTYPES
 
@@ -178,7 +178,7 @@ def _product_peak(dtype: str, *, threads: int) -> float:
     """Best GFLOP/s of large matrix products in this dtype: what any network here could reach at most."""
     import torch  # noqa: PLC0415
 
-    from wsss_ray.models.linear import FusedLinear  # noqa: PLC0415
+    from wsss_ray.models.fast.linear import FusedLinear  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     speeds = []

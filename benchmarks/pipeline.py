@@ -31,15 +31,15 @@ from measuring import TUNED, machine, print_table, write_json
 from running import Recorder, start_ray
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Pool
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.data.shards import ShardSet, Unit, read_shard_set, read_unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, Stage, StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.engine.worker import READ_COLUMNS, Report
-from wsss_ray.label_writing import LabelSink
+from wsss_ray.labels.sink import LabelSink
+from wsss_ray.shards.shards import ShardSet, Unit, read_shard_set, read_unit
+from wsss_ray.storage.storage import Storage
 
 PARTS = ("read", "decode", "detect", "segment", "encode", "write", "wait")
 FORMATS = {

@@ -15,8 +15,8 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
-from wsss_ray.demo.tiny_detector import vocabulary
-from wsss_ray.models.tiny_sam import TINY_SAM_CONFIG, build_tiny_sam
+from tools.demo_models.tiny_detector import vocabulary
+from wsss_ray.models.sam.tiny import TINY_SAM_CONFIG, build_tiny_sam
 
 SMALL_ENCODER = TINY_SAM_CONFIG | {
     "image_size": 1024,

@@ -26,7 +26,11 @@ from measuring import machine, print_table, write_json
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.data.shards import (
+from wsss_ray.engine.run_directory import claim, units_to_do
+from wsss_ray.labelling.plan import identity
+from wsss_ray.labels.sink import count_rows
+from wsss_ray.labels.summary import summarise
+from wsss_ray.shards.shards import (
     IMAGE_SCHEMA,
     LABEL_SCHEMA,
     ShardSet,
@@ -35,11 +39,7 @@ from wsss_ray.data.shards import (
     read_shard_set,
     shard_name,
 )
-from wsss_ray.data.storage import Storage
-from wsss_ray.engine.run_directory import claim, units_to_do
-from wsss_ray.label_writing.sink import count_rows
-from wsss_ray.label_writing.summary import summarise
-from wsss_ray.labelling.plan import identity
+from wsss_ray.storage.storage import Storage
 
 ROOT = Path(__file__).resolve().parent.parent
 UNIT, UNITS_PER_SHARD = 32, 100

@@ -14,7 +14,7 @@ from pathlib import Path
 import ray
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-from wsss_ray.cluster import prepare_local_ray
+from wsss_ray.engine.cluster import prepare_local_ray
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.worker import Report
 

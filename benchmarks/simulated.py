@@ -19,12 +19,12 @@ from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.data.images import read_size
-from wsss_ray.data.shards import IMAGE_SCHEMA, encode_image_shard, shard_name
 from wsss_ray.engine.stage import Meter
-from wsss_ray.label_writing.pictures import LABELLED_SCHEMA, Picture, PictureReader, nullable
+from wsss_ray.images.decoding import read_size
 from wsss_ray.labelling.stages import DETECTED_SCHEMA, _detections_from_list, _detections_to_list, label_pictures
+from wsss_ray.labels.decoded_images import LABELLED_SCHEMA, Picture, PictureReader, nullable
 from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.shards.shards import IMAGE_SCHEMA, encode_image_shard, shard_name
 
 CLASSES = "coco"
 UNIT = 32

@@ -29,14 +29,14 @@ import pyarrow as pa
 import ray
 from running import below, start_ray
 
-from wsss_ray.cluster import Pool, connect
 from wsss_ray.config import RayConfig
-from wsss_ray.data.shards import IMAGE_SCHEMA, ShardSet, Unit, encode_image_shard, read_shard_set, shard_name
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Pool, connect
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Outcome, Task
+from wsss_ray.shards.shards import IMAGE_SCHEMA, ShardSet, Unit, encode_image_shard, read_shard_set, shard_name
+from wsss_ray.storage.storage import Storage
 
 UNITS_PER_SHARD = 25
 SAMPLE_SECONDS = 2.0

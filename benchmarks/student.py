@@ -25,7 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StudentConfig
-from wsss_ray.models.student import IGNORE, Student, build_student, label_to_index
+from wsss_ray.models.student.building import build_student
+from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.spec import IGNORE, label_to_index
 
 SHARED = Path(os.environ.get("WSSS_SHARED", "../shared"))
 LR, MOMENTUM, WEIGHT_DECAY = 2.5e-4, 0.9, 5e-4

@@ -27,14 +27,14 @@ from PIL import Image, ImageDraw
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources, connect
 from wsss_ray.config import RayConfig, StudentConfig
-from wsss_ray.config.training import TrainConfig
-from wsss_ray.data.labels import encode_label
-from wsss_ray.data.shards import IMAGE_SCHEMA, encode_image_shard, shard_name
-from wsss_ray.data.storage import Storage
+from wsss_ray.config.train import TrainConfig
+from wsss_ray.engine.cluster import Resources, connect
+from wsss_ray.images.label_png import encode_label
 from wsss_ray.models.device import resolve_compute
-from wsss_ray.models.student import build_student
+from wsss_ray.models.student.building import build_student
+from wsss_ray.shards.shards import IMAGE_SCHEMA, encode_image_shard, shard_name
+from wsss_ray.storage.storage import Storage
 from wsss_ray.training import run
 from wsss_ray.training.plan import lay_out
 from wsss_ray.training.updates import Schedule, Updater

@@ -45,12 +45,12 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.data.rle import decode_mask, encode_mask
 from wsss_ray.engine.stage import Meter
+from wsss_ray.images.rle import decode_mask, encode_mask
 from wsss_ray.labelling.stages import LabelStage
-from wsss_ray.models.prompts import build_prompts
+from wsss_ray.models.detector.prompts import build_prompts
 from wsss_ray.models.results import Detections
-from wsss_ray.models.sam_loading import load_sam
+from wsss_ray.models.sam.loading import load_sam
 
 TAGS = ["dog", "person", "dining table"]
 BOXES = 8

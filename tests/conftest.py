@@ -3,22 +3,18 @@
 import functools
 import gc
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import pytest
 from faulty_s3 import Faults, FaultyS3, faulty
+from local_s3 import S3Server, running_s3
+from repository import REPOSITORY
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from wsss_ray.cluster import Resources, connect
-from wsss_ray.config import RayConfig, StorageConfig
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+from wsss_ray.config import RayConfig
+from wsss_ray.engine.cluster import Resources, connect
 
 # Before torch is imported: several processes compute at once, and threads of small networks only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,7 +32,7 @@ os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", 
 @functools.cache
 def starts_processes(file: Path) -> bool:
     """Whether a file's tests use a Ray or run commands: nearly all of the time goes there."""
-    near = [file] if file.parent == REPOSITORY / "tests" else [file, file.with_name("conftest.py")]
+    near = [file, file.with_name("conftest.py")]
     words = ("local_ray", "Popen", "running_head")
     return any(word in path.read_text() for path in near if path.exists() for word in words)
 
@@ -46,7 +42,7 @@ class ByFolder(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = REPOSITORY / nodeid.partition("::")[0]
-        return str(file.parent if starts_processes(file) and file.parent != REPOSITORY / "tests" else file)
+        return str(file.parent if starts_processes(file) else file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolder:
@@ -94,39 +90,11 @@ def in_this_process(local_ray: Resources, monkeypatch: pytest.MonkeyPatch) -> No
     train_in_this_process(monkeypatch)
 
 
-@dataclass(frozen=True, kw_only=True)
-class S3Server:
-    """A local S3 server with one bucket."""
-
-    endpoint_url: str
-    bucket: str
-
-    @property
-    def config(self) -> StorageConfig:
-        """How a job reaches it."""
-        return StorageConfig(endpoint_url=self.endpoint_url)
-
-    def uri(self, prefix: str) -> str:
-        """URI of a prefix in the bucket."""
-        return f"s3://{self.bucket}/{prefix}"
-
-
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
-    """A real S3 server (moto's) in a process of its own on a free port; it ends with the tests, even killed ones."""
-    server = subprocess.Popen(
-        [sys.executable, "-c", _S3_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    try:
-        endpoint_url = server.stdout.readline().strip()
-        assert endpoint_url.startswith("http://127.0.0.1:"), "the S3 server did not start"
-        boto3.client("s3", endpoint_url=endpoint_url).create_bucket(Bucket="tests")
-        yield S3Server(endpoint_url=endpoint_url, bucket="tests")
-    finally:
-        server.stdin.close()
-        server.wait(timeout=30)
+    """A real S3 server for the whole test session."""
+    with running_s3() as server:
+        yield server
 
 
 @pytest.fixture
@@ -136,15 +104,3 @@ def failing_s3(s3: S3Server) -> Iterator[FaultyS3]:
         proxy.faults = Faults(refuse=0.2, drop=0.03, lose=0.03, cut=0.03)
         yield proxy
         assert proxy.happened["refuse"], "nothing failed, so nothing was tested"
-
-
-_S3_SERVER = """
-import logging, sys
-from moto.server import ThreadedMotoServer
-logging.getLogger("werkzeug").setLevel(logging.ERROR)
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-host, port = server.get_host_and_port()
-print(f"http://{host}:{port}", flush=True)
-sys.stdin.read()
-"""

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
-from wsss_ray import config, logs
-from wsss_ray.data import retries
+from wsss_ray import config
+from wsss_ray.engine import logs
 from wsss_ray.errors import JobError, Terminated
-from wsss_ray.redaction import masked
+from wsss_ray.storage import retries
+from wsss_ray.storage.redaction import masked
 
 ConfigT = TypeVar("ConfigT")
 

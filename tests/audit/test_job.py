@@ -14,12 +14,12 @@ from made_runs import Made, instance, instances_of, write_run
 
 from wsss_ray.audit import run
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import AuditConfig
-from wsss_ray.data.labels import decode_label
-from wsss_ray.data.shards import read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.errors import JobError
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.storage.storage import Storage
 
 CLASSES = ClassSet.load("voc")
 CAT, DOG = CLASSES.by_name["cat"].id, CLASSES.by_name["dog"].id

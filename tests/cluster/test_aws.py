@@ -13,12 +13,12 @@ import boto3
 import jsonschema
 import pytest
 import yaml
-from conftest import REPOSITORY
 from moto import mock_aws
 from ray.autoscaler._private.aws import config as ray_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.aws.utils import resource_cache
 from ray.autoscaler._private.util import prepare_config, validate_config
+from repository import REPOSITORY
 
 CLUSTER = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())
 SSH_FROM = "203.0.113.0/24"

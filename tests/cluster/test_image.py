@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
-from wsss_ray.models.detector_paths import PINNED_COMMITS
+from wsss_ray.models.detector.paths import PINNED_COMMITS
 
 
 def read_instructions() -> list[tuple[str, str]]:

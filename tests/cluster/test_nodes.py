@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from cluster.nodes_run import GPUS_PER_NODE, PER_UNIT, UNITS
-from cluster.nodes_train import ITERATIONS, config_of
-from conftest import REPOSITORY
+from nodes_run import GPUS_PER_NODE, PER_UNIT, UNITS
+from nodes_train import ITERATIONS, config_of
+from repository import REPOSITORY
 from soak import SOAK
 from training_cases import draw, losses_of_a_loop, write_set
 
-from wsss_ray.data.storage import Storage
+from wsss_ray.storage.storage import Storage
 from wsss_ray.training.history import read_metrics
 
 # How soon a head takes a silent node for dead; Ray's own half minute only makes the test longer.
@@ -33,7 +33,7 @@ _HEALTH = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What nodes.py left, which has a process group of its own that ends with it."""
+    """What lost_nodes.py left, which has a process group of its own that ends with it."""
     folder = tmp_path_factory.mktemp("nodes")
     if SOAK:
         write_set(folder / "set", [draw(index, failed=index == 3) for index in range(32)])
@@ -44,12 +44,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all nodes on 127.0.0.1
         "RAY_TMPDIR": temporary,
         "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as a local Ray has it
-        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}",
     }
     log = folder / "run.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.nodes", str(folder)],
+            [sys.executable, "-m", "lost_nodes", str(folder)],
             env=environment,
             stdout=output,
             stderr=output,
@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def told(folder: Path) -> dict[str, Any]:
-    """What nodes.py told, by job."""
+    """What lost_nodes.py told, by job."""
     return cast("dict[str, Any]", json.loads((folder / "told.json").read_text()))
 
 

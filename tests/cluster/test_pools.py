@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from wsss_ray.cluster import Node, Pool, Resources, check_pools, connect, model_pool, uses_gpus
 from wsss_ray.config import RayConfig
+from wsss_ray.engine.cluster import Node, Pool, Resources, check_pools, connect, model_pool, uses_gpus
 from wsss_ray.errors import JobError
 
 

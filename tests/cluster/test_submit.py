@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from cluster.heads import TOKEN, Head, plain, running_head
 from drawn import drawn_scenes
+from heads import TOKEN, Head, plain, running_head
 from label_runs import image_rows, write_shards
 
-from wsss_ray.data.storage import Storage
+from wsss_ray.storage.storage import Storage
 
 SCENES = 56  # the `ray job stop` command takes seconds to start: enough is left then
 PER_UNIT = 4

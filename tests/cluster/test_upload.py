@@ -8,9 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
+from repository import REPOSITORY
 
 
 def pack(folder: Path, target: Path) -> list[str]:

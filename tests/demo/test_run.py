@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsss_ray.config import DemoConfig
-from wsss_ray.demo import student
+from wsss_ray.demo import steps as student
 from wsss_ray.demo.run import run
 
 

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.images import decode_truth
 from wsss_ray.demo.scenes import (
     CLASSES,
     PHRASES,
@@ -21,6 +20,7 @@ from wsss_ray.demo.scenes import (
     write_folder,
 )
 from wsss_ray.demo.shapes import DISHES
+from wsss_ray.images.label_png import decode_truth
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import wsss_ray.demo
 from wsss_ray.config import DetectorConfig, SegmenterConfig
 from wsss_ray.demo.components import detect, measure_chain, measure_detector, measure_segmenter
 from wsss_ray.demo.scenes import Scene, draw_scene, split_seeds
-from wsss_ray.models.segmenter import Segmenter
+from wsss_ray.models.sam.segmenter import Segmenter
 
 WEIGHTS = Path(wsss_ray.demo.__file__).parent / "weights"
 

@@ -9,7 +9,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 SCRIPT = """
 import json
@@ -17,7 +17,7 @@ import wsss_ray
 from wsss_ray.config import DetectorConfig, SegmenterConfig
 from wsss_ray.demo.components import detect, measure_chain
 from wsss_ray.demo.scenes import draw_scene, split_seeds
-from wsss_ray.models.segmenter import Segmenter
+from wsss_ray.models.sam.segmenter import Segmenter
 
 scenes = [draw_scene(seed) for seed in split_seeds("validation", 6)]
 found = detect(scenes, DetectorConfig(model="demo"), assist_words=True)

@@ -6,25 +6,25 @@ import functools
 import json
 from pathlib import Path
 
+import engine_stages as stages
 import processes
 import pytest
 import ray
 import ray.cloudpickle
 from disks import make_room, small_disk
-from engine import stages
-from engine.stages import ExperiencedLedger, HungryStage, JsonSink, KeepStage, LengthStage
-from engine.test_run import rows_of, run, write_shards
+from engine_runs import rows_of, run, write_shards
+from engine_stages import ExperiencedLedger, HungryStage, JsonSink, KeepStage, LengthStage
 from processes import KillingStorage, SlowStorage, descendants, killing, started
 from soak import SOAK
 
-from wsss_ray.cluster import Pool, Resources
-from wsss_ray.data.storage import Storage
 from wsss_ray.engine import run as engine_run
+from wsss_ray.engine.cluster import Pool, Resources
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.errors import JobError
+from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder
 ray.cloudpickle.register_pickle_by_value(processes)

@@ -8,17 +8,17 @@ import signal
 import sys
 from pathlib import Path
 
+import engine_stages as stages
 import pytest
 import ray.cloudpickle
-from engine import stages
-from engine.stages import ExperiencedLedger
+from engine_stages import ExperiencedLedger
 
-from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
-from wsss_ray.data.shards import Unit
 from wsss_ray.engine import mapping
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.errors import JobError
+from wsss_ray.shards.shards import Unit
 
 ray.cloudpickle.register_pickle_by_value(stages)
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tasks have no path to this folder

@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.exceptions import RayError
 
-from wsss_ray.cluster import Resources
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.ray_data import explain, set_data_context
 
 

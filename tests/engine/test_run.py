@@ -2,79 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-import json
 import time
 from pathlib import Path
 
-import pyarrow as pa
+import engine_stages as stages
 import pytest
 import ray.cloudpickle
-from engine import stages
-from engine.stages import JsonSink, KeepStage, LengthStage
+from engine_runs import POOL, rows_of, run, spec, write_shards
+from engine_stages import KeepStage, LengthStage
 
-from wsss_ray.cluster import Pool, Resources
-from wsss_ray.data.shards import IMAGE_SCHEMA, ShardSet, encode_image_shard, read_shard_set, shard_name
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Pool, Resources
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.run import run_units
 from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
+from wsss_ray.shards.shards import ShardSet
+from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder
-POOL = Pool(actors=1, cpus=0.4, gpus=0)
-
-
-def write_shards(folder: Path, shards: list[list[list[bytes]]]) -> ShardSet:
-    """Shards of row groups of the given bytes; ids are the unit, counted over all shards, and the place in it."""
-    storage = Storage(str(folder))
-    number = itertools.count()
-    for index, units in enumerate(shards):
-        groups = [group_of(next(number), images) for images in units]
-        data = encode_image_shard(groups, exif="ignore", label_space="space", classes="test")
-        storage.write(shard_name(index, len(shards)), data)
-    return read_shard_set(storage)
-
-
-def group_of(unit: int, images: list[bytes]) -> pa.Table:
-    return pa.table(
-        {
-            "image_id": [f"{unit}-{i}" for i in range(len(images))],
-            "source": [""] * len(images),
-            "image": pa.array(images, pa.large_binary()),
-            "height": pa.array([1] * len(images), pa.int32()),
-            "width": pa.array([1] * len(images), pa.int32()),
-            "tags": pa.array([[]] * len(images), pa.list_(pa.string())),
-            "truth": pa.nulls(len(images), pa.large_binary()),
-        },
-        schema=IMAGE_SCHEMA,
-    )
-
-
-def spec(*, log: Path | None = None, seconds: float = 0.0, name: str = "length") -> StageSpec:
-    make = functools.partial(LengthStage, str(log) if log else None, seconds)
-    return StageSpec(name=name, make=make, pool=POOL)
-
-
-def run(folder: Path, shards: ShardSet, steps: list[StageSpec]) -> Outcome:
-    output = Storage(str(folder / "out"))
-    _, missing = units_to_do(shards, output, limit=None)
-    progress = Progress(total=shards.rows, done=0, every_seconds=60)
-    return run_units(
-        [Task(unit=unit) for unit in missing],
-        images=Storage(str(folder / "in")),
-        stages=steps,
-        sink=JsonSink(output),
-        progress=progress,
-    )
-
-
-def rows_of(folder: Path, shards: ShardSet) -> list[dict[str, object]]:
-    return [row for unit in shards.units for row in json.loads((folder / "out" / unit.label_path).read_text())]
 
 
 def test_every_image_has_its_row_in_order(tmp_path: Path, local_ray: Resources) -> None:

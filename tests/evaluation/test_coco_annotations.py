@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from wsss_ray import sharding
-from wsss_ray.cluster import Resources
 from wsss_ray.config import EvaluateConfig, ShardConfig
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.evaluation import run
+from wsss_ray.storage.storage import Storage
 
 
 def shard(shared: Path, output: Path, **options: Any) -> None:

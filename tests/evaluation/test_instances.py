@@ -17,15 +17,15 @@ from pycocotools.cocoeval import COCOeval
 
 from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import EvaluateConfig, ShardConfig
-from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.images import decode_label
-from wsss_ray.data.rle import decode_mask, encode_mask
-from wsss_ray.data.shards import LABEL_SCHEMA, encode_labels, read_shard_set, read_unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.evaluation import Evaluation, run
 from wsss_ray.evaluation.instances import connected_parts, count_parts, count_recalled, match, matching_parts, row_masks
+from wsss_ray.images.header import ImageError
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.images.rle import decode_mask, encode_mask
+from wsss_ray.shards.shards import LABEL_SCHEMA, encode_labels, read_shard_set, read_unit
+from wsss_ray.storage.storage import Storage
 
 VOC = ClassSet.load("voc")
 CAT, DOG = (VOC.by_name[name].id for name in ("cat", "dog"))

@@ -15,15 +15,15 @@ import pytest
 from PIL import Image
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import EvaluateConfig
-from wsss_ray.data.shards import ShardSet
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation import Evaluation, run
 from wsss_ray.evaluation.judge import Judge
-from wsss_ray.label_inputs import RunLabels
-from wsss_ray.metrics import ClassIndex
+from wsss_ray.labels.inputs import RunLabels
+from wsss_ray.labels.scores import ClassIndex
+from wsss_ray.shards.shards import ShardSet
+from wsss_ray.storage.storage import Storage
 
 
 def grid(text: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from wsss_ray.evaluation.confusion import colors, draw_confusion
 from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Tally
 from wsss_ray.evaluation.result import Evaluation, conclude
 from wsss_ray.evaluation.tables import format_tables
-from wsss_ray.metrics import ClassIndex
+from wsss_ray.labels.scores import ClassIndex
 
 
 def evaluate(matrix: np.ndarray, names: list[str], **options: object) -> Evaluation:

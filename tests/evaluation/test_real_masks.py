@@ -14,17 +14,18 @@ import pytest
 import ray
 
 from wsss_ray import sharding
-from wsss_ray.cluster import Resources
 from wsss_ray.config import EvaluateConfig, ShardConfig
-from wsss_ray.data.images import decode_label
-from wsss_ray.data.shards import read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.evaluation import run
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.storage.storage import Storage
 
 if TYPE_CHECKING:
     from faulty_s3 import FaultyS3
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from repository import REPOSITORY
+
 CLASSES = {"voc": 21, "coco": 81}
 
 

@@ -26,8 +26,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.rle import decode_mask
 from wsss_ray.export.coco import image_numbers
+from wsss_ray.images.rle import decode_mask
 
 
 def image_of(coco: COCO, image_id: str) -> dict[str, Any]:

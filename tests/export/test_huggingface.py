@@ -11,7 +11,7 @@ from export_cases import EXPORTED, HEIGHT, WIDTH, Run, photo, write_made
 from made_runs import Made
 from PIL import Image
 
-from wsss_ray.data.images import decode_image
+from wsss_ray.images.decoding import decode_image
 
 
 @pytest.fixture(autouse=True)

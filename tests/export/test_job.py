@@ -15,14 +15,15 @@ from faulty_s3 import FaultyS3, away_once
 from made_runs import Made, instance, label_row
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import ExportConfig
-from wsss_ray.data.shards import LABEL_SCHEMA, Unit, encode_labels, read_shard_set
-from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.export import run as run_job
 from wsss_ray.export.job import Export
 from wsss_ray.export.summary import Summary
+from wsss_ray.shards.shards import LABEL_SCHEMA, Unit, encode_labels, read_shard_set
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.storage import Storage
 
 FORMATS = ["voc", "coco-instances", "coco-panoptic", "coco-semantic", "yolo-seg", "huggingface", "voc-test"]
 

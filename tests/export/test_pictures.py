@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from wsss_ray.data.images import ExifRule, ImageError, decode_image
 from wsss_ray.export.pictures import portable_picture
+from wsss_ray.images.decoding import ExifRule, decode_image
+from wsss_ray.images.header import ImageError
 
 RGB = np.random.default_rng(0).integers(0, 255, (4, 6, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.rle import decode_mask
+from wsss_ray.images.rle import decode_mask
 
 CLASSES = ClassSet.load("voc")
 

@@ -12,9 +12,9 @@ import random_models
 from label_runs import image_rows, write_shards
 
 from wsss_ray import labelling
-from wsss_ray.cluster import Resources
 from wsss_ray.config import DetectorConfig, LabelConfig, RayConfig, SegmenterConfig
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
+from wsss_ray.storage.storage import Storage
 
 TAGS = (["dog"], ["cat", "sofa"], ["person", "horse"])
 

@@ -19,26 +19,27 @@ import pyarrow as pa
 import pytest
 import ray.cloudpickle
 import yaml
-from conftest import REPOSITORY, S3Server
 from faulty_s3 import Faults, away_once, faulty
 from label_runs import label_rows, labels_by_id, write_shards
+from local_s3 import S3Server
 from PIL import Image
 from processes import SlowStorage, descendants, killing, noted, started
+from repository import REPOSITORY
 from soak import SOAK
 
 from wsss_ray import labelling
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import LabelConfig, RayConfig
-from wsss_ray.data.labels import decode_label
-from wsss_ray.data.shards import read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage
 from wsss_ray.engine.task import Task
-from wsss_ray.label_writing import LabelSink
+from wsss_ray.images.label_png import decode_label
 from wsss_ray.labelling.plan import stage_specs
+from wsss_ray.labels.sink import LabelSink
+from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(processes)
 Configure = Callable[..., LabelConfig]

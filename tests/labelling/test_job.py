@@ -18,17 +18,17 @@ import pyarrow as pa
 import pytest
 import ray
 import yaml
-from conftest import REPOSITORY
 from label_runs import image_rows, label_rows, labels_by_id, write_shards
 from PIL import Image
+from repository import REPOSITORY
 
 from wsss_ray import labelling
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import LabelConfig, RayConfig, SegmenterConfig
-from wsss_ray.data.labels import decode_label
-from wsss_ray.data.shards import encode_labels, read_labels, read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.shards.shards import encode_labels, read_labels, read_shard_set
+from wsss_ray.storage.storage import Storage
 
 Configure = Callable[..., LabelConfig]
 

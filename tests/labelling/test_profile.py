@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from wsss_ray.data.storage import Storage
 from wsss_ray.engine.stage import Meter
-from wsss_ray.label_writing.profiling import ProfiledStage
+from wsss_ray.labels.profiling import ProfiledStage
+from wsss_ray.storage.storage import Storage
 
 
 class Multiplies:

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import random_models
 import reference
+from repository import REPOSITORY
 from safetensors.torch import load_file
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.data.images import decode_image
-from wsss_ray.models.detector import Detector
+from wsss_ray.images.decoding import decode_image
+from wsss_ray.models.detector.detector import Detector
 from wsss_ray.models.fusion import Canvas, fuse
 from wsss_ray.models.results import Detections, MaskCrop
-from wsss_ray.models.segmenter import Segmenter
-from wsss_ray.models.tiny_sam import build_tiny_sam
+from wsss_ray.models.sam.segmenter import Segmenter
+from wsss_ray.models.sam.tiny import build_tiny_sam
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 VOC_PHOTOS = [
     *("2007_000392", "2007_001185", "2007_001763", "2007_007417", "2008_006825", "2007_003778"),
     *("2007_000836", "2010_004363", "2011_000108", "2010_005166", "2007_003788", "2010_001692"),

@@ -16,17 +16,20 @@ from PIL import Image
 
 from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import DetectorConfig, EvaluateConfig, SegmenterConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.config.student import StudentConfig
-from wsss_ray.config.training import PRESETS
-from wsss_ray.data.labels import encode_label
-from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.config.train import PRESETS
 from wsss_ray.demo.scenes import write_folder
-from wsss_ray.models.student import Student, build_student, decode_student
+from wsss_ray.engine.cluster import Resources
+from wsss_ray.images.label_png import encode_label
+from wsss_ray.models.student.building import build_student
+from wsss_ray.models.student.files import decode_student
+from wsss_ray.models.student.network import Student
 from wsss_ray.pipeline import run
 from wsss_ray.pipeline.job import evaluate_once, truth_files
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.storage import Storage
 
 ITERATIONS = 2
 TINY = StudentConfig(architecture="deeplabv2-tiny", init="none")

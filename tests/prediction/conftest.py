@@ -10,9 +10,10 @@ import pytest
 from prediction_cases import CLASSES, draw_rows, make_student
 
 from wsss_ray.config import PredictConfig, RayConfig
-from wsss_ray.data.shards import encode_image_shard, shard_name
-from wsss_ray.data.storage import Storage
-from wsss_ray.models.student import Student, encode_student
+from wsss_ray.models.student.files import encode_student
+from wsss_ray.models.student.network import Student
+from wsss_ray.shards.shards import encode_image_shard, shard_name
+from wsss_ray.storage.storage import Storage
 
 
 @pytest.fixture(scope="session")

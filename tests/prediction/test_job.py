@@ -24,16 +24,16 @@ from soak import SOAK
 
 from wsss_ray import audit, evaluation, export, prediction, report
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import AuditConfig, EvaluateConfig, ExportConfig, PredictConfig, RayConfig, ReportConfig
-from wsss_ray.data.labels import decode_label
-from wsss_ray.data.shards import encode_image_shard, encode_labels, read_labels, read_shard_set, shard_name
-from wsss_ray.data.storage import Storage
 from wsss_ray.engine import run as engine_run
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Outcome, Task
-from wsss_ray.models.student import encode_student
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.models.student.files import encode_student
+from wsss_ray.shards.shards import encode_image_shard, encode_labels, read_labels, read_shard_set, shard_name
+from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(processes)
 Configure = Callable[..., PredictConfig]

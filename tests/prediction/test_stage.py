@@ -14,17 +14,18 @@ from PIL import Image
 from prediction_cases import CLASSES, DAMAGED
 
 from wsss_ray.config import CrfConfig, PredictConfig
-from wsss_ray.data.images import decode_image
-from wsss_ray.data.labels import decode_label
-from wsss_ray.data.shards import ShardError, Unit, read_labels
-from wsss_ray.data.storage import Storage
 from wsss_ray.engine.stage import Meter
-from wsss_ray.models.crf import dense_crf
-from wsss_ray.models.student import Student
+from wsss_ray.images.decoding import decode_image
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.models.crf.crf import dense_crf
+from wsss_ray.models.student.network import Student
 from wsss_ray.prediction import stage
 from wsss_ray.prediction.sink import PredictionSink
 from wsss_ray.prediction.soft import probabilities_of, read_soft, soft_path
 from wsss_ray.prediction.stage import PredictStage
+from wsss_ray.shards.footers import ShardError
+from wsss_ray.shards.shards import Unit, read_labels
+from wsss_ray.storage.storage import Storage
 
 Configure = Callable[..., PredictConfig]
 CRF = CrfConfig(iterations=3, xy_width=20, rgb_width=10)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import S3Server
+from local_s3 import S3Server
 from prediction_cases import CLASSES, make_student
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig
-from wsss_ray.data.storage import Storage
-from wsss_ray.data.weights import fetch_file, file_digest
-from wsss_ray.models.student import encode_student
+from wsss_ray.models.student.files import encode_student
 from wsss_ray.prediction.student import find_student
+from wsss_ray.storage.storage import Storage
+from wsss_ray.storage.weights import fetch_file, file_digest
 
 
 def test_a_training_s_output_and_its_file_name_the_same_student(

@@ -8,12 +8,12 @@ import re
 import pytest
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.shards import Unit
-from wsss_ray.label_writing.summary import excludes_start_up
+from wsss_ray.labels.summary import excludes_start_up
 from wsss_ray.report.index import FIELDS, Index, encode_details, to_script
 from wsss_ray.report.job import _in_order, choose
 from wsss_ray.report.overview import Agreement, setting_rows
 from wsss_ray.report.unit import Box, Card
+from wsss_ray.shards.shards import Unit
 
 UNITS = [
     Unit(shard=f"s{i}.parquet", row_group=0, rows=rows, digest=f"{i:064x}", exif="apply")

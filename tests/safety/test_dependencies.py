@@ -6,9 +6,9 @@ import re
 import tomllib
 
 import pytest
-from conftest import REPOSITORY
 from packaging.requirements import Requirement
 from packaging.version import Version
+from repository import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 REQUIREMENTS = {r.name: r for r in map(Requirement, PROJECT["project"]["dependencies"])}

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY, S3Server
 from drawn import drawn_scenes
 from faulty_s3 import Faults, faulty
 from label_runs import image_rows, write_shards
+from local_s3 import S3Server
 from processes import check_loopback, listened
+from repository import REPOSITORY
 
-from wsss_ray.data.storage import Storage
+from wsss_ray.storage.storage import Storage
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7PLANTED",

@@ -74,10 +74,10 @@ SCRIPT = """
 import json, resource, sys
 from pathlib import Path
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.images import ImageError, decode_image, decode_label, decode_row, decode_truth, read_size
-from wsss_ray.data.sources.paths import UnreadableError, read_inside
-from wsss_ray.data.storage import Storage
-from wsss_ray.label_inputs import find_pngs
+from wsss_ray.images.decoding import ImageError, decode_image, decode_label, decode_row, decode_truth, read_size
+from wsss_ray.datasets.paths import UnreadableError, read_inside
+from wsss_ray.storage.storage import Storage
+from wsss_ray.labels.inputs import find_pngs
 palette = ClassSet.load("voc").palette()
 readers = {
     "size": lambda data: read_size(data, exif="apply"),

@@ -12,12 +12,12 @@ from made_runs import Made, image_row, instance, label_row, write_run
 
 from wsss_ray import export, report
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import ExportConfig, ReportConfig
-from wsss_ray.data.shards import (
+from wsss_ray.engine.cluster import Resources
+from wsss_ray.shards.footers import ShardError
+from wsss_ray.shards.shards import (
     IMAGE_SCHEMA,
     LABEL_SCHEMA,
-    ShardError,
     encode_image_shard,
     encode_labels,
     read_labels,
@@ -25,7 +25,7 @@ from wsss_ray.data.shards import (
     read_unit,
     shard_name,
 )
-from wsss_ray.data.storage import Storage
+from wsss_ray.storage.storage import Storage
 
 LABEL = np.pad(np.full((30, 30), 1, np.uint8), 5)
 HOSTILE_IDS = ["../../evil", "/etc/evil", "a/b", "..", ".hidden", "a\0b", "", "x" * 300, "a\nb"]

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from conftest import REPOSITORY
+from repository import REPOSITORY
 from training_cases import configure
 
 from wsss_ray.config import RayConfig, parse
-from wsss_ray.config.training import PRESETS, PresetName, TrainConfig
+from wsss_ray.config.train import PRESETS, PresetName, TrainConfig
 from wsss_ray.training.plan import check_batch
 
 

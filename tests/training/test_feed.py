@@ -20,13 +20,14 @@ from ray.actor import ActorHandle
 from soak import SOAK
 from training_cases import CLASSES, HEIGHT, WIDTH, KillingAugmentation, configure, draw, write_set
 
-from wsss_ray.cluster import Resources
-from wsss_ray.config.training import TrainConfig
-from wsss_ray.data.labels import encode_label
-from wsss_ray.data.shards import read_shard_set
-from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.config.train import TrainConfig
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
-from wsss_ray.models.student_spec import IGNORE, StudentSpec
+from wsss_ray.images.label_png import encode_label
+from wsss_ray.models.student.spec import IGNORE, StudentSpec
+from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.board import Board
 from wsss_ray.training.feed import BadSampleError, Feed, _augment, _read

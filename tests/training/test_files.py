@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wsss_ray.data.storage import Storage
+from wsss_ray.storage.storage import Storage
 from wsss_ray.training.checkpoint import FOLDER, Snapshot, list_checkpoints, read_checkpoint, write_checkpoint
 from wsss_ray.training.history import History, Row, read_metrics
 

@@ -19,19 +19,20 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from conftest import REPOSITORY, S3Server
 from disks import make_room, small_disk
 from faulty_s3 import Faults, away_once, faulty
+from local_s3 import S3Server
 from processes import check_loopback, listened, training_workers
+from repository import REPOSITORY
 from soak import SOAK
 from training_cases import CLASSES, configure, draw, losses_of_a_loop, write_set
 
-from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig, StudentConfig
-from wsss_ray.config.training import TrainConfig
-from wsss_ray.data.storage import Storage
+from wsss_ray.config.train import TrainConfig
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.errors import JobError
-from wsss_ray.models.student import decode_student
+from wsss_ray.models.student.files import decode_student
+from wsss_ray.storage.storage import Storage
 from wsss_ray.training import job, run, worker
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
 from wsss_ray.training.driver import take_over

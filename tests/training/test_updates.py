@@ -14,9 +14,11 @@ from training_cases import CLASSES
 from transformers import DPTConfig, DPTForSemanticSegmentation
 
 from wsss_ray.config import StudentConfig
-from wsss_ray.config.training import Optimizer
+from wsss_ray.config.train import Optimizer
 from wsss_ray.models.device import Compute
-from wsss_ray.models.student import IGNORE, Student, build_student
+from wsss_ray.models.student.building import build_student
+from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.spec import IGNORE
 from wsss_ray.training.checkpoint import put_back, take_snapshot
 from wsss_ray.training.updates import Schedule, Updater
 from wsss_ray.training.worker import sharing_options

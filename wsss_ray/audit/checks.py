@@ -12,8 +12,8 @@ import numpy as np
 from wsss_ray.audit.findings import Finding
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
-from wsss_ray.data.rle import mask_overlaps
-from wsss_ray.label_run import label_of
+from wsss_ray.images.rle import mask_overlaps
+from wsss_ray.labels.run import label_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

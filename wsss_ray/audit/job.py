@@ -11,14 +11,14 @@ from wsss_ray.audit.drift import Shares, find_drift
 from wsss_ray.audit.findings import NEED_BOXES, WEIGHTS
 from wsss_ray.audit.ranking import Ranking
 from wsss_ray.audit.unit import AUDIT_SCHEMA, PLACES_SCHEMA, Auditor, UnitAudit
-from wsss_ray.cluster import connect
 from wsss_ray.config import AuditConfig
-from wsss_ray.data.shards import STATUSES, Unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.worker import Report
-from wsss_ray.label_run import LabelRun, damage_error
+from wsss_ray.labels.run import LabelRun, damage_error
+from wsss_ray.shards.shards import STATUSES, Unit
+from wsss_ray.storage.storage import Storage
 
 AUDIT_FILE = "audit.parquet"
 PLACES_FILE = "places.parquet"

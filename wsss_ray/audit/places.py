@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.rle import decode_mask
+from wsss_ray.images.rle import decode_mask
 
 Kind = Literal["sam_only", "truth_only"]
 

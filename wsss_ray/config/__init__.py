@@ -3,9 +3,16 @@
 A job calls `parse(SomeConfig)`; everything else receives the dataclass.
 """
 
-from wsss_ray.config.making import LabelConfig, ShardConfig
+from wsss_ray.config.audit import AuditConfig
+from wsss_ray.config.demo import DemoConfig
+from wsss_ray.config.evaluate import EvaluateConfig
+from wsss_ray.config.export import ExportConfig
+from wsss_ray.config.label import LabelConfig
 from wsss_ray.config.parsing import ConfigError, parse
-from wsss_ray.config.parts import (
+from wsss_ray.config.predict import CrfConfig, PredictConfig
+from wsss_ray.config.report import ReportConfig
+from wsss_ray.config.shard import ShardConfig
+from wsss_ray.config.shared import (
     DetectorConfig,
     Device,
     FusionConfig,
@@ -15,10 +22,8 @@ from wsss_ray.config.parts import (
     StorageConfig,
     require,
 )
-from wsss_ray.config.prediction import CrfConfig, PredictConfig
 from wsss_ray.config.student import StudentConfig
-from wsss_ray.config.training import TrainConfig
-from wsss_ray.config.using import AuditConfig, DemoConfig, EvaluateConfig, ExportConfig, ReportConfig
+from wsss_ray.config.train import TrainConfig
 
 __all__ = [
     "AuditConfig",

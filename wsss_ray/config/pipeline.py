@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from wsss_ray.config.making import LabelConfig, ShardConfig
-from wsss_ray.config.parts import RayConfig, StorageConfig, require
-from wsss_ray.config.prediction import PredictConfig
-from wsss_ray.config.training import TrainConfig
-from wsss_ray.config.using import EvaluateConfig, ReportConfig
+from wsss_ray.config.evaluate import EvaluateConfig
+from wsss_ray.config.label import LabelConfig
+from wsss_ray.config.predict import PredictConfig
+from wsss_ray.config.report import ReportConfig
+from wsss_ray.config.shard import ShardConfig
+from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.train import TrainConfig
 
 FOLLOWS = "(follows)"
 """Value of what the pipeline fills in: places below its output, and its classes."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from wsss_ray.config.parts import require
+from wsss_ray.config.shared import require
 
 Geometry = Literal["caffe", "torchvision"]
 Initialisation = Literal["none", "imagenet", "caffe", "checkpoint", "pretrained"]

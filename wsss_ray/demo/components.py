@@ -19,11 +19,11 @@ from torchvision.ops import box_iou
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, FusionConfig, SegmenterConfig
 from wsss_ray.demo.scenes import CLASSES, Scene, Split, class_id, draw_scene, split_seeds
-from wsss_ray.metrics import count_pixels, headline, score
-from wsss_ray.models.detector import Detector
+from wsss_ray.labels.scores import count_pixels, headline, score
+from wsss_ray.models.detector.detector import Detector
 from wsss_ray.models.fusion import Paint, fuse
 from wsss_ray.models.results import Detections
-from wsss_ray.models.segmenter import Segmenter
+from wsss_ray.models.sam.segmenter import Segmenter
 
 MATCH_IOU = 0.5
 DEFAULT_PAINT = FusionConfig().paint

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.images import decode_row
-from wsss_ray.data.labels import decode_label
-from wsss_ray.data.shards import read_labels, read_shard_set, read_unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.images.decoding import decode_row
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.shards.shards import read_labels, read_shard_set, read_unit
+from wsss_ray.storage.storage import Storage
 
 CELL = 220
 MARGIN = 8

@@ -8,14 +8,14 @@ from typing import Any
 
 from wsss_ray import audit, report
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import connect
 from wsss_ray.config import AuditConfig, DemoConfig, DetectorConfig, RayConfig, ReportConfig, SegmenterConfig
-from wsss_ray.demo import student
+from wsss_ray.demo import steps as student
 from wsss_ray.demo.components import detect, measure_detector, measure_segmenter
 from wsss_ray.demo.picture import write_picture
 from wsss_ray.demo.scenes import draw_scene, split_seeds
+from wsss_ray.engine.cluster import connect
 from wsss_ray.evaluation import Evaluation
-from wsss_ray.models.segmenter import Segmenter
+from wsss_ray.models.sam.segmenter import Segmenter
 
 OBSCURE_CLASS = "dining table"
 """The class whose truth covers more than its name says (paper, 5.3)."""

@@ -16,15 +16,15 @@ from ray.actor import ActorHandle
 from ray.data import TaskPoolStrategy
 from ray.exceptions import RayError
 
-from wsss_ray import logs
-from wsss_ray.cluster import Resources
 from wsss_ray.config import RayConfig
-from wsss_ray.data import retries
-from wsss_ray.data.shards import Unit
+from wsss_ray.engine import logs
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders, open_ledger
 from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.errors import JobError
-from wsss_ray.redaction import masked
+from wsss_ray.shards.shards import Unit
+from wsss_ray.storage import retries
+from wsss_ray.storage.redaction import masked
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from wsss_ray.cluster import READ_CPUS
-from wsss_ray.data import retries
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import READ_CPUS
 from wsss_ray.engine.ledger import open_ledger
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.ray_data import explain, set_data_context
@@ -22,6 +20,8 @@ from wsss_ray.engine.stage import Sink, StageSpec
 from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.engine.worker import Report, UnitWorker, read_task
 from wsss_ray.errors import JobError
+from wsss_ray.storage import retries
+from wsss_ray.storage.storage import Storage
 
 READS_PER_ACTOR = 2
 """Units that are read at once for each actor of the first stage. Cores alone would allow ten for each free one: a small

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from wsss_ray.data.shards import ShardSet, Unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.shards.shards import ShardSet, Unit
+from wsss_ray.storage.storage import Storage
 
 RUN_FILE = "run.json"
 """Says what the directory was claimed for."""

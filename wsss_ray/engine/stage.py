@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from wsss_ray.cluster import Pool
-from wsss_ray.data.shards import Unit
+from wsss_ray.engine.cluster import Pool
+from wsss_ray.shards.shards import Unit
 
 
 class Meter:

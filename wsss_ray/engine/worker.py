@@ -20,14 +20,15 @@ import pyarrow.compute as pc
 import ray
 from ray.actor import ActorHandle
 
-from wsss_ray import logs
-from wsss_ray.data import retries
-from wsss_ray.data.shards import IMAGE_SCHEMA, ShardError, Unit, read_unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine import logs
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
-from wsss_ray.engine.metrics import WorkerMetrics
 from wsss_ray.engine.stage import Meter, Sink, Stage, StageSpec, WorkerLost
-from wsss_ray.redaction import masked
+from wsss_ray.engine.telemetry import WorkerMetrics
+from wsss_ray.shards.footers import ShardError
+from wsss_ray.shards.shards import IMAGE_SCHEMA, Unit, read_unit
+from wsss_ray.storage import retries
+from wsss_ray.storage.redaction import masked
+from wsss_ray.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss_ray.evaluation.result import Evaluation
-from wsss_ray.metrics import divide
+from wsss_ray.labels.scores import divide
 
 _STOPS = (
     (0.0, (255, 255, 255)),

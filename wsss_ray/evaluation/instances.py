@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
-from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.rle import check_counts, encode_mask, intersect_masks, mask_overlaps, parse_counts
+from wsss_ray.images.header import ImageError
+from wsss_ray.images.rle import check_counts, encode_mask, intersect_masks, mask_overlaps, parse_counts
 
 FOUND_IOU = 0.5
 """IoU from which an object, or a class in an image, counts as found."""

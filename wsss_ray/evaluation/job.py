@@ -11,12 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import connect, warn_of_local_paths
 from wsss_ray.config import EvaluateConfig
-from wsss_ray.data.shards import ShardSet, check_label_space, count_rejected, read_shard_set
-from wsss_ray.data.sources.manifest import read_text
-from wsss_ray.data.sources.voc_list import parse_split_list
-from wsss_ray.data.storage import Storage
+from wsss_ray.datasets.manifest import read_text
+from wsss_ray.datasets.voc_list import parse_split_list
+from wsss_ray.engine.cluster import connect, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.worker import Report
@@ -27,9 +25,11 @@ from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Judge, Tally
 from wsss_ray.evaluation.result import Evaluation, conclude
 from wsss_ray.evaluation.tables import format_tables
 from wsss_ray.evaluation.truths import CocoTruth, pack_by_unit
-from wsss_ray.label_inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
-from wsss_ray.metrics import ClassIndex
-from wsss_ray.redaction import masked
+from wsss_ray.labels.inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
+from wsss_ray.labels.scores import ClassIndex
+from wsss_ray.shards.shards import ShardSet, check_label_space, count_rejected, read_shard_set
+from wsss_ray.storage.redaction import masked
+from wsss_ray.storage.storage import Storage
 
 RESULT_FILE = "evaluation.json"
 TABLE_FILE = "evaluation.txt"

@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.labels import decode_ids, label_limit
-from wsss_ray.data.shards import Unit, read_unit
-from wsss_ray.data.sources.items import TruthInstances
-from wsss_ray.data.storage import Storage
+from wsss_ray.datasets.items import TruthInstances
 from wsss_ray.evaluation.boundary import boundary_width, count_boundaries
 from wsss_ray.evaluation.instances import (
     FOUND_IOU,
@@ -27,8 +23,12 @@ from wsss_ray.evaluation.instances import (
     without,
 )
 from wsss_ray.evaluation.truths import CocoTruth, Truth, check_size, decode_png, unpack
-from wsss_ray.label_inputs import LabelFile, LabelSource, PngFolder
-from wsss_ray.metrics import ClassIndex, Scores, count_pixels, headline, score
+from wsss_ray.images.header import ImageError
+from wsss_ray.images.label_png import decode_ids, label_limit
+from wsss_ray.labels.inputs import LabelFile, LabelSource, PngFolder
+from wsss_ray.labels.scores import ClassIndex, Scores, count_pixels, headline, score
+from wsss_ray.shards.shards import Unit, read_unit
+from wsss_ray.storage.storage import Storage
 
 STATES = ("judged", "missing", "failed", "no_truth", "bad_truth")
 """judged: by its label. missing, failed: no label or an unusable one, judged as no class throughout. no_truth,

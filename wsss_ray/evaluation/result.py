@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from wsss_ray.evaluation.bootstrap import miou_interval
 from wsss_ray.evaluation.instances import InstanceRule
 from wsss_ray.evaluation.judge import Tally
-from wsss_ray.metrics import ClassIndex, divide, dropped, headline, mean, score
+from wsss_ray.labels.scores import ClassIndex, divide, dropped, headline, mean, score
 
 FORMAT_VERSION = 1
 

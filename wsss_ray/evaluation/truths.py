@@ -11,17 +11,17 @@ import numpy as np
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig
-from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.images import exif_orientation, orient_label
-from wsss_ray.data.labels import decode_ids, label_limit
-from wsss_ray.data.rle import encode_mask
-from wsss_ray.data.shards import ShardSet
-from wsss_ray.data.sources.coco_json import read_instances
-from wsss_ray.data.sources.coco_truth import Crowd, Order, paint_truth
-from wsss_ray.data.sources.items import TagReader, TruthInstances, first_few
-from wsss_ray.data.sources.paths import image_ids
-from wsss_ray.data.storage import Storage
-from wsss_ray.label_inputs import ids_by_shard
+from wsss_ray.datasets.coco_json import read_instances
+from wsss_ray.datasets.coco_truth import Crowd, Order, paint_truth
+from wsss_ray.datasets.items import TagReader, TruthInstances, first_few
+from wsss_ray.datasets.paths import image_ids
+from wsss_ray.images.decoding import exif_orientation
+from wsss_ray.images.header import ImageError
+from wsss_ray.images.label_png import decode_ids, label_limit, orient_label
+from wsss_ray.images.rle import encode_mask
+from wsss_ray.labels.inputs import ids_by_shard
+from wsss_ray.shards.shards import ShardSet
+from wsss_ray.storage.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

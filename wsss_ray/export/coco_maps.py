@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from wsss_ray.data.images import encode_label
 from wsss_ray.export.coco import CocoFormat
 from wsss_ray.export.formats import category_ids
 from wsss_ray.export.records import Record
 from wsss_ray.export.segments import paint_segments
 from wsss_ray.export.sheets import Parts, Sheet
+from wsss_ray.images.label_png import encode_label
 
 _SPREAD = 0x9E3779
 """Odd, so that its multiples by 1 to 2^24 - 1 differ modulo 2^24 and none is 0: neighbours get distant colours."""

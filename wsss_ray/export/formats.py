@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from wsss_ray.classes import ClassEntry, ClassSet
-from wsss_ray.data.storage import Storage
 from wsss_ray.export.records import Record
 from wsss_ray.export.sheets import Parts, Sheet
+from wsss_ray.storage.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from wsss_ray.data.images import encode_label
 from wsss_ray.export.formats import Ending, Format
 from wsss_ray.export.records import Record
 from wsss_ray.export.sheets import Sheet
+from wsss_ray.images.label_png import encode_label
 
 _ROWS_PER_GROUP = 32
 _FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -8,10 +8,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wsss_ray.cluster import connect, warn_of_local_paths
 from wsss_ray.config import ExportConfig
-from wsss_ray.data.shards import Unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import connect, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.worker import Report
@@ -21,7 +19,9 @@ from wsss_ray.export.plan import claim_output, find_slots, identity_of, make_for
 from wsss_ray.export.records import RecordReader
 from wsss_ray.export.sheets import Parts, Sheet, Slot
 from wsss_ray.export.summary import SUMMARY_FILE, Summary, state_of, summarise
-from wsss_ray.label_run import LabelRun
+from wsss_ray.labels.run import LabelRun
+from wsss_ray.shards.shards import Unit
+from wsss_ray.storage.storage import Storage
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from wsss_ray.data.image_header import DEFAULT_MAX_PIXELS, read_header
-from wsss_ray.data.images import ExifRule, decode_image
+from wsss_ray.images.decoding import ExifRule, decode_image
+from wsss_ray.images.header import DEFAULT_MAX_PIXELS, read_header
 
 SUFFIXES = {
     "AVIF": ".avif",

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsss_ray.config import ExportConfig
-from wsss_ray.data.storage import Storage
 from wsss_ray.export.coco import CocoInstances
 from wsss_ray.export.coco_maps import CocoPanoptic, CocoSemantic
 from wsss_ray.export.formats import Format, categories
@@ -17,7 +16,8 @@ from wsss_ray.export.records import holds_instances
 from wsss_ray.export.sheets import PARTS, Slot
 from wsss_ray.export.voc import VocTest, VocTree
 from wsss_ray.export.yolo import YoloSeg
-from wsss_ray.label_run import LabelRun
+from wsss_ray.labels.run import LabelRun
+from wsss_ray.storage.storage import Storage
 
 EXPORT_FILE = "export.json"
 EXPORT_VERSION = 1

@@ -11,13 +11,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.images import ImageError
-from wsss_ray.data.rle import decode_mask, parse_counts
-from wsss_ray.data.row_checks import check_image_id
-from wsss_ray.data.shards import ShardError, Unit, read_labels
-from wsss_ray.data.storage import Storage
 from wsss_ray.export.pictures import portable_picture
-from wsss_ray.label_run import LabelRun, label_of, read_joined
+from wsss_ray.images.header import ImageError
+from wsss_ray.images.rle import decode_mask, parse_counts
+from wsss_ray.labels.run import LabelRun, label_of, read_joined
+from wsss_ray.shards.footers import ShardError
+from wsss_ray.shards.row_checks import check_image_id
+from wsss_ray.shards.shards import Unit, read_labels
+from wsss_ray.storage.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from wsss_ray.data.shards import Unit
-from wsss_ray.data.storage import Storage
 from wsss_ray.export.records import LeftOut, Record
+from wsss_ray.shards.shards import Unit
+from wsss_ray.storage.storage import Storage
 
 PARTS = "export-parts"
 _WRITERS = 8

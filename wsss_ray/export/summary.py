@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from wsss_ray.data.shards import Unit
 from wsss_ray.export.records import LeftOut
 from wsss_ray.export.sheets import Parts, Slot
+from wsss_ray.shards.shards import Unit
 
 SUMMARY_FILE = "export-summary.json"
 _SHOWN = 5

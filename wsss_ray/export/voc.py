@@ -12,11 +12,11 @@ from typing import ClassVar
 import numpy as np
 
 from wsss_ray.classes import ClassSet, voc_color
-from wsss_ray.data.images import encode_label
 from wsss_ray.export.formats import Ending, Format
 from wsss_ray.export.records import Record
 from wsss_ray.export.segments import paint_segments
 from wsss_ray.export.sheets import Sheet
+from wsss_ray.images.label_png import encode_label
 
 _RESULTS = "results/VOC2012/Segmentation/comp6_test_cls"
 _OBJECT_PALETTE = bytes(value for index in range(255) for value in voc_color(index)) + bytes((224, 224, 192))

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources
 from wsss_ray.config import LabelConfig
-from wsss_ray.data.shards import check_label_space, read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.label_writing import LabelJob, LabelSink
-from wsss_ray.label_writing.sink import writes_grey
 from wsss_ray.labelling import limits
 from wsss_ray.labelling.plan import describe_models, identity, stage_specs
 from wsss_ray.labelling.sample import describe_prompts
+from wsss_ray.labels.job import LabelJob
+from wsss_ray.labels.sink import LabelSink, writes_grey
+from wsss_ray.shards.shards import check_label_space, read_shard_set
+from wsss_ray.storage.storage import Storage
 
 
 def run(config: LabelConfig) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Pool, Resources, check_pools, model_pool
 from wsss_ray.config import LabelConfig
-from wsss_ray.data.shards import ShardSet
-from wsss_ray.data.weights import is_uri, weights_digest
+from wsss_ray.engine.cluster import Pool, Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
-from wsss_ray.label_writing.pictures import Exif
-from wsss_ray.label_writing.precision import resolve
-from wsss_ray.models.detector_paths import hub_commit, model_directory
-from wsss_ray.models.sam_weights import checkpoint_path, files_of
+from wsss_ray.labels.decoded_images import Exif
+from wsss_ray.labels.precision import resolve
+from wsss_ray.models.detector.paths import hub_commit, model_directory
+from wsss_ray.models.sam.weights import checkpoint_path, files_of
+from wsss_ray.shards.shards import ShardSet
+from wsss_ray.storage.weights import is_uri, weights_digest
 
 ALGORITHM_VERSION = 1
 """Counts changes of the code that change labels on purpose."""

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
-from wsss_ray.data.weights import fetch_directory, is_uri
+from wsss_ray.storage.weights import fetch_directory, is_uri
 
 PROMPTS_SHOWN = 3
 
@@ -14,8 +14,8 @@ PROMPTS_SHOWN = 3
 def describe_prompts(config: LabelConfig, classes: ClassSet, rows: pa.Table) -> list[str]:
     """A line for each of the first three image rows, with its prompts; ValueError for a phrase of any class that the
     detector cannot read, which the actors of a run would refuse only once they have loaded it."""
-    from wsss_ray.models.detector_files import load_tokenizer  # noqa: PLC0415 - only a dry run needs them here
-    from wsss_ray.models.prompts import build_prompts, check_phrases  # noqa: PLC0415
+    from wsss_ray.models.detector.files import load_tokenizer  # noqa: PLC0415 - only a dry run needs them here
+    from wsss_ray.models.detector.prompts import build_prompts, check_phrases  # noqa: PLC0415
 
     tokenizer = load_tokenizer(config.detector, _detector_directory(config))
     check_phrases(classes, tokenizer, max_tokens=tokenizer.model_max_length)

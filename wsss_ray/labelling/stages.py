@@ -12,12 +12,11 @@ import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
-from wsss_ray.data.labels import encode_label
-from wsss_ray.data.rle import encode_crop
-from wsss_ray.data.weights import fetch_directory, fetch_file, is_uri
 from wsss_ray.engine.stage import Meter
 from wsss_ray.engine.worker import READ_COLUMNS
-from wsss_ray.label_writing.pictures import (
+from wsss_ray.images.label_png import encode_label
+from wsss_ray.images.rle import encode_crop
+from wsss_ray.labels.decoded_images import (
     LABELLED_SCHEMA,
     Exif,
     Picture,
@@ -28,10 +27,11 @@ from wsss_ray.label_writing.pictures import (
 )
 from wsss_ray.models.fusion import Canvas
 from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.storage.weights import fetch_directory, fetch_file, is_uri
 
 if TYPE_CHECKING:  # each pool imports the libraries of its own network alone
-    from wsss_ray.models.detector import Detector
-    from wsss_ray.models.segmenter import Segmenter
+    from wsss_ray.models.detector.detector import Detector
+    from wsss_ray.models.sam.segmenter import Segmenter
 
 DETECTION_TYPE = pa.struct(
     [
@@ -59,7 +59,7 @@ assert set(READ_COLUMNS) < set(DETECTED_SCHEMA.names)
 
 def load_detector(config: LabelConfig, classes: ClassSet) -> Detector:
     """Load the detector, fetching a remote checkpoint to this node first."""
-    from wsss_ray.models.detector import Detector  # noqa: PLC0415 - seconds that a pool of segmenters saves
+    from wsss_ray.models.detector.detector import Detector  # noqa: PLC0415 - seconds that a pool of segmenters saves
 
     model = config.detector.model
     directory = str(fetch_directory(model, config=config.storage)) if is_uri(model) else None
@@ -68,7 +68,7 @@ def load_detector(config: LabelConfig, classes: ClassSet) -> Detector:
 
 def load_segmenter(config: LabelConfig) -> Segmenter:
     """Load the segmenter, fetching a remote checkpoint to this node first."""
-    from wsss_ray.models.segmenter import Segmenter  # noqa: PLC0415 - likewise
+    from wsss_ray.models.sam.segmenter import Segmenter  # noqa: PLC0415 - likewise
 
     settings = config.segmenter
     path = None

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from wsss_ray.models.sam_weights import CheckpointError
+from wsss_ray.models.sam.weights import CheckpointError
 
 SAFE_TORCH = TorchVersion("2.10")
 """From here on `weights_only` keeps what it promises: CVE-2026-24747, corrupted memory by a crafted file, before."""

@@ -10,16 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 from wsss_ray import evaluation, labelling, prediction, report, sharding, training
-from wsss_ray.cluster import Resources, connect
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.config.pipeline import PipelineConfig
-from wsss_ray.data.shards import read_shard_set
-from wsss_ray.data.sources.manifest import read_text
-from wsss_ray.data.storage import FileInfo, Storage, StorageError
+from wsss_ray.datasets.manifest import read_text
+from wsss_ray.engine.cluster import Resources, connect
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
-from wsss_ray.pipeline.plan import Judged, Plan, make_plan
-from wsss_ray.student_weights import student_weights_digest
+from wsss_ray.pipeline.plan import Plan, make_plan
+from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.local_files import FileInfo
+from wsss_ray.storage.storage import Storage
+from wsss_ray.training.initial_weights import student_weights_digest
 from wsss_ray.training.plan import check_batch, lay_out
 
 SUMMARY_FILE = "summary.json"
@@ -173,6 +175,3 @@ def format_summary(summary: dict[str, Any]) -> str:
         return ", ".join(value) if isinstance(value, list) else "-" if value is None else str(value)
 
     return "\n".join(["", *(f"{name:<{width}}  {show(value)}" for name, value in summary.items())])
-
-
-__all__ = ["Judged", "evaluate_once", "format_summary", "run"]

@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from wsss_ray.cluster import Resources, check_pools, model_pool
 from wsss_ray.config import PredictConfig
-from wsss_ray.data.shards import ShardSet, read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
-from wsss_ray.label_writing import LabelJob
-from wsss_ray.label_writing.pictures import Exif
-from wsss_ray.label_writing.precision import resolve
-from wsss_ray.label_writing.sink import writes_grey
+from wsss_ray.labels.decoded_images import Exif
+from wsss_ray.labels.job import LabelJob
+from wsss_ray.labels.precision import resolve
+from wsss_ray.labels.sink import writes_grey
 from wsss_ray.prediction.sink import PredictionSink
 from wsss_ray.prediction.student import KnownStudent, find_student
+from wsss_ray.shards.shards import ShardSet, read_shard_set
+from wsss_ray.storage.storage import Storage
 
 ALGORITHM_VERSION = 1
 """Counts changes of the code that change predictions on purpose."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from wsss_ray.data.shards import Unit
-from wsss_ray.label_writing import LabelSink
+from wsss_ray.labels.sink import LabelSink
 from wsss_ray.prediction.soft import SOFT_SCHEMA, encode_soft, read_soft, soft_path
+from wsss_ray.shards.shards import Unit
 
 
 @dataclass(frozen=True, kw_only=True)

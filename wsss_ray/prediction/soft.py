@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wsss_ray.data.footers import damage_told
-from wsss_ray.data.labels import decode_label, encode_label
-from wsss_ray.data.shards import ShardError, Unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.images.label_png import decode_label, encode_label
+from wsss_ray.shards.footers import ShardError, damage_told
+from wsss_ray.shards.shards import Unit
+from wsss_ray.storage.storage import Storage
 
 MAPS_TYPE = pa.list_(pa.struct([("class_id", pa.int32()), ("probability", pa.large_binary())]))
 SOFT_SCHEMA = pa.schema(

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from wsss_ray.config import CrfConfig, PredictConfig
-from wsss_ray.data.labels import encode_label
-from wsss_ray.data.weights import fetch_file
 from wsss_ray.engine.stage import Meter
-from wsss_ray.label_writing.pictures import (
+from wsss_ray.images.label_png import encode_label
+from wsss_ray.labels.decoded_images import (
     LABELLED_SCHEMA,
     Exif,
     Image,
@@ -27,11 +26,12 @@ from wsss_ray.label_writing.pictures import (
     nullable,
 )
 from wsss_ray.models.backoff import Backoff
-from wsss_ray.models.crf import dense_crf
+from wsss_ray.models.crf.crf import dense_crf
 from wsss_ray.models.device import resolve_compute
-from wsss_ray.models.student import decode_student
+from wsss_ray.models.student.files import decode_student
 from wsss_ray.prediction.resizing import enlarge_label, enlarge_scores, shrink
 from wsss_ray.prediction.soft import MAPS_TYPE, encode_maps
+from wsss_ray.storage.weights import fetch_file
 
 logger = logging.getLogger(__name__)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss_ray.class_entry import voc_color
 from wsss_ray.classes import ClassEntry, ClassSet
+from wsss_ray.classes.entry import voc_color
 from wsss_ray.config import StorageConfig
-from wsss_ray.data.storage import Storage
-from wsss_ray.data.weights import is_uri, weights_digest
-from wsss_ray.models.student import StudentSpec, read_spec
-from wsss_ray.student_weights import STUDENT_FILE
+from wsss_ray.models.student.files import read_spec
+from wsss_ray.models.student.spec import StudentSpec
+from wsss_ray.storage.storage import Storage
+from wsss_ray.storage.weights import is_uri, weights_digest
+from wsss_ray.training.initial_weights import STUDENT_FILE
 
 _LARGEST_HEADER = 100_000_000
 """safetensors reads no longer header either (bytes)."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.shards import STATUSES
 from wsss_ray.report.unit import Card
+from wsss_ray.shards.shards import STATUSES
 
 FIELDS = (
     "id",

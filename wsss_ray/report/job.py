@@ -9,21 +9,21 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
-from wsss_ray.cluster import connect
 from wsss_ray.config import ReportConfig
-from wsss_ray.data.shards import Unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run_directory import RUN_FILE
 from wsss_ray.engine.worker import Report
-from wsss_ray.label_run import LabelRun, damage_error
-from wsss_ray.label_writing.summary import excludes_start_up
+from wsss_ray.labels.run import LabelRun, damage_error
+from wsss_ray.labels.summary import excludes_start_up
 from wsss_ray.report import overview
 from wsss_ray.report.index import Index, details_path, encode_details
 from wsss_ray.report.site import CONTENT, Site, remove_leftovers
 from wsss_ray.report.state import MARKER, encode_marker, read_marker, state_of
 from wsss_ray.report.unit import Card, UnitReporter
+from wsss_ray.shards.shards import Unit
+from wsss_ray.storage.storage import Storage
 
 INDEX_PATH = "data/index.js"
 ResultT = TypeVar("ResultT")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from wsss_ray.data.shards import STATUSES
-from wsss_ray.data.storage import Storage
-from wsss_ray.label_run import LabelRun
-from wsss_ray.label_writing.summary import SUMMARY_FILE, summarise
+from wsss_ray.labels.run import LabelRun
+from wsss_ray.labels.summary import SUMMARY_FILE, summarise
 from wsss_ray.report.unit import Card
+from wsss_ray.shards.shards import STATUSES
+from wsss_ray.storage.storage import Storage
 
 BINS = 20
 """Of the histogram of the images' mIoU."""

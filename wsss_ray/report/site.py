@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.storage import Storage
 from wsss_ray.report.unit import Card
+from wsss_ray.storage.storage import Storage
 
 STATIC = ("gallery.css", "gallery.js")
 DIGITS = 4

@@ -7,9 +7,9 @@ import hashlib
 import json
 
 from wsss_ray.config import ReportConfig
-from wsss_ray.data.storage import Storage
-from wsss_ray.label_run import LabelRun
-from wsss_ray.label_writing.summary import SUMMARY_FILE
+from wsss_ray.labels.run import LabelRun
+from wsss_ray.labels.summary import SUMMARY_FILE
+from wsss_ray.storage.storage import Storage
 
 MARKER = "gallery.json"
 """Marks a folder as a gallery; it names the state once the gallery is whole."""

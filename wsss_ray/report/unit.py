@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.images import ImageError, decode_row
-from wsss_ray.data.shards import Unit
-from wsss_ray.data.storage import Storage
-from wsss_ray.label_run import label_of, read_joined, truth_of
-from wsss_ray.metrics import ClassIndex, count_pixels, headline, score
+from wsss_ray.images.decoding import decode_row
+from wsss_ray.images.header import ImageError
+from wsss_ray.labels.run import label_of, read_joined, truth_of
+from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
 from wsss_ray.report.pictures import Overlay, encode_photo
+from wsss_ray.shards.shards import Unit
+from wsss_ray.storage.storage import Storage
 
 _WRITERS = 8
 

@@ -12,20 +12,20 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import Resources, connect, warn_of_local_paths
 from wsss_ray.config import ShardConfig
-from wsss_ray.data import retries
-from wsss_ray.data.images import ExifRule
-from wsss_ray.data.shards import REJECTED_FILE
-from wsss_ray.data.sources import list_source
-from wsss_ray.data.sources.items import Item, Listing
-from wsss_ray.data.sources.rows import RowMaker, RowRules
-from wsss_ray.data.storage import Storage
+from wsss_ray.datasets import list_source
+from wsss_ray.datasets.items import Item, Listing
+from wsss_ray.datasets.rows import RowMaker, RowRules
+from wsss_ray.engine.cluster import Resources, connect, warn_of_local_paths
 from wsss_ray.errors import JobError
+from wsss_ray.images.decoding import ExifRule
 from wsss_ray.sharding.plan import claim_output, group_items, identity_of, resolve_exif
 from wsss_ray.sharding.progress import Progress
 from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarise
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
+from wsss_ray.shards.shards import REJECTED_FILE
+from wsss_ray.storage import retries
+from wsss_ray.storage.storage import Storage
 
 _STATUS_SECONDS = 5.0
 _PROBES = 2

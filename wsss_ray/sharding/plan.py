@@ -11,9 +11,9 @@ from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
-from wsss_ray.data.shards import FORMAT_VERSION
-from wsss_ray.data.sources.items import Item, Listing, TruthFile, TruthInstances
-from wsss_ray.data.storage import Storage
+from wsss_ray.datasets.items import Item, Listing, TruthFile, TruthInstances
+from wsss_ray.shards.footers import FORMAT_VERSION
+from wsss_ray.storage.storage import Storage
 
 IDENTITY_FILE = "shards.json"
 _CHANGES = {

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.data.shards import REJECTED_FILE, REJECTED_SCHEMA
-from wsss_ray.data.sources.items import Listing
-from wsss_ray.data.sources.rows import Rejected
+from wsss_ray.datasets.items import Listing
+from wsss_ray.datasets.rows import Rejected
 from wsss_ray.sharding.writing import ShardReport
+from wsss_ray.shards.shards import REJECTED_FILE, REJECTED_SCHEMA
 
 SUMMARY_FILE = "summary.json"
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from wsss_ray.data.shards import IMAGE_SCHEMA, encode_image_shard, shard_name
-from wsss_ray.data.sources.items import Item
-from wsss_ray.data.sources.rows import Fetched, Rejected, RowMaker, reject
-from wsss_ray.data.storage import Storage
+from wsss_ray.datasets.items import Item
+from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, reject
+from wsss_ray.shards.shards import IMAGE_SCHEMA, encode_image_shard, shard_name
+from wsss_ray.storage.storage import Storage
 
 _READERS = 8
 _READ_AHEAD_BYTES = 64_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsss_ray.config.training import TrainConfig
+from wsss_ray.config.train import TrainConfig
 
 
 def run(config: TrainConfig) -> dict[str, Any]:

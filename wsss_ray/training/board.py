@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import ray
 from ray.actor import ActorHandle
 
-from wsss_ray.data import retries
 from wsss_ray.engine.ledger import Ledger
 from wsss_ray.engine.progress import format_seconds
+from wsss_ray.storage import retries
 
 
 @dataclass(kw_only=True)

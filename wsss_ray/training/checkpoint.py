@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from wsss_ray.data.storage import Storage
+from wsss_ray.storage.storage import Storage
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"iteration-(\d{8,})\.safetensors")

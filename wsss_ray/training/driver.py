@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
-from wsss_ray.data.storage import Storage
+from wsss_ray.storage.storage import Storage
 
 DRIVER_FILE = "driver.json"
 

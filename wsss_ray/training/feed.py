@@ -24,16 +24,18 @@ from ray.actor import ActorHandle
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RaySystemError
 
-from wsss_ray.cluster import READ_CPUS
-from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.images import decode_row
-from wsss_ray.data.labels import decode_ids, label_limit
-from wsss_ray.data.shards import ShardError, Unit, read_unit
-from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.engine.cluster import READ_CPUS
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
 from wsss_ray.engine.ray_data import set_data_context
-from wsss_ray.label_inputs import LabelFile
-from wsss_ray.models.student_spec import IGNORE, StudentSpec, label_to_index
+from wsss_ray.images.decoding import decode_row
+from wsss_ray.images.header import ImageError
+from wsss_ray.images.label_png import decode_ids, label_limit
+from wsss_ray.labels.inputs import LabelFile
+from wsss_ray.models.student.spec import IGNORE, StudentSpec, label_to_index
+from wsss_ray.shards.footers import ShardError
+from wsss_ray.shards.shards import Unit, read_unit
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.board import tell_of_retries
 from wsss_ray.training.order import Order, Sample, Stretch, sample_stream

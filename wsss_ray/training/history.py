@@ -13,8 +13,8 @@ from typing import cast
 
 from torch.utils.tensorboard import SummaryWriter
 
-from wsss_ray.data.storage import Storage, StorageError
-from wsss_ray.data.storage_errors import explained
+from wsss_ray.storage.errors import StorageError, explained
+from wsss_ray.storage.storage import Storage
 
 METRICS_FILE = "metrics.csv"
 TENSORBOARD = "tensorboard"

@@ -16,20 +16,20 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.cluster import connect, warn_of_local_paths
-from wsss_ray.config.training import TrainConfig
-from wsss_ray.data import retries
-from wsss_ray.data.shards import ShardSet, check_label_space, read_shard_set
-from wsss_ray.data.storage import Storage
+from wsss_ray.config.train import TrainConfig
+from wsss_ray.engine.cluster import connect, warn_of_local_paths
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.engine.run_directory import claim
 from wsss_ray.errors import JobError
-from wsss_ray.metrics import ClassIndex
-from wsss_ray.student_weights import STUDENT_FILE, student_weights_digest
+from wsss_ray.labels.scores import ClassIndex
+from wsss_ray.shards.shards import ShardSet, check_label_space, read_shard_set
+from wsss_ray.storage import retries
+from wsss_ray.storage.storage import Storage
 from wsss_ray.training.board import Board, State, status_line
 from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
 from wsss_ray.training.driver import take_over
 from wsss_ray.training.history import METRICS_FILE, read_metrics
+from wsss_ray.training.initial_weights import STUDENT_FILE, student_weights_digest
 from wsss_ray.training.order import Order
 from wsss_ray.training.plan import Layout, describe, identity, lay_out
 from wsss_ray.training.sources import LabelPlan, Survey, open_labels, survey

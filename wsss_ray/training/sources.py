@@ -13,12 +13,12 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from wsss_ray.config import StorageConfig
-from wsss_ray.config.training import TrainConfig
-from wsss_ray.data.footers import footer_readers
-from wsss_ray.data.shards import ShardSet, Unit, read_label_counts, read_labels, read_unit
-from wsss_ray.data.storage import Storage
+from wsss_ray.config.train import TrainConfig
 from wsss_ray.engine.run_directory import RUN_FILE
-from wsss_ray.label_inputs import PngFolder, RunLabels, find_pngs, nothing_matches
+from wsss_ray.labels.inputs import PngFolder, RunLabels, find_pngs, nothing_matches
+from wsss_ray.shards.footers import footer_readers
+from wsss_ray.shards.shards import ShardSet, Unit, read_label_counts, read_labels, read_unit
+from wsss_ray.storage.storage import Storage
 
 _READERS = 16
 

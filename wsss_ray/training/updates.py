@@ -15,9 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wsss_ray.config.training import Optimizer
+from wsss_ray.config.train import Optimizer
 from wsss_ray.models.device import Compute
-from wsss_ray.models.student import IGNORE, Student
+from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.spec import IGNORE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from wsss_ray.data.image_header import ImageError
-from wsss_ray.data.images import decode_row
-from wsss_ray.data.labels import decode_truth
-from wsss_ray.data.shards import ShardError, Unit, read_unit
-from wsss_ray.data.storage import Storage
-from wsss_ray.metrics import ClassIndex, count_pixels, headline, score
+from wsss_ray.images.decoding import decode_row
+from wsss_ray.images.header import ImageError
+from wsss_ray.images.label_png import decode_truth
+from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
 from wsss_ray.models.device import Compute
-from wsss_ray.models.student import Student
+from wsss_ray.models.student.network import Student
+from wsss_ray.shards.footers import ShardError
+from wsss_ray.shards.shards import Unit, read_unit
+from wsss_ray.storage.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)

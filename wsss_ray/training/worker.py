@@ -20,12 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.student import DEEPLAB
-from wsss_ray.config.training import TrainConfig
-from wsss_ray.data.shards import Unit
-from wsss_ray.data.storage import Storage, StorageError
+from wsss_ray.config.train import TrainConfig
 from wsss_ray.models.device import resolve_compute
-from wsss_ray.models.student import Student, build_student, encode_student
-from wsss_ray.student_weights import STUDENT_FILE, fetch_student_weights
+from wsss_ray.models.student.building import build_student
+from wsss_ray.models.student.files import encode_student
+from wsss_ray.models.student.network import Student
+from wsss_ray.shards.shards import Unit
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.board import tell_of_retries
 from wsss_ray.training.checkpoint import (
@@ -39,6 +41,7 @@ from wsss_ray.training.checkpoint import (
 from wsss_ray.training.driver import DRIVER_FILE, read_driver
 from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History, Row
+from wsss_ray.training.initial_weights import STUDENT_FILE, fetch_student_weights
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import LabelPlan
 from wsss_ray.training.updates import Schedule, Updater

@@ -1,0 +1,100 @@
+"""Masks of the original size against `Sam.postprocess_masks`."""
+
+import numpy as np
+import pytest
+import torch
+from segment_anything.modeling import Sam
+from torch.nn import functional
+
+from wsss_ray.models.device import Compute
+from wsss_ray.models.sam.encoder import resized_size
+from wsss_ray.models.sam.masks import OriginalSize, Placed
+
+CPU = Compute(device=torch.device("cpu"), tier="float32")
+SIZES = [(480, 640), (375, 500), (500, 333), (1, 1), (2, 3), (200, 8000), (8000, 200), (1024, 1024), (1500, 2000)]
+
+
+def make_way_back(low: int, network: int, height: int, width: int) -> OriginalSize:
+    resized = resized_size(height, width, network)
+    return OriginalSize(low_side=low, network_side=network, resized=resized, original=(height, width), compute=CPU)
+
+
+def blobs(low: int) -> torch.Tensor:
+    """Logits with objects small and large, at borders and in the middle, in several parts, none and everywhere."""
+    torch.manual_seed(0)
+    smooth = functional.interpolate(torch.randn(8, 1, 12, 12), low, mode="bicubic")[:, 0]
+    logits = smooth + torch.randn(8, low, low) / 50
+    logits[2:, : low // 3] -= 9
+    logits[3:, :, low // 2 :] -= 9
+    logits[4] = -1
+    logits[4, low // 3, low // 4] = 0.5  # a single pixel
+    logits[5] = 0  # not positive
+    logits[6] = -1
+    logits[6, -1, -1] = 1  # in the padding, unless the image is square
+    logits[7] = 1
+    return logits
+
+
+def reference(low: int, network: int, height: int, width: int, logits: torch.Tensor) -> np.ndarray:
+    """The package's method, which needs nothing of a Sam but its side."""
+
+    class Sides:
+        image_encoder = type("ImageEncoder", (), {"img_size": network})
+
+    resized = resized_size(height, width, network)
+    return Sam.postprocess_masks(Sides(), logits[:, None], resized, (height, width))[:, 0].numpy()
+
+
+def whole(placed: Placed, values: np.ndarray, height: int, width: int) -> np.ndarray:
+    result = np.zeros((height, width), values.dtype)
+    result[placed.top : placed.top + values.shape[0], placed.left : placed.left + values.shape[1]] = values
+    return result
+
+
+@pytest.mark.parametrize(("low", "network"), [(256, 1024), (64, 128)])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("route", ["tiles", "whole"])
+def test_masks_are_the_packages(low: int, network: int, size: tuple[int, int], route: str) -> None:
+    logits = blobs(low)
+    expected = reference(low, network, *size, logits)
+    way_back = make_way_back(low, network, *size)
+    if route == "tiles":
+        placed = list(way_back.place(logits, probabilities=True))
+    else:
+        placed = way_back._whole(logits, probabilities=True)
+    assert len(placed) == len(logits)
+    for ours, theirs in zip(placed, expected, strict=True):
+        differs = whole(ours, ours.mask, *size) != (theirs > 0)
+        assert np.abs(theirs[differs]).max(initial=0) < 1e-5
+        assert differs.mean() < 1e-5
+        height, width = ours.mask.shape
+        if ours.mask.any():
+            assert ours.mask[0].any()
+            assert ours.mask[-1].any()
+            assert ours.mask[:, 0].any()
+            assert ours.mask[:, -1].any()
+        else:
+            assert (ours.top, ours.left, height, width) == (0, 0, 0, 0)
+        window = theirs[ours.top : ours.top + height, ours.left : ours.left + width]
+        assert ours.probability is not None
+        np.testing.assert_allclose(ours.probability, 1 / (1 + np.exp(-window)), rtol=0, atol=1e-5)
+    assert not placed[5].mask.any()
+    assert placed[7].mask.shape == size
+    assert placed[7].mask.all()
+
+
+def test_without_probabilities_there_are_none() -> None:
+    (placed, *_) = make_way_back(64, 128, 30, 40).place(blobs(64), probabilities=False)
+    assert placed.probability is None
+
+
+def test_masks_do_not_hold_what_they_were_cut_from() -> None:
+    for placed in make_way_back(64, 128, 480, 640)._whole(blobs(64), probabilities=True):
+        assert placed.mask.base is None
+        assert placed.probability is not None
+        assert placed.probability.base is None
+
+
+def test_a_side_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="sides up to 65536"):
+        make_way_back(64, 128, 65_537, 10)

@@ -1,0 +1,396 @@
+"""The shard job, on real photos and awkward files, with Ray: complete, deterministic, resumable, refusing."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+from faulty_s3 import FaultyS3
+from PIL import Image
+from repository import REPOSITORY
+
+from wsss_ray import sharding
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import ShardConfig
+from wsss_ray.datasets.items import Item, Listing
+from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, RowRules
+from wsss_ray.engine.cluster import Resources
+from wsss_ray.errors import JobError
+from wsss_ray.images.label_png import decode_label
+from wsss_ray.sharding import job
+from wsss_ray.sharding.plan import group_items
+from wsss_ray.sharding.progress import Progress
+from wsss_ray.sharding.writing import ShardTask, ShardWriter
+from wsss_ray.shards.shards import read_shard_set, read_unit
+from wsss_ray.storage.storage import Storage
+
+EDGE = json.loads((REPOSITORY / "tests/images/edge_expectations.json").read_text(encoding="utf-8"))
+
+
+def all_rows(output: str | Path, config: ShardConfig | None = None) -> list[dict[str, Any]]:
+    storage = Storage(str(output), config.storage if config else None)
+    return [row for unit in read_shard_set(storage).units for row in read_unit(storage, unit).to_pylist()]
+
+
+def rejected_rows(output: Path) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = pq.read_table(output / "rejected.parquet").to_pylist()
+    return rows
+
+
+def write_photos(root: Path, count: int, *, broken: tuple[int, ...] = ()) -> Path:
+    """Small random photos; the broken ones are text."""
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = root / f"{number:03d}.png"
+        if number in broken:
+            path.write_text("<html>404</html>")
+        else:
+            Image.fromarray(rng.integers(0, 256, (100, 100, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+def folder_config(root: Path, output: Path | str, **options: Any) -> ShardConfig:
+    return ShardConfig(**{"input": str(root), "output": str(output), "tags_for_all": ("dog",), **options})
+
+
+# --- planning
+
+
+def items_of(*sizes: int | None) -> list[Item]:
+    return [Item(image_id=f"{index:03d}", path=f"{index}.jpg", size=size, tags=()) for index, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lengths"),
+    [
+        ([10] * 10, [4, 3, 3]),
+        ([40], [1]),
+        ([1, 1, 100, 1, 1], [3, 2]),
+        ([0, None, 0], [3]),
+        ([], []),
+        ([None, 40, None, 40, None], [2, 3]),
+    ],
+)
+def test_shards_have_nearly_equal_bytes_and_are_never_empty(sizes: list[int | None], lengths: list[int]) -> None:
+    items = items_of(*sizes)
+    groups = group_items(items, target_bytes=40)
+    assert [item for group in groups for item in group] == items
+    assert [len(group) for group in groups] == lengths
+
+
+def test_no_shard_is_much_above_the_target() -> None:
+    sizes = np.random.default_rng(0).integers(1, 100, 1000).tolist()
+    groups = group_items(items_of(*sizes), target_bytes=1000)
+    totals = [sum(item.size or 0 for item in group) for group in groups]
+    assert max(totals) < 1100
+    assert min(totals) > 850
+
+
+# --- writing, without Ray
+
+
+def writer_of(root: Path, output: Path, *, maker: type[RowMaker] = RowMaker, **options: Any) -> ShardWriter:
+    images = Storage(str(root))
+    listing = Listing(items=(), images=images, exif="ignore")
+    rules = RowRules(exif="ignore", max_pixels=10**6, max_file_bytes=10**6, order="area", crowd="ignore")
+    return ShardWriter(
+        output=Storage(str(output)),
+        maker=maker(listing, ClassSet.load("voc"), rules),
+        **{
+            "images_per_unit": 3,
+            "exif": "ignore",
+            "max_pixels": rules.max_pixels,
+            "label_space": "space",
+            "classes": "voc",
+            "skip_untagged": False,
+            **options,
+        },
+    )
+
+
+def task_of(root: Path, *, tags: tuple[str, ...] = ("dog",)) -> ShardTask:
+    items = tuple(
+        Item(image_id=path.stem, path=path.name, size=path.stat().st_size, tags=tags) for path in sorted(root.iterdir())
+    )
+    return ShardTask(index=0, total=1, items=items)
+
+
+def test_row_groups_are_filled_with_good_rows_in_order(tmp_path: Path) -> None:
+    root = write_photos(tmp_path / "in", 10, broken=(0, 4, 5))
+    report = writer_of(root, tmp_path / "out").write(task_of(root))
+    units = read_shard_set(Storage(str(tmp_path / "out"))).units
+    assert [unit.rows for unit in units] == [3, 3, 1]
+    assert [row["image_id"] for row in all_rows(tmp_path / "out")] == ["001", "002", "003", "006", "007", "008", "009"]
+    assert [entry.source for entry in report.rejected] == ["000.png", "004.png", "005.png"]
+    assert (report.images, report.rows, report.tags) == (10, 7, {"dog": 7})
+
+
+def test_a_shard_of_rejected_images_is_a_shard(tmp_path: Path) -> None:
+    root = write_photos(tmp_path / "in", 2, broken=(0, 1))
+    assert writer_of(root, tmp_path / "out").write(task_of(root)).rows == 0
+    assert read_shard_set(Storage(str(tmp_path / "out"))).units == ()
+
+
+def test_untagged_images_are_kept_or_skipped(tmp_path: Path) -> None:
+    root = write_photos(tmp_path / "in", 2)
+    kept = writer_of(root, tmp_path / "kept").write(task_of(root, tags=()))
+    assert (kept.rows, kept.untagged, kept.skipped) == (2, 2, 0)
+    skipped = writer_of(root, tmp_path / "skipped", skip_untagged=True).write(task_of(root, tags=()))
+    assert (skipped.rows, skipped.untagged, skipped.skipped) == (0, 0, 2)
+
+
+# --- the whole job
+
+
+def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Complete, deterministic, finished in no time when run again, and resumed where a shard or report is gone."""
+    root = write_photos(tmp_path / "in", 90, broken=(7, 60))
+    (tmp_path / "in/gone.png").symlink_to("nowhere.png")
+    options = {"shard_mb": 1, "images_per_unit": 8, "max_pixels": 400_000_000}
+    config = folder_config(root, tmp_path / "out", **options)
+    summary = sharding.run(config)
+    assert (summary.images, summary.rows, summary.rejected, summary.skipped) == (91, 88, 3, 0)
+    assert summary.reasons == {"decode: not an image": 2, "read: absent": 1}
+    assert summary.tags["dog"] == 88
+    assert summary.shards == 3
+    out = tmp_path / "out"
+    rows = all_rows(out)
+    assert [row["image_id"] for row in rows] == sorted({path.stem for path in root.iterdir()} - {"007", "060", "gone"})
+    assert all(row["image"] == (root / row["source"]).read_bytes() for row in rows)
+    assert {unit.max_pixels for unit in read_shard_set(Storage(str(out))).units} == {400_000_000}, "for later jobs"
+    assert {row["source"] for row in rejected_rows(out)} == {"007.png", "060.png", "gone.png"}
+    assert json.loads((out / "summary.json").read_text())["rows"] == 88
+
+    shards = {path.name: path.read_bytes() for path in out.glob("shard-*.parquet")}
+    other = tmp_path / "other"
+    sharding.run(folder_config(root, other, **options))
+    assert {path.name: path.read_bytes() for path in other.glob("shard-*.parquet")} == shards
+
+    (out / "shard-00001-of-00003.parquet").unlink()
+    (out / "reports/shard-00002-of-00003.json").unlink()
+    first = (out / "shard-00000-of-00003.parquet").stat().st_mtime_ns
+    assert sharding.run(config) == summary
+    assert {path.name: path.read_bytes() for path in out.glob("shard-*.parquet")} == shards
+    assert (out / "shard-00000-of-00003.parquet").stat().st_mtime_ns == first
+    assert len(rejected_rows(out)) == 3
+
+    def no_ray(*_: object) -> None:
+        raise AssertionError("a finished set needs no Ray")
+
+    monkeypatch.setattr(job, "connect", no_ray)
+    assert sharding.run(config) == summary
+    (out / "summary.json").unlink()
+    assert sharding.run(config) == summary, "made again from the reports"
+
+
+def test_another_configuration_is_refused_with_the_fields(tmp_path: Path, local_ray: Resources) -> None:
+    root = write_photos(tmp_path / "in", 3)
+    sharding.run(folder_config(root, tmp_path / "out"))
+    with pytest.raises(ValueError, match="shards made otherwise") as caught:
+        sharding.run(folder_config(root, tmp_path / "out", shard_mb=1, exif="ignore", tags_for_all=("cat",)))
+    assert str(caught.value).splitlines()[1:-1] == [
+        "  exif: apply there, ignore asked for",
+        "  shard_mb: 256 there, 1 asked for",
+        "  tags: the images have other tags",
+    ]
+    with pytest.raises(ValueError, match="classes: their names or ids differ"):
+        sharding.run(folder_config(root, tmp_path / "out", classes="coco"))
+    (root / "001.png").unlink()
+    with pytest.raises(ValueError, match=r"images: other images are listed \(ids, paths or sizes\)"):
+        sharding.run(folder_config(root, tmp_path / "out"))
+
+
+def test_phrases_and_places_of_the_files_may_differ(tmp_path: Path, local_ray: Resources) -> None:
+    root = write_photos(tmp_path / "in", 3)
+    summary = sharding.run(folder_config(root, tmp_path / "out"))
+    shutil.copytree(root, tmp_path / "copy")
+    assert sharding.run(folder_config(tmp_path / "copy", tmp_path / "out", classes="voc-raw")) == summary
+
+
+def test_shards_of_unknown_origin_are_not_joined(tmp_path: Path) -> None:
+    root = write_photos(tmp_path / "in", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/shard-00000-of-00001.parquet").touch()
+    with pytest.raises(ValueError, match=r"holds shards, but no shards.json"):
+        sharding.run(folder_config(root, tmp_path / "out"))
+
+
+def test_nothing_to_do_is_an_error_that_says_why(tmp_path: Path, local_ray: Resources) -> None:
+    root = write_photos(tmp_path / "in", 2, broken=(0, 1))
+    with pytest.raises(JobError, match=r"none of the 2 images became a row; most often: decode: not an image"):
+        sharding.run(folder_config(root, tmp_path / "out"))
+    assert len(rejected_rows(tmp_path / "out")) == 2
+    (tmp_path / "tags.csv").write_text("file,tags\n000.png,\n")
+    options = {"tags": str(tmp_path / "tags.csv"), "tags_for_all": (), "untagged": "skip"}
+    with pytest.raises(ValueError, match="none of the 1 images has a tag"):
+        sharding.run(folder_config(root, tmp_path / "skip", **options))
+
+
+def test_every_edge_file_is_a_row_or_rejected_with_its_reason(
+    shared: Path, tmp_path: Path, local_ray: Resources
+) -> None:
+    with (tmp_path / "tags.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "tags"])
+        writer.writerows([name, "sheep;person"] for name in EDGE)
+    config = folder_config(
+        shared / "data/edge", tmp_path / "out", tags=str(tmp_path / "tags.csv"), tags_for_all=(), shard_mb=3
+    )
+    summary = sharding.run(config)
+    assert summary.images == summary.rows + summary.rejected == 92
+    rows = {row["source"]: row for row in all_rows(tmp_path / "out")}
+    reasons = {row["source"]: row["reason"] for row in rejected_rows(tmp_path / "out")}
+    for name, expected in EDGE.items():
+        if expected["status"] == "ok":
+            assert [rows[name]["height"], rows[name]["width"]] == expected["size"], name
+            assert rows[name]["image"] == (shared / "data/edge" / name).read_bytes()
+        else:
+            assert reasons[name].startswith(expected["reason"]), name
+    assert len({row["image_id"] for row in rows.values()}) == len(rows)
+
+
+def test_real_voc_photos(shared: Path, tmp_path: Path, local_ray: Resources) -> None:
+    voc = shared / "data/voc/VOCdevkit/VOC2012"
+    ids = (voc / "ImageSets/Segmentation/train.txt").read_text().split()[:10]
+    (tmp_path / "ten.txt").write_text("\n".join(ids))
+    config = ShardConfig(
+        input=str(voc.parent),
+        output=str(tmp_path / "out"),
+        source="voc",
+        split=str(tmp_path / "ten.txt"),
+        tags=str(shared / "data/voc/cls_labels.npy"),
+        voc_truth="SegmentationClass",
+    )
+    summary = sharding.run(config)
+    assert (summary.rows, summary.truth) == (10, 10)
+    shard_set = read_shard_set(Storage(config.output))
+    assert shard_set.has_truth
+    assert {unit.exif for unit in shard_set.units} == {"ignore"}
+    for row in all_rows(config.output):
+        assert row["image"] == (voc / f"JPEGImages/{row['image_id']}.jpg").read_bytes()
+        label = np.asarray(Image.open(voc / f"SegmentationClass/{row['image_id']}.png"))
+        np.testing.assert_array_equal(decode_label(row["truth"]), label)
+        assert (row["height"], row["width"]) == label.shape
+
+    from_masks = ShardConfig(
+        input=config.input,
+        output=str(tmp_path / "masks"),
+        source="voc",
+        split=config.split,
+        voc_tags="masks",
+        voc_truth="SegmentationClass",
+    )
+    sharding.run(from_masks)
+    by_mask = {row["image_id"]: row["tags"] for row in all_rows(from_masks.output)}
+    by_list = {row["image_id"]: row["tags"] for row in all_rows(config.output)}
+    assert sum(by_mask[voc_id] == by_list[voc_id] for voc_id in ids) >= 8
+
+
+def test_real_coco_photos_in_both_orders(shared: Path, tmp_path: Path, local_ray: Resources) -> None:
+    """Twelve photos with one annotation more: a rectangle over the whole picture, listed first and last."""
+    coco = shared / "data/coco"
+    content = json.loads((coco / "annotations/instances_val2017.json").read_text(encoding="utf-8"))
+    images = content["images"][:12]
+    kept = {image["id"] for image in images}
+    records = [record for record in content["annotations"] if record["image_id"] in kept]
+    frames = [
+        {
+            "image_id": image["id"],
+            "category_id": 67,
+            "segmentation": [[0, 0, image["width"], 0, image["width"], image["height"], 0, image["height"]]],
+        }
+        for image in images
+    ]
+    (tmp_path / "instances.json").write_text(
+        json.dumps({**content, "images": images, "annotations": [*records, *frames]})
+    )
+    table = ClassSet.load("coco").by_name["dining table"].id
+    labels: dict[str, dict[str, np.ndarray]] = {}
+    for order in ("area", "json"):
+        config = ShardConfig(
+            input=str(coco / "images/val2017"),
+            output=str(tmp_path / order),
+            source="coco",
+            classes="coco",
+            annotations=str(tmp_path / "instances.json"),
+            order=order,  # type: ignore[arg-type]
+        )
+        summary = sharding.run(config)
+        assert (summary.rows, summary.truth, summary.tags["dining table"]) == (12, 12, 12)
+        labels[order] = {row["image_id"]: decode_label(row["truth"]) for row in all_rows(config.output)}
+    assert all((label == table).all() for label in labels["json"].values())
+    with_objects = [label for label in labels["area"].values() if len(np.unique(label)) > 1]
+    assert len(with_objects) >= 10
+
+
+def test_on_a_failing_s3(failing_s3: FaultyS3, tmp_path: Path, local_ray: Resources) -> None:
+    root = write_photos(tmp_path / "in", 6, broken=(2,))
+    source = Storage(failing_s3.uri("sharding/in"), failing_s3.config)
+    for path in root.iterdir():
+        source.write(f"sub/{path.name}", path.read_bytes())
+    lines = [json.dumps({"file": f"sub/{number:03d}.png", "tags": ["dog"]}) for number in range(7)]
+    source.write("tags.jsonl", "\n".join(lines).encode())
+    config = ShardConfig(
+        input=failing_s3.uri("sharding/in"),
+        output=failing_s3.uri("sharding/out"),
+        tags=failing_s3.uri("sharding/in/tags.jsonl"),
+        storage=failing_s3.config,
+    )
+    summary = sharding.run(config)
+    assert (summary.images, summary.rows, summary.rejected) == (7, 5, 2)
+    assert summary.reasons == {"decode: not an image": 1, "read: absent": 1}
+    rows = all_rows(config.output, config)
+    assert [row["image_id"] for row in rows] == [f"sub.2F{number:03d}" for number in (0, 1, 3, 4, 5)]
+    assert sharding.run(config) == summary
+    identity = Storage(config.output, failing_s3.config).read("shards.json").decode()
+    assert "testing" not in identity, "no credentials"
+
+
+def test_an_image_that_kills_its_process_is_rejected(tmp_path: Path, local_ray: Resources) -> None:
+    class DeadlyRowMaker(RowMaker):
+        """Stands for a decoder with a fault: it ends the process at one of the images."""
+
+        def make(self, item: Item, fetched: Fetched) -> dict[str, Any] | Rejected:
+            if item.path == "004.png":
+                os._exit(1)
+            return super().make(item, fetched)
+
+    root = write_photos(tmp_path / "in", 8)
+    task = task_of(root)
+    writer = writer_of(root, tmp_path / "out", maker=DeadlyRowMaker)
+    reports = job._run_tasks(writer, [task], local_ray, Progress([task]))
+    (report,) = reports.values()
+    assert report.rows == 7
+    assert [(entry.source, entry.stage) for entry in report.rejected] == [("004.png", "crash")]
+
+
+def test_the_command(tmp_path: Path, local_ray: Resources) -> None:
+    root = write_photos(tmp_path / "in", 2)
+    command = [sys.executable, str(REPOSITORY / "jobs/shard.py"), "--input", str(root), "--output", f"{tmp_path}/out"]
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    done = subprocess.run(
+        [*command, "--tags-for-all", "dog", "cat"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rows" in done.stdout
+    assert [row["tags"] for row in all_rows(tmp_path / "out")] == [["cat", "dog"]] * 2
+    failed = subprocess.run(
+        [*command, "--tags-for-all", "dgo"], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert failed.returncode == 1
+    assert "Near: dog." in failed.stderr
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,58 @@
+"""Configuration of the audit job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from wsss_ray.config.shared import RayConfig, StorageConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """Rank the images of a labelling run that deserve a look, by what the labels themselves tell."""
+
+    labels: str
+    """Run directory of `jobs/label.py`."""
+    images: str
+    """Directory or `s3://` prefix of the image shards that were labelled."""
+    output: str
+    """Directory or `s3://` prefix for audit.parquet and audit.json."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    largest_share: float = 0.95
+    """A class that covers more of an image than this is suspicious (0 to 1)."""
+    smallest_share: float = 0.001
+    """A class that covers less of an image than this is suspicious (0 to 1)."""
+    same_object_iou: float = 0.8
+    """Boxes of different classes that overlap more than this IoU are taken for one object."""
+    low_mask_score: float = 0.7
+    """SAM's predicted IoU below which a mask is suspicious."""
+    near_threshold: float = 0.03
+    """Detector scores less than this above the threshold of the run are suspicious."""
+    drift: float = 4.0
+    """A class is said to drift in a shard whose mean share of it is more than this many standard errors off."""
+    most: int = 100_000
+    """Images, and places, in the ranked lists at most; the counts are of all."""
+    against_truth: bool = False
+    """Where the shards hold human labels: also rank the places where they and SAM's masks disagree most, as candidates
+    for correcting the human label (paper, 5.2)."""
+    place_width: int = 5
+    """Against the truth: disagreement narrower than this many pixels is a matter of outlines, and no place."""
+    smallest_place: float = 0.001
+    """Against the truth: places that cover less of their image than this are left out (0 to 1)."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        shares = ("largest_share", "smallest_share", "same_object_iou", "low_mask_score", "near_threshold")
+        for name in (*shares, "smallest_place"):
+            require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        for name in ("most", "place_width"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("drift", "status_seconds"):
+            require(self, name, getattr(self, name) > 0, "more than 0")

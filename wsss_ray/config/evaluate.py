@@ -1,0 +1,74 @@
+"""Configuration of the evaluation job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wsss_ray.config.shared import RayConfig, StorageConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Judge labels or predictions against a ground truth: mIoU as the field counts it.
+
+    One confusion matrix over all pixels; the background is a class; pixels whose truth is no class (ignore) are left
+    out; the mean is over the classes present in the truth. A prediction of ignore counts as background, and so does an
+    image without a usable label; "dropped" gives the mIoU without those pixels, with its coverage. The truth is that of
+    the image shards, a folder of PNGs, or COCO's instances JSON, painted by the rules of `jobs/shard.py`.
+    """
+
+    labels: str
+    """Run directory of `jobs/label.py` or `jobs/predict.py`, or any folder of label PNGs (class ids, as displayed)
+    named by image id, of any method."""
+    images: str
+    """Directory or `s3://` prefix of image shards: ids, sizes, tags, and the truth where they hold it."""
+    output: str
+    """Directory or `s3://` prefix for evaluation.json, evaluation.txt, confusion.png and images.parquet."""
+    truth: str | None = None
+    """Folder of truth PNGs named by image id, on the images' stored pixels. Unset: the truth in the image shards."""
+    coco_annotations: str | None = None
+    """Path of a COCO instances JSON to take as truth instead, images matched by `file_name` without its suffix. The
+    driver reads it whole, as `jobs/shard.py` does; each task gets the annotations of its images alone."""
+    coco_order: Literal["area", "json"] = "area"
+    """With coco_annotations: paint large annotations first (area) or in the file's order (json)."""
+    coco_crowd: Literal["include", "exclude", "ignore"] = "ignore"
+    """With coco_annotations: crowd regions are painted as their class, left out, or painted as ignore."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    split: str | None = None
+    """Name of the split for the table's head, such as "train" or "val". Unset: not stated."""
+    subset: str | None = None
+    """Text file of image ids, one a line (or a VOC list), to judge these alone."""
+    missing: Literal["count", "error"] = "count"
+    """Images without a label or with a failed one: counted, listed and judged as background; or also an error, once the
+    tables are written."""
+    bootstrap: int = 1000
+    """Resamples of images for the 95 % interval of the mIoU; 0: none."""
+    boundary: bool = True
+    """Also compute the boundary IoU (Cheng et al. 2021, summed over classes), about a third of the time."""
+    boundary_ratio: float = 0.02
+    """Width of the boundary as a share of the image diagonal."""
+    instances: bool = True
+    """Also compute the recall of tagged objects: an object of the truth is recalled when a predicted mask of its class,
+    given to it alone, has an IoU of at least 0.5. Objects are the annotations that are no crowd with coco_annotations,
+    else the connected parts of each class in the truth; masks are the instances of the label rows, else the connected
+    parts of the label. The table says which were used."""
+    smallest_object: int = 100
+    """Pixels below which a connected part of the truth is no object."""
+    seed: int = 0
+    """Seed of the resampling."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "bootstrap", self.bootstrap >= 0, "0 or more")
+        require(self, "boundary_ratio", 0 < self.boundary_ratio < 1, "above 0 and below 1")
+        require(self, "smallest_object", self.smallest_object >= 1, "at least 1")
+        require(self, "coco_annotations", not (self.coco_annotations and self.truth), "unset where `truth` is given")
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

@@ -1,0 +1,57 @@
+"""Configuration of the labelling job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wsss_ray.config.shared import DetectorConfig, FusionConfig, RayConfig, SegmenterConfig, StorageConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Label image shards: tags to boxes (Grounding DINO) to masks (SAM) to one label map per image."""
+
+    input: str
+    """Directory or `s3://` prefix of image shards, as `jobs/shard.py` writes them."""
+    output: str
+    """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file. It must share the shards' names and ids."""
+    assist_words: bool | None = None
+    """Whether boxes of assist words count as their class (paper, 5.3). Unset: as the class set says."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """Grounding DINO."""
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    """SAM."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    """Joining masks into labels."""
+    placement: Literal["fused", "split"] = "fused"
+    """fused: both models in one actor per GPU. split: a pool of detectors and a pool of segmenters."""
+    decoded_mb: int = 512
+    """Decoded pixels (MB of uint8 RGB) of a unit at work, of which an actor has three; larger units go in pieces."""
+    limit: int | None = None
+    """Label only the first N images, rounded up to whole units. Unset: all."""
+    png: bool = False
+    """Also write one PNG per image under png/, named by image id."""
+    png_palette: Literal["auto", "palette", "grey"] = "auto"
+    """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
+    retry_failed: bool = False
+    """Run the images whose rows failed again; the other rows stand."""
+    profile: bool = False
+    """Write Chrome traces of an actor's first unit and of a later one to profile/ in the output, for chrome://tracing
+    or ui.perfetto.dev."""
+    dry_run: bool = False
+    """Print the plan (units, pools, prompts of three images, paths, estimated hours from a timed sample) and stop."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster and pools."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "limit", self.limit is None or self.limit >= 1, "at least 1")
+        require(self, "decoded_mb", self.decoded_mb >= 1, "at least 1")
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

@@ -1,0 +1,108 @@
+"""Configuration of the prediction job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wsss_ray.config.shared import Device, Precision, RayConfig, StorageConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrfConfig:
+    """DenseCRF: a mean field over the real RGB image, with the settings that DeepLab-v2 is published with."""
+
+    iterations: int = 10
+    """Rounds of the mean field."""
+    position_weight: float = 3.0
+    """Weight of the kernel over positions alone; 0: off."""
+    position_width: float = 1.0
+    """Its standard deviation, in pixels."""
+    bilateral_weight: float = 4.0
+    """Weight of the kernel over positions and colours; 0: off."""
+    xy_width: float = 67.0
+    """Its standard deviation over positions, in pixels."""
+    rgb_width: float = 3.0
+    """Its standard deviation over colours, in grey levels of 0 to 255."""
+    prune: float = 0.01
+    """Classes whose probability stays below this in the whole image are left out, which is several times faster: they
+    could not have grown much above it. 0: all classes take part."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "iterations", self.iterations >= 1, "at least 1")
+        for name in ("position_weight", "bilateral_weight"):
+            require(self, name, getattr(self, name) >= 0, "0 or more")
+        for name in ("position_width", "xy_width", "rgb_width"):
+            require(self, name, getattr(self, name) > 0, "more than 0")
+        require(self, "prune", 0 <= self.prune < 1, "at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Predict labels of image shards with a trained student, in the form of a labelling run.
+
+    Every image is predicted, whatever its tags, and unless told otherwise at its own size; classes, palette and
+    preprocessing are the student's.
+    """
+
+    input: str
+    """Directory or `s3://` prefix of image shards, as `jobs/shard.py` writes them, of the student's classes."""
+    output: str
+    """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
+    student: str
+    """The student: output of `jobs/train.py`, or the file `student.safetensors` that it writes there at its end."""
+    flip: bool = False
+    """Average the probabilities with those of the mirrored image, in twice the time."""
+    crf: bool = False
+    """Refine the probabilities by DenseCRF."""
+    crf_settings: CrfConfig = field(default_factory=CrfConfig)
+    """Its settings."""
+    longest_side: int | None = None
+    """Images with a longer side are shrunk to it for the student and DenseCRF, and their labels enlarged again. Unset:
+    every image at its own size, which takes ResNet-101 with 21 classes some 800 bytes of memory per pixel, 1,300 with
+    DenseCRF: 10 and 16 GB for a photo of 12 megapixels."""
+    tags_only: bool = False
+    """Allow each image only the classes it is tagged with, and the background: for refining pseudo-labels of tagged
+    images, not for evaluating a student. Images without a tag become background unseen, with the status no_tags."""
+    soft: bool = False
+    """Also write the probabilities, under soft/."""
+    soft_threshold: float = 0.01
+    """Classes whose probability stays below this in the whole image are left out of the soft scores (0 to 1)."""
+    batch_size: int = 4
+    """Images of equal size that run together; fewer where the device's memory is too small."""
+    device: Device = "auto"
+    """auto: CUDA where the actor has a GPU, else CPU."""
+    precision: Precision = "auto"
+    """auto: bfloat16 autocast on CUDA (float32 where the GPU has no native bfloat16), float32 on CPU. Probabilities and
+    DenseCRF are always float32."""
+    decoded_mb: int = 512
+    """Decoded pixels (MB of uint8 RGB) of a unit at work, of which an actor has three; larger units go in pieces."""
+    limit: int | None = None
+    """Predict only the first N images, rounded up to whole units. Unset: all."""
+    png: bool = False
+    """Also write one PNG per image under png/, named by image id."""
+    png_palette: Literal["auto", "palette", "grey"] = "auto"
+    """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
+    retry_failed: bool = False
+    """Run the images whose rows failed again; the other rows stand."""
+    profile: bool = False
+    """Write Chrome traces of an actor's first unit and of a later one to profile/ in the output, for chrome://tracing
+    or ui.perfetto.dev."""
+    dry_run: bool = False
+    """Print the plan (units, pools, paths, estimated hours from a timed sample) and stop."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster and pool."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "limit", self.limit is None or self.limit >= 1, "at least 1")
+        require(self, "longest_side", self.longest_side is None or self.longest_side >= 32, "at least 32")
+        require(self, "soft_threshold", 0 <= self.soft_threshold < 1, "at least 0 and below 1")
+        for name in ("batch_size", "decoded_mb"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

@@ -1,0 +1,70 @@
+"""Configuration of the sharding job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wsss_ray.config.shared import RayConfig, StorageConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """Turn a VOC tree, COCO or a folder of images with tags into Parquet image shards."""
+
+    input: str
+    """Root of the images: a VOCdevkit (or VOC2012) tree, a COCO image directory, or any folder."""
+    output: str
+    """Directory or `s3://` prefix for the shards."""
+    source: Literal["voc", "coco", "folder"] = "folder"
+    """Form of the input."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    unknown_tags: Literal["error", "drop"] = "error"
+    """What to do with a tag that is no class or alias: stop and name near matches, or drop and count it."""
+    split: str | None = None
+    """VOC: name of a list in ImageSets/Segmentation, or path of a list file (bare ids, `/JPEGImages/x.jpg
+    /SegmentationClassAug/x.png` pairs, or `id class class`). Unset: train."""
+    voc_tags: Literal["auto", "xml", "cls_labels", "masks"] = "auto"
+    """VOC: where tags come from. auto: cls_labels where `tags` names a file, else the list's class numbers where it has
+    them, else XML where all images have one, else the masks. Objects marked difficult count."""
+    voc_truth: str | None = None
+    """VOC: folder of the truth masks below the tree. Unset: SegmentationClassAug where it has the image, else
+    SegmentationClass. "none": no truth."""
+    annotations: str | None = None
+    """COCO: path of the instances JSON."""
+    truth: str | None = None
+    """Folder of truth PNGs (folder and COCO sources), named as the images. Unset: COCO rasterises its instances,
+    a folder has none."""
+    order: Literal["area", "json"] = "area"
+    """COCO truth: paint large annotations first (area) or in the file's order (json)."""
+    crowd: Literal["include", "exclude", "ignore"] = "ignore"
+    """COCO truth: crowd regions are painted as their class, left out, or painted as ignore."""
+    crowd_tags: bool = True
+    """COCO: whether a crowd annotation gives its image a tag (as published)."""
+    untagged: Literal["keep", "skip"] = "keep"
+    """Images without a tag: kept (their label will be background) or left out and counted."""
+    tags: str | None = None
+    """Folder: CSV or JSONL of tags. VOC: path of cls_labels.npy."""
+    tags_for_all: tuple[str, ...] = ()
+    """Folder: these tags for every image, separated by spaces or commas, instead of a file."""
+    exif: Literal["auto", "apply", "ignore"] = "auto"
+    """EXIF orientation. auto: applied for folders, ignored for VOC and COCO, whose truth is on stored pixels."""
+    images_per_unit: int = 32
+    """Images per row group: the grain of work, retry and resume."""
+    shard_mb: int = 256
+    """Target size of a shard in MB (10^6 bytes)."""
+    max_pixels: int = 100_000_000
+    """Larger images are rejected before they are decoded, here and (the shards say it) by later jobs; at most 10^9."""
+    max_file_mb: int = 200
+    """Larger files are rejected before they are read (10^6 bytes)."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("images_per_unit", "shard_mb", "max_pixels", "max_file_mb"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "max_pixels", self.max_pixels <= 10**9, "at most 1,000,000,000")

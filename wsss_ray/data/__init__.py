@@ -1,1 +1,0 @@
-"""Images, label maps, shards and storage: what is read and written, without Ray and without models."""

@@ -1,0 +1,181 @@
+"""Paths that a source may name, and the image ids made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from wsss_ray.shards.row_checks import MAX_ID_BYTES, check_image_id
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.local_files import FileInfo
+from wsss_ray.storage.storage import Storage
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_HASH_DIGITS = 32
+
+
+class UnreadableError(ValueError):
+    """A listed file that cannot be had; the text is a short reason that begins with its kind."""
+
+
+def plain_path(text: str, where: str) -> str:
+    """A path from a list as one relative to the root, with forward slashes and without `.` parts.
+
+    Args:
+        text: the path as the list writes it.
+        where: file and line, for the message.
+
+    Raises:
+        ValueError: it is empty, absolute, or has a `..` part.
+    """
+    if not text or "\0" in text:
+        raise ValueError(f"{where}: the file name is empty or has a NUL character.")
+    path = PurePosixPath(text)
+    if path.is_absolute() or PurePosixPath(text.replace("\\", "/")).is_absolute() or text[1:3] in (":\\", ":/"):
+        raise ValueError(f"{where}: {text!r} is an absolute path: write it relative to --input.")
+    if "://" in text:
+        raise ValueError(f"{where}: {text!r} is a URI: write paths relative to --input.")
+    if ".." in path.parts or ".." in text.split("\\"):
+        raise ValueError(f"{where}: {text!r} has a `..`: paths must stay inside --input.")
+    if not path.parts:
+        raise ValueError(f"{where}: {text!r} names no file.")
+    return str(path)
+
+
+def leaves_root(storage: Storage, path: str) -> bool:
+    """Whether links lead a local path out of the storage's root; never on object stores, which have none."""
+    if not storage.is_local:
+        return False
+    return not Path(os.path.realpath(storage.describe(path))).is_relative_to(os.path.realpath(storage.uri))
+
+
+def check_folder(storage: Storage, folder: str) -> None:
+    """Refuse a folder of a tree that is a link out of the tree.
+
+    Raises:
+        ValueError: names the link, and what to do.
+    """
+    if leaves_root(storage, folder):
+        target = os.path.realpath(storage.describe(folder))
+        raise ValueError(
+            f"{storage.describe(folder)} is a link that leads out of the tree, to {target}: links are followed only "
+            "inside --input. Copy, hard-link or bind-mount the folder into the tree."
+        )
+
+
+def read_inside(storage: Storage, path: str, *, size: int | None, max_bytes: int) -> bytes:
+    """Bytes of a listed file.
+
+    Args:
+        storage: root of the path.
+        path: path relative to it.
+        size: bytes as listed, None where the listing did not find it.
+        max_bytes: larger files are not read.
+
+    Raises:
+        UnreadableError: the file is absent, too large, outside the root, or (on disk) cannot be read.
+        StorageError: the store fails, or the file is no longer as it was listed; the job must stop, since the same
+            input would then give other rows.
+    """
+    if leaves_root(storage, path):
+        raise UnreadableError("outside the input: a link leads out of it")
+    if size is None:
+        raise UnreadableError("absent: no such file")
+    if size > max_bytes:
+        raise UnreadableError(f"too large: {size} bytes, the limit is {max_bytes}")
+    try:
+        # Looked at before it is opened: reading a pipe would wait for ever.
+        is_file = not storage.is_local or stat.S_ISREG(os.stat(storage.describe(path)).st_mode)  # noqa: PTH116
+        data = storage.read(path) if is_file else None
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{storage.describe(path)} was listed when the job began, and is not there now. On a cluster the input "
+            "must be on storage that every node sees under the same path (or s3://)."
+        ) from error
+    except OSError as error:
+        if not storage.is_local:
+            raise
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise UnreadableError(f"unreadable: {cause.strerror or cause}") from error
+    except ValueError as error:  # an object's key that is no plain path
+        raise UnreadableError("bad name: not a plain path") from error
+    if data is None:
+        raise UnreadableError("not a file: it is a folder, pipe or device")
+    if len(data) != size:
+        raise StorageError(
+            f"{storage.describe(path)} has {len(data)} bytes, and had {size} when the job began: it is being written. "
+            "Start the job when the input stands still."
+        )
+    return data
+
+
+def image_ids(paths: Iterable[str]) -> dict[str, str]:
+    """An id for each path, a function of the set of paths and not of their order.
+
+    The id is the path without its suffix, each byte (UTF-8) other than letters, digits, `_` and `-` written as `.` and
+    two upper-case hexadecimal digits: `dogs/a 1.jpg` becomes `dogs.2Fa.201`. A dot stays where such a letter follows
+    and it cannot be taken for an escape. An id that would begin with a dot gets `_.` in front. Paths that differ in
+    their suffix alone keep it: `a.jpg` and `a.png` become `a.jpg` and `a.png`. An id of more than 200 bytes is cut and
+    ends in 32 digits of the path's SHA-256.
+    """
+    paths = list(paths)
+    whole: set[str] = set()
+    while True:
+        ids = {path: _escape(path if path in whole else _without_suffix(path), path) for path in paths}
+        counts = Counter(ids.values())
+        clashing = {path for path, image_id in ids.items() if counts[image_id] > 1} - whole
+        if not clashing:
+            break
+        whole |= clashing
+    assert len(set(ids.values())) == len(ids), "whole paths differ"
+    return {path: check_image_id(image_id) for path, image_id in ids.items()}
+
+
+def _without_suffix(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def _escape(text: str, path: str) -> str:
+    data = text.encode("utf-8", "surrogateescape")
+    parts = []
+    for index, byte in enumerate(data):
+        follows = data[index + 1 : index + 3]
+        is_text_dot = byte == ord(".") and index > 0 and follows[:1] and follows[0] in _PLAIN and not _is_hex(follows)
+        parts.append(chr(byte) if byte in _PLAIN or is_text_dot else f".{byte:02X}")
+    escaped = "".join(parts)
+    if escaped.startswith("."):
+        escaped = f"_.{escaped}"
+    if len(escaped) > MAX_ID_BYTES:
+        digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:_HASH_DIGITS]
+        escaped = f"{escaped[: MAX_ID_BYTES - _HASH_DIGITS - 1]}-{digest}"
+    return escaped
+
+
+def _is_hex(pair: bytes) -> bool:
+    return len(pair) == 2 and all(byte in b"0123456789ABCDEF" for byte in pair)
+
+
+class Files:
+    """Sizes of files below a root, found by listing each folder once."""
+
+    def __init__(self, storage: Storage, known: Mapping[str, FileInfo] | None = None) -> None:
+        """Start from what a walk of the root found, if there was one."""
+        self._storage = storage
+        self._known = known or {}
+        self._folders: dict[str, Mapping[str, FileInfo]] = {}
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file, or None where it is not there."""
+        info = self._known.get(path)
+        if info is None:
+            folder, _, name = path.rpartition("/")
+            if folder not in self._folders:
+                self._folders[folder] = self._storage.list(folder)
+            info = self._folders[folder].get(name)
+            if info is None and name.startswith("."):
+                info = self._storage.info(path)
+        return None if info is None else info.size

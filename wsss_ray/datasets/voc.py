@@ -1,0 +1,223 @@
+"""PASCAL VOC: a VOCdevkit tree with a split list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import ShardConfig
+from wsss_ray.datasets.items import Item, Listing, TagReader, TruthFile, first_few, sort_items
+from wsss_ray.datasets.manifest import read_bytes, read_text
+from wsss_ray.datasets.paths import Files, UnreadableError, check_folder, image_ids, plain_path, read_inside
+from wsss_ray.datasets.voc_list import ListEntry, parse_split_list
+from wsss_ray.datasets.voc_tags import read_cls_labels, read_xml_tags, tags_of_vector
+from wsss_ray.storage.storage import Storage
+
+_LISTS = "ImageSets/Segmentation"
+_AUGMENTED, _OFFICIAL = "SegmentationClassAug", "SegmentationClass"
+_XML_READERS = 16
+_MAX_XML_BYTES = 10_000_000
+
+
+def list_voc(config: ShardConfig, class_set: ClassSet) -> Listing:
+    """List the images of a split, with their tags and truth masks.
+
+    Raises:
+        ValueError: the tree, the list or the tags cannot be used.
+    """
+    tree = find_tree(config)
+    entries = _read_list(config, tree)
+    for folder in {str(PurePosixPath(entry.path).parent) for entry in entries}:
+        check_folder(tree, folder)
+    files = Files(tree)
+    sizes = {entry.path: files.size(entry.path) for entry in entries}
+    if all(size is None for size in sizes.values()):
+        raise ValueError(
+            f"none of the {len(entries)} images of the list is there; the first is {tree.describe(entries[0].path)}."
+        )
+    truths = _find_truths(config, tree, entries, files)
+    tags = TagReader(class_set, config.unknown_tags)
+    kind, tags_of = _choose_tags(config, class_set, tree, entries, tags, has_truth=any(truths.values()))
+    ids = image_ids(f"{entry.voc_id}.jpg" for entry in entries)
+    items = [
+        Item(
+            image_id=ids[f"{entry.voc_id}.jpg"],
+            path=entry.path,
+            size=sizes[entry.path],
+            tags=tags_of(entry),
+            truth=truths[entry.voc_id],
+        )
+        for entry in entries
+    ]
+    return Listing(
+        items=sort_items(items),
+        images=tree,
+        truths=tree,
+        exif="ignore",
+        dropped_tags=tags.finish(),
+        notes=(f"tags from {kind}.",),
+    )
+
+
+def find_tree(config: ShardConfig) -> Storage:
+    """The folder that holds JPEGImages: the input itself or the one year below it.
+
+    Raises:
+        ValueError: there is none, or there are several years.
+    """
+    root = Storage(config.input, config.storage)
+    folders = root.folders()
+    if "JPEGImages" in folders:
+        return root
+    years = [folder for folder in folders if "JPEGImages" in root.folders(folder)]
+    if len(years) == 1:
+        return root.child(years[0])
+    if years:
+        raise ValueError(
+            f"{root.uri} holds several years ({', '.join(years)}): give one of them, e.g. "
+            f"--input {root.describe(years[-1])}."
+        )
+    hint = f" Did you mean --input {root.describe('VOCdevkit')}?" if "VOCdevkit" in folders else ""
+    raise ValueError(
+        f"{root.uri} is no VOC tree: it has no JPEGImages folder, nor has one directly below it.{hint} A VOCdevkit or "
+        "VOC2012 folder is expected."
+    )
+
+
+def _read_list(config: ShardConfig, tree: Storage) -> list[ListEntry]:
+    split = config.split or "train"
+    if "/" in split or split.endswith(".txt"):
+        return parse_split_list(read_text(split, config.storage, what="split list"), split)
+    path = plain_path(f"{_LISTS}/{split}.txt", "--split")
+    check_folder(tree, path)
+    try:
+        text = tree.read(path).decode("utf-8-sig")
+    except FileNotFoundError:
+        there = [name.removesuffix(".txt") for name in tree.list(_LISTS) if name.endswith(".txt")]
+        known = f"it has {', '.join(there)}" if there else f"it has no lists in {_LISTS}"
+        raise ValueError(
+            f"{tree.uri} has no list {split!r}: {known}. --split takes one of these names or the path of a list file."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{tree.describe(path)} is not UTF-8 text.") from error
+    return parse_split_list(text, tree.describe(path))
+
+
+def _find_truths(
+    config: ShardConfig, tree: Storage, entries: Sequence[ListEntry], files: Files
+) -> dict[str, TruthFile | None]:
+    """Truth mask of each image: what the configuration says, else what the list names, else where there is one."""
+    if config.voc_truth == "none":
+        return dict.fromkeys((entry.voc_id for entry in entries), None)
+    folders: tuple[str, ...] = (_AUGMENTED, _OFFICIAL)
+    if config.voc_truth is not None:
+        folder = plain_path(config.voc_truth, "--voc-truth")
+        folders = (folder,)
+        if not any(files.size(f"{folder}/{entry.voc_id}.png") is not None for entry in entries):
+            raise ValueError(
+                f"{tree.describe(folder)} has a mask for none of the {len(entries)} images, e.g. "
+                f"{entries[0].voc_id}.png. Folders here: {', '.join(tree.folders())}. --voc-truth none makes "
+                "shards without truth."
+            )
+    for folder in folders:
+        check_folder(tree, folder)
+    truths: dict[str, TruthFile | None] = {}
+    for entry in entries:
+        if entry.truth is not None and config.voc_truth is None:
+            truths[entry.voc_id] = TruthFile(path=entry.truth, size=files.size(entry.truth))
+            continue
+        paths = (f"{folder}/{entry.voc_id}.png" for folder in folders)
+        found = ((path, files.size(path)) for path in paths)
+        path, size = next(((path, size) for path, size in found if size is not None), ("", None))
+        truths[entry.voc_id] = TruthFile(path=path, size=size) if path else None
+    return truths
+
+
+TagsOf = Callable[[ListEntry], tuple[str, ...] | None]
+
+
+def _choose_tags(
+    config: ShardConfig,
+    class_set: ClassSet,
+    tree: Storage,
+    entries: Sequence[ListEntry],
+    tags: TagReader,
+    *,
+    has_truth: bool,
+) -> tuple[str, TagsOf]:
+    """What the tags come from, in words, and a function that gives an image's (None: read them from its mask).
+
+    `auto` takes cls_labels where the configuration names a file, else the classes of the list where it has some, else
+    XML where every image has one, else the masks.
+    """
+    kind = config.voc_tags
+    names = tuple(entry.name for entry in sorted(class_set.classes, key=lambda entry: entry.id))
+    if kind == "cls_labels" and not config.tags:
+        raise ValueError("--voc-tags cls_labels needs --tags, the path of cls_labels.npy.")
+    if kind in ("xml", "masks") and config.tags:
+        raise ValueError(f"--tags names a file, but --voc-tags {kind} does not read one: leave one of them out.")
+    if config.tags:
+        return f"{config.tags}", _from_cls_labels(config, names, entries, tags)
+    if kind == "auto" and entries[0].class_numbers is not None:
+        return "the split list", lambda entry: tags.read(_numbered(entry, names), entry.where)
+    if kind in ("auto", "xml"):
+        annotated = {name.removesuffix(".xml") for name in tree.list("Annotations") if name.endswith(".xml")}
+        missing = [entry.voc_id for entry in entries if entry.voc_id not in annotated]
+        if not missing:
+            return "XML annotations", _from_xml(tree, entries, tags)
+        if kind == "xml":
+            raise ValueError(
+                f"{len(missing)} of {len(entries)} images have no XML in {tree.describe('Annotations')}: "
+                f"{first_few(missing)}. --voc-tags masks takes tags from the truth masks, --tags from cls_labels.npy."
+            )
+    if not has_truth:
+        raise ValueError(
+            f"{tree.uri} has neither an XML for every image nor truth masks: give --tags with the path of "
+            "cls_labels.npy, or a list with classes."
+        )
+    return "the truth masks", lambda _: None
+
+
+def _numbered(entry: ListEntry, names: tuple[str, ...]) -> list[str]:
+    numbers = entry.class_numbers or ()
+    if any(number >= len(names) for number in numbers):
+        raise ValueError(f"{entry.where}: class {max(numbers)}: the class set has {len(names)}, counted from 0.")
+    return [names[number] for number in numbers]
+
+
+def _from_cls_labels(
+    config: ShardConfig, names: tuple[str, ...], entries: Sequence[ListEntry], tags: TagReader
+) -> TagsOf:
+    assert config.tags
+    vectors = read_cls_labels(read_bytes(config.tags, config.storage, what="cls_labels.npy"), config.tags)
+    missing = [entry.voc_id for entry in entries if entry.voc_id not in vectors]
+    if missing:
+        raise ValueError(
+            f"{config.tags} has no tags for {len(missing)} of {len(entries)} images: {first_few(missing)}."
+        )
+
+    def tags_of(entry: ListEntry) -> tuple[str, ...]:
+        where = f"{config.tags}: {entry.voc_id}"
+        return tags.read(tags_of_vector(vectors[entry.voc_id], names, where), where)
+
+    return tags_of
+
+
+def _from_xml(tree: Storage, entries: Sequence[ListEntry], tags: TagReader) -> TagsOf:
+    files = Files(tree)
+
+    def read(entry: ListEntry) -> tuple[str, ...]:
+        path = f"Annotations/{entry.voc_id}.xml"
+        try:
+            data = read_inside(tree, path, size=files.size(path), max_bytes=_MAX_XML_BYTES)
+        except UnreadableError as error:
+            raise ValueError(f"{tree.describe(path)}: {error}.") from error
+        return read_xml_tags(data, tree.describe(path))
+
+    check_folder(tree, "Annotations")
+    files.size("Annotations/")  # lists the folder once, before the threads ask
+    with ThreadPoolExecutor(_XML_READERS) as pool:
+        names = dict(zip((entry.voc_id for entry in entries), pool.map(read, entries), strict=True))
+    return lambda entry: tags.read(names[entry.voc_id], tree.describe(f"Annotations/{entry.voc_id}.xml"))

@@ -1,0 +1,112 @@
+"""The demo's student: its training scenes, and every step from their tags to its mIoU, by the jobs anybody uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from wsss_ray import evaluation, labelling, prediction, sharding, training
+from wsss_ray.config import DetectorConfig, EvaluateConfig, LabelConfig, SegmenterConfig, ShardConfig
+from wsss_ray.config.predict import PredictConfig
+from wsss_ray.config.student import StudentConfig
+from wsss_ray.config.train import TrainConfig
+from wsss_ray.demo.scenes import Split, write_folder
+from wsss_ray.evaluation import Evaluation
+
+FIRST_SCENE = 500_000
+"""Of the train split: the detector and the segmenter were trained on its first 24,000 scenes, whose labels would be
+better than those of scenes that nobody has seen."""
+SCENES = 600
+"""Train scenes of the comparison of students; the demo takes fewer."""
+STUDENT = StudentConfig(architecture="deeplabv2-tiny", init="none")
+
+
+def draw(directory: Path, split: Split, scenes: int, *, first: int = 0) -> None:
+    """Write scenes as a folder of images, unless an earlier call wrote the same ones; the note comes last.
+
+    Raises:
+        ValueError: the directory holds other scenes.
+    """
+    note = directory / "drawn.json"
+    wanted = json.dumps({"scenes": scenes, "split": split, **({"first": first} if first else {})})
+    if note.exists():
+        if note.read_text(encoding="utf-8") != wanted:
+            raise ValueError(
+                f"{directory.parent} holds a demo of other scenes ({note.read_text(encoding='utf-8')}): give another "
+                "--output, or start anew with `make demo CLEAN=1`."
+            )
+        print(f"{scenes} {split} scenes are drawn", flush=True)
+        return
+    print(f"drawing {scenes} {split} scenes", flush=True)
+    write_folder(directory, split, scenes, first=first)
+    note.write_text(wanted, encoding="utf-8")
+
+
+def shard(scenes: Path, shards: Path) -> None:
+    """Image shards of drawn scenes, with their tags and truth."""
+    sharding.run(
+        ShardConfig(
+            input=str(scenes / "images"),
+            output=str(shards),
+            source="folder",
+            classes="demo",
+            tags=str(scenes / "tags.jsonl"),
+            truth=str(scenes / "truth"),
+            images_per_unit=8,
+        )
+    )
+
+
+def label(shards: Path, output: Path, *, assist_words: bool = True) -> dict[str, object]:
+    """Pseudo-labels from the tags alone, by the shipped models; the labelling job's summary."""
+    return labelling.run(
+        LabelConfig(
+            input=str(shards),
+            output=str(output),
+            classes="demo",
+            assist_words=assist_words,
+            detector=DetectorConfig(model="demo"),
+            segmenter=SegmenterConfig(model="tiny"),
+            png=True,
+        )
+    )
+
+
+def judge(shards: Path, labels: Path, output: Path, *, split: str) -> Evaluation:
+    """Labels or predictions against the scenes' truth."""
+    return evaluation.run(
+        EvaluateConfig(labels=str(labels), images=str(shards), output=str(output), classes="demo", split=split)
+    )
+
+
+def train(
+    shards: Path,
+    labels: Path | None,
+    output: Path,
+    *,
+    seed: int = 0,
+    iterations: int | None = None,
+    validation: Path | None = None,
+) -> None:
+    """A student of the pseudo-labels, or without `labels` of the exact masks; the same recipe for both."""
+    source: Literal["label", "truth"] = "truth" if labels is None else "label"
+    training.run(
+        TrainConfig(
+            images=str(shards),
+            output=str(output),
+            labels=None if labels is None else str(labels),
+            label_column=source,
+            classes="demo",
+            preset="demo",
+            iterations=iterations,
+            seed=seed,
+            student=STUDENT,
+            validation=None if validation is None else str(validation),
+        )
+    )
+
+
+def predict(shards: Path, student: Path, output: Path) -> None:
+    """The student's predictions of scenes, in the form of a labelling run."""
+    prediction.run(PredictConfig(input=str(shards), output=str(output), student=str(student), png=True))

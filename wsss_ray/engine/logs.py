@@ -1,0 +1,78 @@
+"""Log lines that a person and a log collector can read: what happened, then where, as fields.
+
+    2026-05-01T12:00:00.123Z WARNING wsss_ray.engine.worker: going on alone | stage=label unit=shard-...
+
+With WSSS_RAY_LOG=json each line is a JSON object of the same fields instead. Secrets are masked in either form.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+
+from wsss_ray.storage.redaction import masked
+
+FORMAT_VARIABLE = "WSSS_RAY_LOG"
+FIELDS = ("stage", "unit", "image")
+"""What a line says of where it comes from: what `at` says, or `extra={"image": ...}` of the line itself."""
+
+_here: ContextVar[Mapping[str, str]] = ContextVar("where log lines come from", default=MappingProxyType({}))
+
+
+@contextmanager
+def at(**fields: str) -> Iterator[None]:
+    """Name where the lines of this thread come from while the block runs, whoever logs them."""
+    assert set(fields) <= set(FIELDS), fields
+    token = _here.set({**_here.get(), **fields})
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+class FieldFormatter(logging.Formatter):
+    """Message and fields, as text or as JSON."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        """Choose the form."""
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback follows it in text, and is a field in JSON."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        said = {name: getattr(record, name, _here.get().get(name)) for name in FIELDS}
+        fields = {name: str(value) for name, value in said.items() if value is not None}
+        trace = self.formatException(record.exc_info) if record.exc_info else None
+        if self._as_json:
+            line = {"time": when, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+            return masked(json.dumps({**line, **fields, **({"traceback": trace} if trace else {})}))
+        where = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+        text = f"{when} {record.levelname} {record.name}: {record.getMessage()}" + (f" | {where}" if where else "")
+        return masked(text if trace is None else f"{text}\n{trace}")
+
+
+def configure() -> None:
+    """Make this process log in our form, on standard error: of libraries, warnings. Calling it again changes nothing.
+
+    For the driver and for Ray's workers, whose lines Ray carries to the driver's output and the job's log.
+    """
+    root = logging.getLogger()
+    if any(isinstance(handler.formatter, FieldFormatter) for handler in root.handlers):
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FieldFormatter(as_json=os.environ.get(FORMAT_VARIABLE) == "json"))
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(__package__).setLevel(logging.INFO)
+
+
+def _quoted(value: str) -> str:
+    return value if value and not any(character in value for character in ' "=|\n') else json.dumps(value)

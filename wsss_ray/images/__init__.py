@@ -1,0 +1,1 @@
+"""Images and label maps as files: decode, check, encode."""

@@ -1,0 +1,212 @@
+"""Where label maps come from: the label files of a run, or a folder of PNGs named by image id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+import pyarrow.parquet as pq
+
+from wsss_ray.engine.run_directory import RUN_FILE
+from wsss_ray.images.header import DEFAULT_MAX_FILE_BYTES
+from wsss_ray.shards.footers import ShardError, damage_told
+from wsss_ray.shards.shards import ShardSet, Unit, read_labels
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.storage import Storage
+
+_READERS = 8
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFile:
+    """What a source has for one image: a PNG, or the reason why it cannot be used, or neither."""
+
+    png: bytes | None = None
+    problem: str | None = None
+    instances: Sequence[Mapping[str, Any]] | None = None
+    """As LABEL_SCHEMA has them; None where they are not known, or not asked for."""
+
+
+class LabelSource(Protocol):
+    """Label PNGs by unit. It is pickled to the tasks."""
+
+    def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
+        """What there is for the chosen images (places in `image_ids`, at least one) of a unit (all of its ids)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLabels:
+    """The label files of a run directory, one per unit."""
+
+    storage: Storage
+    """Run directory."""
+    files: frozenset[str]
+    """Paths of the units' label files that are there."""
+    instances: bool = False
+    """Whether to read the rows' instances, too."""
+
+    def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
+        """Rows of the unit's label file; a damaged file fails all its images."""
+        if unit.label_path not in self.files:
+            return [LabelFile()] * len(chosen)
+        columns = ["image_id", "label", "status", "error", *(["instances"] if self.instances else [])]
+        try:
+            rows = read_labels(self.storage, unit.label_path, columns=columns)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"{self.storage.describe(unit.label_path)} was listed when the job began, and is not there now. On a "
+                "cluster the labels must be on storage that every node sees under the same path (or s3://)."
+            ) from error
+        except ShardError as error:
+            return [LabelFile(problem=f"label file: {error}")] * len(chosen)
+        if rows["image_id"].to_pylist() != list(image_ids):
+            return [LabelFile(problem="label file: it does not hold the unit's images")] * len(chosen)
+        return [
+            LabelFile(problem=f"labelling: {row['error'] or 'failed'}")
+            if row["status"] == "failed"
+            else LabelFile(png=row["label"], instances=row.get("instances"))
+            for row in rows.take(chosen).to_pylist()
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PngFolder:
+    """A folder of `<image id>.png`, or `.PNG`."""
+
+    storage: Storage
+    suffixes: tuple[str, ...] = (".png",)
+    """Endings that its files have, in the order in which they are tried."""
+
+    def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
+        """The images' PNGs, whatever their unit."""
+        del unit
+        with ThreadPoolExecutor(min(_READERS, len(chosen))) as pool:
+            return list(pool.map(self._read, [image_ids[place] for place in chosen]))
+
+    def _read(self, image_id: str) -> LabelFile:
+        for name in (f"{image_id}{suffix}" for suffix in self.suffixes):
+            info = self.storage.info(name)
+            if info is not None and info.size > DEFAULT_MAX_FILE_BYTES:
+                where, limit = self.storage.describe(name), DEFAULT_MAX_FILE_BYTES
+                return LabelFile(problem=f"too large: {where} has {info.size} bytes, the limit is {limit}")
+            if info is not None:
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    return LabelFile(png=self.storage.read(name))
+        return LabelFile()
+
+    def names(self) -> list[str]:
+        """The ids that its files are named by, in order."""
+        return [PurePosixPath(name).stem for name in self.storage.list() if name.endswith(self.suffixes)]
+
+
+def find_labels(storage: Storage, shards: ShardSet, *, instances: bool) -> LabelSource:
+    """What kind of labels a folder holds; `instances` are read from label files where they are asked for.
+
+    Raises:
+        ValueError: none, or those of other shards; says what is there and what to give.
+    """
+    files = frozenset(f"labels/{name}" for name in storage.list("labels") if name.endswith(".parquet"))
+    if files:
+        there = files & {unit.label_path for unit in shards.units}
+        if not there:
+            raise ValueError(
+                f"none of the {len(files)} label files in {storage.describe('labels')} belongs to these image shards: "
+                "they are labels of other images, or the shards were made again with other content. Give the shards "
+                "that were labelled as --images, or label these."
+            )
+        return RunLabels(storage=storage, files=there, instances=instances)
+    return find_pngs(storage, what="labels")
+
+
+def find_pngs(storage: Storage, *, what: str) -> PngFolder:
+    """A folder of PNGs; ValueError, which says what is there, if it holds none. `what` they are, for the message."""
+    names = list(storage.list())
+    suffixes = sorted({name[-4:] for name in names if name.lower().endswith(".png")}, reverse=True)
+    if suffixes:
+        return PngFolder(storage=storage, suffixes=tuple(suffixes))
+    if below := _pngs_below(storage):
+        found = f"its PNGs lie in folders below: give one of them ({', '.join(below)})"
+    elif not names:
+        found = "it is empty or does not exist"
+    elif any(name.startswith("shard-") and name.endswith(".parquet") for name in names):
+        found = "it holds Parquet files: of a run give the directory above `labels`, not that folder"
+    else:
+        found = f"it holds {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    if what == "labels":
+        what = "labels: neither label files of a run nor PNGs named by image id"
+    raise ValueError(f"{storage.uri} has no {what}; {found}.{_runs_below(storage)}")
+
+
+def nothing_matches(folder: PngFolder, image_id: str, *, what: str) -> str:
+    """Message for a folder whose names match no image."""
+    names = folder.names()
+    example = names[0] if names else "none"
+    return (
+        f"no file of {folder.storage.uri} is named by an image id: an id is {image_id!r}, a file {example!r} "
+        f"({len(names):,} PNGs). Name the {what} <image id>.png.{_runs_below(folder.storage)}"
+    )
+
+
+def _pngs_below(storage: Storage) -> list[str]:
+    """The first folders directly below that hold PNGs."""
+    folders = (name for name in storage.folders() if any(file.lower().endswith(".png") for file in storage.list(name)))
+    return [storage.describe(name) for name in islice(folders, _SHOWN)]
+
+
+def _runs_below(storage: Storage) -> str:
+    """A question after the run directories directly below a folder; empty without one."""
+    runs = [name for name in storage.folders() if storage.exists(f"{name}/{RUN_FILE}")]
+    return f" Did you mean {' or '.join(storage.describe(name) for name in runs[:_SHOWN])}?" if runs else ""
+
+
+def check_names(
+    images: Storage, shards: ShardSet, *, subset: frozenset[str] | None, truths: PngFolder | None, labels: LabelSource
+) -> None:
+    """Refuse a list or folders that name no image: a score of them would only look like one.
+
+    The shards' ids are read until each has named one, which is one shard where all is well.
+
+    Raises:
+        ValueError: says which, with an id and a name.
+        ShardError: a shard's ids cannot be read.
+    """
+    folders = {"truth": truths, "labels": labels}
+    unmatched = {
+        what: (folder, set(folder.names())) for what, folder in folders.items() if isinstance(folder, PngFolder)
+    }
+    first = None
+    for _, ids in ids_by_shard(images, shards) if unmatched or subset is not None else ():
+        chosen = ids if subset is None else [image_id for image_id in ids if image_id in subset]
+        first = first or next(iter(chosen), None)
+        unmatched = {what: (folder, names) for what, (folder, names) in unmatched.items() if names.isdisjoint(chosen)}
+        if first is not None and not unmatched:
+            return
+    if subset is not None and first is None:
+        raise ValueError(
+            f"none of the {len(subset)} ids of --subset is in the image shards; the first is {min(subset)!r}."
+        )
+    for what, (folder, _) in unmatched.items():
+        assert first is not None, "shards hold images"
+        raise ValueError(nothing_matches(folder, first, what=what))
+
+
+def ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[tuple[str, list[str]]]:
+    """Name and image ids of each shard, in order; ShardError where they cannot be read."""
+    for name in dict.fromkeys(unit.shard for unit in shards.units):
+        where = images.describe(name)
+
+        def tell(reason: object, where: str = where) -> str:
+            return f"{where}: its ids cannot be read: {reason}. Make this shard again with jobs/shard.py."
+
+        try:
+            with damage_told(tell), images.open(name) as file, pq.ParquetFile(file) as parquet:
+                ids: list[str] = parquet.read(columns=["image_id"])["image_id"].to_pylist()
+        except FileNotFoundError as error:
+            raise ShardError(tell(error)) from error
+        yield name, ids

@@ -1,0 +1,245 @@
+"""A job that makes one label file of every unit of image shards: resumable, and refused where it would mix labels."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import pyarrow as pa
+import ray
+
+from wsss_ray.config import LabelConfig, PredictConfig
+from wsss_ray.engine.cluster import Resources, connect, uses_gpus, warn_of_local_paths
+from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.run_directory import RUN_FILE, claim, units_to_do
+from wsss_ray.engine.stage import StageSpec
+from wsss_ray.engine.task import Outcome, Task
+from wsss_ray.errors import JobError
+from wsss_ray.labels.observing import observed
+from wsss_ray.labels.sink import LabelSink, png_path
+from wsss_ray.labels.summary import SUMMARY_FILE, format_summary, summarise, write_summary
+from wsss_ray.shards.footers import footer_readers
+from wsss_ray.shards.shards import ShardSet, Unit, read_label_counts, read_labelled_ids, read_labels
+from wsss_ray.storage import retries
+from wsss_ray.storage.storage import Storage
+
+ConfigT = TypeVar("ConfigT", bound=LabelConfig | PredictConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelJob(ABC, Generic[ConfigT]):
+    """One call of the job. A subclass says which models run; everything else is here."""
+
+    config: ConfigT
+    images: Storage
+    """Folder of the image shards."""
+    shards: ShardSet
+    sink: LabelSink
+
+    done_word: ClassVar[str]
+    """What has happened to a finished image."""
+
+    @abstractmethod
+    def identity(self, *, has_gpus: bool) -> dict[str, Any]:
+        """All that changes labels, as JSON values; what only changes speed or place is left out.
+
+        Two runs of equal identity may work on one output.
+        """
+
+    @abstractmethod
+    def stages(self, resources: Resources) -> tuple[StageSpec, ...]:
+        """The stages and their pools, checked against the cluster; ValueError where they can never be placed."""
+
+    @abstractmethod
+    def describe_models(self) -> list[str]:
+        """Lines of the plan that tell which models run, with what settings."""
+
+    def describe_rows(self, rows: pa.Table) -> list[str]:
+        """Lines that tell, in a dry run, what the models will be asked about these image rows; none by default."""
+        del rows
+        return []
+
+    def rows_with_work(self, rows: pa.Table) -> pa.Table:
+        """Those of the image rows that a model will look at; all by default."""
+        return rows
+
+    def expected_seconds(self, device: str) -> float | None:
+        """Seconds that an image should take on a GPU of this name; None (by default) where nobody knows."""
+        del device
+        return None
+
+    @property
+    def output(self) -> Storage:
+        """Run directory."""
+        return self.sink.output
+
+    def run(self) -> dict[str, Any]:
+        """Make the label files that are missing.
+
+        Returns:
+            The summary over all sessions, as `summary.json` holds it; empty for a dry run.
+
+        Raises:
+            ValueError: input, output or configuration cannot be used together; nothing was changed.
+            JobError: the run broke off or units could not be read; what is finished stands.
+        """
+        config, retried_before = self.config, retries.counted()
+        with ExitStack() as stack:
+            joins = config.ray.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
+            resources = stack.enter_context(connect(config.ray)) if joins else None
+            gpus = resources.gpus if resources else float(_machine_has_gpus())
+            content = self.identity(has_gpus=uses_gpus(config.ray, gpus))
+            if not config.dry_run and self.output.exists(RUN_FILE):
+                self._claim(content)
+            finished, tasks = self._find_work()
+            if not tasks and not config.dry_run:
+                images = sum(unit.rows for unit in finished)
+                print(f"nothing to do: all {images:,} images are {self.done_word}", flush=True)
+                return self._finish(None)
+            resources = resources or stack.enter_context(connect(config.ray))
+            traces = self.output if config.profile and not config.dry_run else None
+            stages = tuple(observed(stage, traces) for stage in self.stages(resources))  # refused: nothing has changed
+            if not config.dry_run:
+                self._claim(content)
+            return self._work(finished, tasks, stages, resources, retried_before)
+
+    def _claim(self, content: dict[str, Any]) -> None:
+        """Claim the output or join the run that is there, and the form of its PNGs."""
+        if claim(self.output, content, shards=self.shards):
+            print(f"started the run in {self.output.uri}", flush=True)
+        if self.config.png:
+            self.sink.claim_png_form()
+
+    def _find_work(self) -> tuple[list[Unit], tuple[Task, ...]]:
+        """List what is finished and what is to be done."""
+        for folder in () if self.config.dry_run else ("labels", "png"):
+            self.output.sweep(folder)
+        finished, missing = units_to_do(self.shards, self.output, limit=self.config.limit)
+        retried = _failed_tasks(self.output, finished) if self.config.retry_failed else ()
+        return finished, (*(Task(unit=unit) for unit in missing), *retried)
+
+    def _work(
+        self,
+        finished: Sequence[Unit],
+        tasks: tuple[Task, ...],
+        stages: tuple[StageSpec, ...],
+        resources: Resources,
+        retried_before: Counter[str],
+    ) -> dict[str, Any]:
+        from wsss_ray.engine.run import run_units  # noqa: PLC0415 - Ray Data: a second that a finished run is spared
+
+        warn_of_local_paths(resources, self.images, self.output)
+        done = sum(unit.rows for unit in finished)
+        to_do = sum(task.images for task in tasks)
+        print("\n".join(self._describe(done, tasks, stages)), flush=True)
+        if self.config.dry_run:
+            print("\n".join(self._describe_sample(tasks, stages)), flush=True)
+            return {}
+        again = sum(task.images for task in tasks if task.version is not None)
+        progress = Progress(total=done + to_do - again, done=done - again, every_seconds=self.config.status_seconds)
+        retried = retries.counted() - retried_before
+        outcome = run_units(tasks, images=self.images, stages=stages, sink=self.sink, progress=progress)
+        outcome.retries += retried
+        summary = self._finish(outcome)
+        if outcome.problems:
+            raise JobError(
+                f"{len(outcome.problems)} units could not be read, the first: {outcome.problems[0]}\nAll other units "
+                f"are {self.done_word}; mend these shards and run the same command again."
+            )
+        return summary
+
+    def _describe(self, done: int, tasks: Sequence[Task], stages: Sequence[StageSpec]) -> list[str]:
+        """The plan as lines of text."""
+        shards, units = self.shards, len(self.shards.units)
+        to_do = sum(task.images for task in tasks)
+        queued = sum(min(stage.pool.actors, len(tasks)) * stage.units_per_actor for stage in stages)
+        queued_mb = queued * shards.size / max(units, 1) / 1e6
+        return [
+            f"input     {self.images.uri}: {shards.rows:,} images in {units:,} units, classes of '{shards.classes}'",
+            f"output    {self.output.uri}: {', '.join(self.sink.outputs)}",
+            *self.describe_models(),
+            f"to do     {to_do:,} images in {len(tasks):,} units ({done:,} images are done)",
+            *(f"pool      {stage.describe()}" for stage in stages),
+            f"in flight at most {queued} units, about {queued_mb:,.1f} MB; decoded {self.config.decoded_mb} MB a unit "
+            "at work",
+        ]
+
+    def _describe_sample(self, tasks: Sequence[Task], stages: Sequence[StageSpec]) -> list[str]:
+        if not tasks:
+            return [f"nothing to do: all images are {self.done_word}"]
+        from wsss_ray.labels.sample import describe_sample  # noqa: PLC0415 - as above
+
+        return describe_sample(
+            tasks,
+            stages,
+            self.images,
+            asked=self.describe_rows,
+            with_work=self.rows_with_work,
+            expected=self.expected_seconds,
+        )
+
+    def _finish(self, outcome: Outcome | None) -> dict[str, Any]:
+        """Write what is still missing beside the label files, and the summary of all of them, which is returned."""
+        output = self.output
+        units, _ = units_to_do(self.shards, output, limit=None)
+        if self.config.png:
+            _write_missing_pngs(self.sink, units)
+        summary = summarise(output, units, outcome)
+        write_summary(output, summary)
+        print(format_summary(summary), flush=True)
+        if len(units) < len(self.shards.units):
+            rows = sum(unit.rows for unit in units)
+            total = f"{rows:,} of {self.shards.rows:,} images"
+            print(f"{total} are {self.done_word}; without --limit the run goes on", flush=True)
+        failed = summary["statuses"].get("failed", 0)
+        if failed:
+            print(f"{failed:,} images failed; their rows say why, and --retry-failed runs just those again", flush=True)
+        print(f"labels in {output.describe('labels')}, summary in {output.describe(SUMMARY_FILE)}", flush=True)
+        return summary
+
+
+def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
+    """PNGs of units that an earlier session labelled without them, or that were lost or torn."""
+    there = {name for name, info in sink.output.list("png").items() if info.size}
+
+    def write(unit: Unit) -> None:
+        ids = read_labelled_ids(sink.output, unit.label_path)
+        missing = {image_id for image_id in ids if png_path(image_id).removeprefix("png/") not in there}
+        if missing:
+            rows = read_labels(sink.output, unit.label_path)
+            sink.write_pngs(rows.filter([image_id in missing for image_id in rows["image_id"].to_pylist()]))
+
+    with ThreadPoolExecutor(footer_readers(sink.output)) as pool:
+        list(pool.map(write, units))
+
+
+def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]:
+    """Tasks for the failed images of finished units, each bound to the version of the label file it read."""
+    versions = output.list("labels")
+
+    def look(unit: Unit) -> Task | None:
+        if not read_label_counts(output, unit.label_path)["statuses"].get("failed"):
+            return None
+        rows = read_labels(output, unit.label_path)
+        failed = rows.filter([status == "failed" for status in rows["status"].to_pylist()])
+        version = versions[unit.label_path.removeprefix("labels/")].version
+        return Task(unit=unit, only=tuple(failed["image_id"].to_pylist()), version=version)
+
+    with ThreadPoolExecutor(footer_readers(output)) as pool:
+        return tuple(task for task in pool.map(look, finished) if task is not None)
+
+
+def _machine_has_gpus() -> bool:
+    if sys.platform == "linux" and not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+        return False  # no driver, of Linux's own or of Windows below it: torch need not be asked
+    import torch  # noqa: PLC0415 - seconds that a joined cluster does not need
+
+    return torch.cuda.is_available()

@@ -1,0 +1,1 @@
+"""DenseCRF: a mean field on a permutohedral lattice."""

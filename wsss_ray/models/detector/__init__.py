@@ -1,0 +1,1 @@
+"""Grounding DINO: phrases to boxes."""

@@ -1,0 +1,134 @@
+"""Grounding DINO: pictures and their tags to boxes of classes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import DetectorConfig
+from wsss_ray.models.backoff import Backoff
+from wsss_ray.models.detector.files import load_network, load_processor
+from wsss_ray.models.detector.outputs import concatenate, read_outputs, suppress
+from wsss_ray.models.detector.paths import model_directory
+from wsss_ray.models.detector.pixels import PixelTransform
+from wsss_ray.models.detector.prompts import Prompt, build_prompts, check_phrases
+from wsss_ray.models.device import resolve_compute
+from wsss_ray.models.fast.grounding_layers import quicken
+from wsss_ray.models.results import Detections
+
+
+class Detector:
+    """A loaded detector of the Grounding DINO family.
+
+    >>> detector = Detector(DetectorConfig(model="demo"), ClassSet.load("demo"))
+    >>> detections = detector.detect([image], [["cat", "potted plant"]])
+
+    One object serves one thread. Images of equal network size run together, never padded: padding changes the
+    network's normalisation statistics and moves boxes.
+    """
+
+    def __init__(self, config: DetectorConfig, class_set: ClassSet, *, directory: str | None = None) -> None:
+        """Load the weights; `directory` is where the caller has put the files of a model given as a URI.
+
+        Raises ValueError for weights that are absent, incomplete or not pinned, for a device or precision that
+        is not to be had, and for a class set whose phrases the tokenizer cannot read.
+        """
+        self.config = config
+        self.class_set = class_set
+        self.compute = resolve_compute(config.device, config.precision)
+        source = model_directory(config, directory)
+        processor = load_processor(source)
+        self.tokenizer = processor.tokenizer
+        check_phrases(class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length)
+        self.network = quicken(load_network(source)).to(self.compute.device)
+        self.pixels = PixelTransform.of(
+            processor.image_processor,
+            self.network.config,
+            resize=config.resize,
+            backend=config.preprocessing,
+        )
+        self._batches = Backoff(config.batch_size, what="prompts")
+
+    @property
+    def out_of_memory_retries(self) -> int:
+        """How often the device ran out of memory and smaller batches were tried, since the detector was made."""
+        return self._batches.retries
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the network's input for an image of this size: the key that images batch by."""
+        return self.pixels.network_size(height, width)
+
+    def detect(self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Sequence[str]]) -> list[Detections]:
+        """Boxes of the tagged classes, one result per image in the order given.
+
+        `images` are (H, W, 3) uint8 RGB, `tags` the class names or aliases of each. An image without tags is not
+        run and has no boxes. Boxes stand in the order of prompts and, within a prompt, of queries. Raises
+        ValueError for what is no such image, UnknownTagError for a tag of no class, and torch.OutOfMemoryError where
+        a single prompt is too much for the device.
+        """
+        if len(images) != len(tags):
+            raise ValueError(f"there are {len(images)} images and {len(tags)} lists of tags: one list per image.")
+        groups: dict[tuple[int, int], list[tuple[int, Prompt]]] = {}
+        for index, (image, image_tags) in enumerate(zip(images, tags, strict=True)):
+            prompts = build_prompts(
+                image_tags, self.class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length
+            )
+            size = self.network_size(*_image_size(image))
+            groups.setdefault(size, []).extend((index, prompt) for prompt in prompts)
+        parts: list[list[Detections]] = [[] for _ in images]
+        for size, rows in groups.items():
+            for piece, results in self._batches.run(len(rows), functools.partial(self._run, images, rows, size)):
+                for (index, _), found in zip(rows[piece], results, strict=True):
+                    parts[index].append(found)
+        return [
+            suppress(concatenate(found), class_nms=self.config.class_nms, cross_class_nms=self.config.cross_class_nms)
+            for found in parts
+        ]
+
+    def _run(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        rows: Sequence[tuple[int, Prompt]],
+        size: tuple[int, int],
+        piece: slice,
+    ) -> list[Detections]:
+        """One forward pass: a piece of rows of (index into `images`, prompt), all of network size `size`."""
+        rows = rows[piece]
+        device = self.compute.device
+        indices = list(dict.fromkeys(index for index, _ in rows))
+        prompts = [prompt for _, prompt in rows]
+        longest = max(len(prompt.input_ids) for prompt in prompts)
+        input_ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, prompt in enumerate(prompts):
+            input_ids[row, : len(prompt.input_ids)] = torch.tensor(prompt.input_ids)
+            attention_mask[row, : len(prompt.input_ids)] = 1
+        with self.compute.running():
+            pixels = self.pixels.apply([images[index] for index in indices], size, device)
+            if len(indices) < len(rows):  # several prompts of one image
+                pixels = pixels[[indices.index(index) for index, _ in rows]]
+            outputs = self.network(
+                pixel_values=pixels, input_ids=input_ids.to(device), attention_mask=attention_mask.to(device)
+            )
+            return read_outputs(
+                outputs.logits,
+                outputs.pred_boxes,
+                prompts,
+                [_image_size(images[index]) for index, _ in rows],
+                mode=self.config.mode,
+                box_threshold=self.config.box_threshold,
+            )
+
+
+def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(
+            f"an image has shape {image.shape} and type {image.dtype}: the detector takes (height, width, 3) of "
+            "uint8 RGB."
+        )
+    return image.shape[0], image.shape[1]

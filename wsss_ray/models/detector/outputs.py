@@ -1,0 +1,124 @@
+# ruff: noqa: N803, N806
+"""From the network's token scores to boxes of classes (paper, 3.1).
+
+The network scores every query against every token of the prompt. A class's score for a query is the largest over all
+tokens of all its phrases, and the box belongs to its best class if that score exceeds the threshold.
+
+Shapes: B prompts, Q queries, T token columns of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torchvision.ops import nms
+
+from wsss_ray.models.detector.prompts import NO_CLASS, Prompt
+from wsss_ray.models.results import Detections
+
+
+def read_outputs(
+    logits_BQT: torch.Tensor,
+    boxes_BQ4: torch.Tensor,
+    prompts: Sequence[Prompt],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    mode: Literal["parent", "reference"],
+    box_threshold: float,
+) -> list[Detections]:
+    """Boxes that the network grounds, one result per prompt.
+
+    `logits_BQT` has one column per token of the prompt, then columns that are ignored; `boxes_BQ4` are cx, cy, w, h
+    relative to the image; `sizes` are (height, width) of the original images. Boxes are scaled as published: from
+    relative centres to pixel corners in float32, not clipped, so they may reach past the border. With mode
+    "reference" a query whose best delimiter ([CLS], [SEP], full stop, unknown token) scores above its best class
+    is dropped, as the published code does. Raises ValueError where the network gave NaN.
+    """
+    if bool(logits_BQT.isnan().any() | boxes_BQ4.isnan().any()):
+        raise ValueError(
+            "the detector's outputs are not numbers (NaN): with precision float16 use bfloat16 or float32, "
+            "otherwise the weights are damaged."
+        )
+    classes_BT = _token_classes(prompts, logits_BQT.shape[-1], logits_BQT.device)
+    is_class_B1T = (classes_BT != NO_CLASS)[:, None, :]
+    scores_BQT = logits_BQT.float().sigmoid()
+    best_BQ, token_BQ = scores_BQT.masked_fill(~is_class_B1T, -1).max(-1)
+    keep_BQ = best_BQ > box_threshold
+    if mode == "reference":
+        keep_BQ &= scores_BQT.masked_fill(is_class_B1T, -1).amax(-1) <= best_BQ
+    keep, best, token = (tensor.cpu() for tensor in (keep_BQ, best_BQ, token_BQ))
+    boxes = boxes_BQ4.float().cpu()
+    return [
+        _detections(boxes[row][keep[row]], best[row][keep[row]], token[row][keep[row]].tolist(), prompt, size)
+        for row, (prompt, size) in enumerate(zip(prompts, sizes, strict=True))
+    ]
+
+
+def _token_classes(prompts: Sequence[Prompt], columns: int, device: torch.device) -> torch.Tensor:
+    """(B, columns) class ids, NO_CLASS for delimiters and behind the end."""
+    rows = [[*prompt.token_class_ids, *[NO_CLASS] * (columns - len(prompt.token_class_ids))] for prompt in prompts]
+    return torch.tensor(rows, device=device)
+
+
+def _detections(
+    relative: torch.Tensor, scores: torch.Tensor, tokens: Sequence[int], prompt: Prompt, size: tuple[int, int]
+) -> Detections:
+    height, width = size
+    boxes = relative * torch.tensor([width, height, width, height])
+    boxes[:, :2] -= boxes[:, 2:] / 2
+    boxes[:, 2:] += boxes[:, :2]
+    return Detections(
+        boxes=boxes.numpy(),
+        scores=scores.numpy(),
+        class_ids=np.array([prompt.token_class_ids[token] for token in tokens], np.int32),
+        phrases=tuple(prompt.phrases[prompt.token_phrases[token]] for token in tokens),
+    )
+
+
+def concatenate(parts: Sequence[Detections]) -> Detections:
+    """The detections of one image's prompts, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return Detections.empty()
+    return Detections(
+        boxes=np.concatenate([part.boxes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        class_ids=np.concatenate([part.class_ids for part in parts]),
+        phrases=tuple(phrase for part in parts for phrase in part.phrases),
+    )
+
+
+def suppress(detections: Detections, *, class_nms: float | None, cross_class_nms: float | None) -> Detections:
+    """Non-maximum suppression within each class and then across classes, where a threshold (IoU) is given.
+
+    What is left keeps its order.
+    """
+    if class_nms is not None:
+        kept = [
+            indices[_nms(detections, indices, class_nms)]
+            for class_id in np.unique(detections.class_ids)
+            for indices in [np.flatnonzero(detections.class_ids == class_id)]
+        ]
+        detections = _take(detections, np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64))
+    if cross_class_nms is not None:
+        kept_all = _nms(detections, np.arange(len(detections)), cross_class_nms)
+        detections = _take(detections, np.sort(kept_all))
+    return detections
+
+
+def _nms(detections: Detections, indices: np.ndarray, threshold: float) -> np.ndarray:
+    boxes, scores = torch.from_numpy(detections.boxes[indices]), torch.from_numpy(detections.scores[indices])
+    return nms(boxes, scores, threshold).numpy()
+
+
+def _take(detections: Detections, indices: np.ndarray) -> Detections:
+    return Detections(
+        boxes=detections.boxes[indices],
+        scores=detections.scores[indices],
+        class_ids=detections.class_ids[indices],
+        phrases=tuple(detections.phrases[index] for index in indices),
+    )

@@ -1,0 +1,120 @@
+"""Where a detector's files are: the packaged demo, a local directory, or a pinned commit of a hub repository.
+
+Apart from `detector_files`, which loads them, so that a job that only compares configurations imports no network.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from wsss_ray.config import DetectorConfig
+
+PINNED_COMMITS = {"IDEA-Research/grounding-dino-tiny": "a2bb814dd30d776dcf7e30523b00659f4f141c71"}
+"""Commit of the default hub model."""
+DEMO_DIRECTORY = Path(__file__).parents[2] / "demo" / "weights" / "detector"
+"""The packaged tiny detector, model "demo"."""
+
+_TEXT_FILES = (
+    *("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
+)
+_WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
+
+
+def model_directory(config: DetectorConfig, directory: str | None = None, *, weights: bool = True) -> Path:
+    """The local directory of the detector that `config.model` names.
+
+    `directory` is where the caller has put the files of a model given as a URI. Hub repositories come from
+    the local cache or are downloaded at their pinned commit, without the weights where `weights` is False.
+    Raises ValueError for a model that is not there or incomplete, and says what to download.
+    """
+    if directory is not None:
+        return _checked(Path(directory), weights)
+    if "://" in config.model:
+        raise ValueError(
+            f"detector.model {config.model} is a URI: copy it to a local directory first (the labelling job does) "
+            "and give that directory."
+        )
+    path = DEMO_DIRECTORY if config.model == "demo" else Path(config.model).expanduser()
+    if path.is_dir() or config.model == "demo":
+        if config.revision is not None:
+            raise ValueError(
+                f"detector.revision is {config.revision!r}, but detector.model {config.model} is a local directory, "
+                "which has no revisions: leave it unset."
+            )
+        return _checked(path, weights)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", config.model):
+        raise ValueError(
+            f'detector.model {config.model!r} is no directory here, nor a hub id (owner/name), nor "demo".'
+        )
+    return _hub_directory(config.model, hub_commit(config), weights)
+
+
+def hub_commit(config: DetectorConfig) -> str:
+    """The commit at which a hub model is loaded. Raises ValueError where neither config nor project pins one."""
+    commit = config.revision or PINNED_COMMITS.get(config.model)
+    if commit is None or not re.fullmatch(r"[0-9a-f]{40}", commit):
+        given = "there is no such directory" if commit is None else f"revision {commit!r} is no full commit"
+        raise ValueError(
+            f"detector.model {config.model}: {given}, and a hub model needs detector.revision, the 40 hex digits "
+            "of a commit, so that labels can be made again. Find it at "
+            f"https://huggingface.co/{config.model}/commits/main (the copy button of the newest commit)."
+        )
+    return commit
+
+
+def _hub_directory(repository: str, commit: str, weights: bool) -> Path:
+    patterns = [*_TEXT_FILES, *(_WEIGHT_FILES if weights else ())]
+    cause: OSError | None = None
+    for cache_alone in (True, False):
+        try:
+            found = snapshot_download(
+                repository, revision=commit, allow_patterns=patterns, local_files_only=cache_alone
+            )
+        except OSError as error:  # not in the cache; or no network, no such commit, no access
+            cause, reason = error, str(error).splitlines()[0]
+            continue
+        missing = _missing(Path(found), weights)
+        if not missing:
+            return Path(found)
+        reason = f"{found} lacks {' and '.join(missing)}"
+    raise ValueError(
+        f"detector {repository} at commit {commit} is not in the local cache and cannot be downloaded ({reason}). "
+        f"Where there is a network, run\n  hf download {repository} --revision {commit} --local-dir DIRECTORY\n"
+        f"(needed: {', '.join(_needed())}), bring DIRECTORY here and set detector.model to it."
+    ) from cause
+
+
+def _checked(directory: Path, weights: bool) -> Path:
+    if not directory.is_dir():
+        raise ValueError(f"the detector's directory {directory} does not exist.")
+    missing = _missing(directory, weights)
+    if missing:
+        raise ValueError(
+            f"the detector's directory {directory} lacks {' and '.join(missing)}. Weights are read from safetensors "
+            "alone; AutoModelForZeroShotObjectDetection.save_pretrained and AutoProcessor.save_pretrained write "
+            "all of it."
+        )
+    return directory
+
+
+def _needed() -> dict[str, tuple[str, ...]]:
+    """What a directory must hold: a name for messages, and the patterns of which one must match."""
+    return {
+        "config.json": ("config.json",),
+        "preprocessor_config.json": ("preprocessor_config.json", "processor_config.json"),
+        "tokenizer.json": ("tokenizer.json", "vocab.txt"),
+        "model.safetensors": ("model.safetensors", "model-00001-of-*.safetensors"),
+    }
+
+
+def _missing(directory: Path, weights: bool) -> list[str]:
+    return [
+        name
+        for name, patterns in _needed().items()
+        if (weights or name != "model.safetensors")
+        and not any(path.is_file() for pattern in patterns for path in directory.glob(pattern))
+    ]

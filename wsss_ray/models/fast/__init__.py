@@ -1,0 +1,1 @@
+"""Replacement kernels for parts of the published networks."""

@@ -1,0 +1,1 @@
+"""SAM: boxes to instance masks."""

@@ -1,0 +1,1 @@
+"""Segmentation networks that are trained on labels."""

@@ -1,0 +1,1 @@
+"""Image shards and label shards: schemas, units, footers."""

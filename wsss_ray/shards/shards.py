@@ -1,0 +1,396 @@
+"""Image shards and label shards: their schemas, footers and units.
+
+An image shard is a Parquet file, one row per image; each of its row groups is a *unit*, the grain of work, of retry and
+of resume. One unit makes one label file, which holds the same images in the same order. A unit's digest covers its ids,
+bytes and tags, and stands in the shard's footer and in the label file's name, so that labels of other data never match.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.images.header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
+from wsss_ray.shards.footers import FOOTER_KEY, FORMAT_VERSION, ShardError, damage_told, footer_readers, read_footer
+from wsss_ray.shards.row_checks import check_rows
+from wsss_ray.storage.storage import Storage
+
+REJECTED_FILE = "rejected.parquet"
+_SHARD_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
+
+IMAGE_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("image", pa.large_binary(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("tags", pa.list_(pa.string()), nullable=False),
+        pa.field("truth", pa.large_binary()),
+    ]
+)
+"""One image: id, original path, original encoded bytes, displayed size under the shard's `exif` rule, canonical class
+names, and a label PNG where there is a ground truth."""
+
+REJECTED_SCHEMA = pa.schema([("source", pa.string()), ("stage", pa.string()), ("reason", pa.string())])
+"""One image that could not become a row, and why."""
+
+RLE_TYPE = pa.struct([("height", pa.int32()), ("width", pa.int32()), ("counts", pa.binary())])
+INSTANCE_TYPE = pa.struct(
+    [
+        ("class_id", pa.int32()),
+        ("phrase", pa.string()),
+        ("score", pa.float32()),
+        ("box", pa.list_(pa.float32(), 4)),
+        ("mask_score", pa.float32()),
+        ("mask", RLE_TYPE),
+    ]
+)
+LABEL_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("label", pa.large_binary()),
+        pa.field("instances", pa.list_(INSTANCE_TYPE)),
+        pa.field("tags", pa.list_(pa.string()), nullable=False),
+        pa.field("undetected_tags", pa.list_(pa.string())),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+"""One labelled image. `label` is a label PNG (null where the status is failed); boxes are XYXY pixels; `instances` is
+null for predictions of a network."""
+
+STATUSES = ("ok", "no_tags", "no_detections", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One row group of one image shard."""
+
+    shard: str
+    """File name of the image shard."""
+    row_group: int
+    rows: int
+    digest: str
+    """SHA-256 (hex) over ids, bytes and tags of the row group."""
+    exif: Literal["apply", "ignore"]
+    """Whether readers turn the images by their EXIF orientation."""
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    """The limit that the images were held against when the shard was made; no row may claim more."""
+
+    @property
+    def name(self) -> str:
+        """Name of the unit, unique in the run: shard, row group and eight digits of the digest."""
+        return f"{self.shard.removesuffix('.parquet')}-{self.row_group:04d}-{self.digest[:8]}"
+
+    @property
+    def label_path(self) -> str:
+        """Path of the unit's label file below the run directory."""
+        return f"labels/{self.name}.parquet"
+
+    def to_json(self) -> str:
+        """The unit as JSON, for a column of strings."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Unit:
+        """Inverse of `to_json`."""
+        return Unit(**json.loads(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSet:
+    """All image shards of a folder."""
+
+    units: tuple[Unit, ...]
+    label_space: str
+    """Digest of the class names and ids that the tags and the truth use."""
+    classes: str
+    """Name of the class set they were made with."""
+    has_truth: bool
+    size: int = 0
+    """Bytes of the files."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over all units, for a run's identity."""
+        lines = (f"{unit.name} {unit.digest} {unit.exif}\n" for unit in self.units)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def rows(self) -> int:
+        """Number of images."""
+        return sum(unit.rows for unit in self.units)
+
+
+def digest_rows(rows: pa.Table) -> str:
+    """SHA-256 (hex) over ids, encoded bytes and tags, in order."""
+    digest = hashlib.sha256()
+    for image_id, image, tags in zip(rows["image_id"], rows["image"], rows["tags"], strict=True):
+        for part in (image_id.as_py().encode(), image.as_buffer(), json.dumps(tags.as_py()).encode()):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def shard_name(index: int, total: int) -> str:
+    """File name of shard `index` (from 0) of `total`."""
+    return f"shard-{index:05d}-of-{total:05d}.parquet"
+
+
+def encode_image_shard(
+    groups: Iterable[pa.Table],
+    *,
+    exif: Literal["apply", "ignore"],
+    label_space: str,
+    classes: str,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> bytes:
+    """Parquet bytes of an image shard, one row group per table of `groups` (each in IMAGE_SCHEMA, not empty).
+
+    No image may have more than `max_pixels`: later jobs refuse it.
+    """
+    buffer = io.BytesIO()
+    row_groups = []
+    has_truth = False
+    # The images are compressed already; without statistics and dictionaries the same rows give the same bytes.
+    with pq.ParquetWriter(
+        buffer, IMAGE_SCHEMA, compression="none", use_dictionary=False, write_statistics=False
+    ) as writer:
+        for group in groups:
+            rows = group.cast(IMAGE_SCHEMA).combine_chunks()
+            assert rows.num_rows > 0, "a unit holds at least one image"
+            writer.write_table(rows, row_group_size=rows.num_rows)
+            row_groups.append({"rows": rows.num_rows, "digest": digest_rows(rows)})
+            has_truth = has_truth or rows["truth"].null_count < rows.num_rows
+        footer = {
+            "kind": "images",
+            "format": FORMAT_VERSION,
+            "exif": exif,
+            "max_pixels": max_pixels,
+            "label_space": label_space,
+            "classes": classes,
+            "has_truth": has_truth,
+            "row_groups": row_groups,
+        }
+        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
+    return buffer.getvalue()
+
+
+def read_shard_set(storage: Storage) -> ShardSet:
+    """Read the footers of all image shards of a folder.
+
+    Raises:
+        ShardError: there is none, one of the numbered shards is missing, one is no image shard or is truncated, or
+            they disagree about the classes.
+    """
+    files = {name: info for name, info in storage.list().items() if _SHARD_NAME.fullmatch(name)}
+    names = list(files)
+    if not names:
+        raise ShardError(_no_shards(storage))
+    totals = {match.group(2) for name in names if (match := _SHARD_NAME.fullmatch(name))}
+    if len(totals) > 1:
+        raise ShardError(
+            f"{storage.uri} holds shards of different runs ({', '.join(f'of-{t}' for t in sorted(totals))}): "
+            "make the shards again into an empty folder."
+        )
+    total = int(totals.pop())
+    missing = sorted({shard_name(index, total) for index in range(total)} - set(names))
+    if missing:
+        raise ShardError(
+            f"{storage.uri}: {len(missing)} of {total} shards are missing, the first is {missing[0]}. "
+            "Run the same jobs/shard.py command again to finish them."
+        )
+    with ThreadPoolExecutor(footer_readers(storage)) as pool:
+        footers = list(pool.map(lambda name: _read_image_footer(storage, name), names))
+    spaces = {footer["label_space"] for footer in footers}
+    if len(spaces) > 1:
+        raise ShardError(f"{storage.uri}: its shards were made with different class sets; make them again.")
+    units = tuple(
+        Unit(
+            shard=name,
+            row_group=index,
+            rows=group["rows"],
+            digest=group["digest"],
+            exif=footer["exif"],
+            max_pixels=footer["max_pixels"],
+        )
+        for name, footer in zip(names, footers, strict=True)
+        for index, group in enumerate(footer["row_groups"])
+    )
+    return ShardSet(
+        units=units,
+        label_space=spaces.pop(),
+        classes=footers[0]["classes"],
+        has_truth=any(footer["has_truth"] for footer in footers),
+        size=sum(info.size for info in files.values()),
+    )
+
+
+def read_unit(
+    storage: Storage,
+    unit: Unit,
+    *,
+    columns: Sequence[str] | None = None,
+    check: Literal["content", "footer"] = "content",
+) -> pa.Table:
+    """Rows of a unit, which must still be those that were listed.
+
+    Args:
+        storage: folder of the image shards.
+        unit: which rows.
+        columns: columns of IMAGE_SCHEMA to return; all by default.
+        check: content: ids, bytes and tags are read, whatever the columns, and held against the unit's digest. footer:
+            only the digest in the shard's footer is, and nothing but the columns is read.
+
+    Raises:
+        ShardError: the shard is gone, damaged, or not the one the unit was listed from, or a row claims more pixels
+            than the shard's limit.
+    """
+    wanted = list(IMAGE_SCHEMA.names if columns is None else columns)
+    needed = list(dict.fromkeys([*wanted, "image_id", "image", "tags"])) if check == "content" else wanted
+    where = f"{storage.describe(unit.shard)}, row group {unit.row_group}"
+
+    def tell(reason: object) -> str:
+        return f"{where}: damaged: {reason}. Make this shard again with jobs/shard.py."
+
+    try:
+        with damage_told(tell), storage.open(unit.shard) as file, pq.ParquetFile(file) as parquet:
+            rows = parquet.read_row_group(unit.row_group, columns=needed, use_threads=False).select(needed)
+            footer = json.loads((parquet.metadata.metadata or {}).get(FOOTER_KEY, b"{}"))
+            listed = [group["digest"] for group in footer.get("row_groups", [])]
+    except FileNotFoundError as error:
+        raise ShardError(f"{where}: the shard has gone since the run began.") from error
+    except (LookupError, json.JSONDecodeError, UnicodeDecodeError) as error:  # of a row group, a column, the footer
+        raise ShardError(tell(error)) from error
+    same = digest_rows(rows) == unit.digest if check == "content" else unit.digest in listed[unit.row_group :][:1]
+    if not same:
+        raise ShardError(
+            f"{where}: its content is not what its footer says: the shard is damaged or was replaced while the run "
+            "went on. Start the job again with the shards as they are now, or make the shard again."
+        )
+    check_rows(rows, where, max_pixels=unit.max_pixels)
+    return rows.select(wanted)
+
+
+def check_label_space(shards: ShardSet, classes: ClassSet) -> None:
+    """Refuse shards whose tags and truth mean other classes.
+
+    Raises:
+        ValueError: names both class sets and what to do.
+    """
+    if classes.label_space_digest != shards.label_space:
+        raise ValueError(
+            f"the shards were made with class set '{shards.classes}', whose names and ids are not those of "
+            f"'{classes.name}'. Give --classes {shards.classes} (or one that shares its names and ids), or make the "
+            f"shards again with --classes {classes.name}."
+        )
+
+
+def count_rejected(storage: Storage) -> int:
+    """Number of images that were listed when the shards were made and became no row; 0 where nothing was written."""
+    where = storage.describe(REJECTED_FILE)
+    try:
+        with (
+            damage_told(lambda reason: f"{where} is damaged: {reason}. Run jobs/shard.py again."),
+            storage.open(REJECTED_FILE) as file,
+        ):
+            return int(pq.read_metadata(file).num_rows)
+    except FileNotFoundError:
+        return 0
+
+
+def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> bytes:
+    """Parquet bytes of a label file: rows in LABEL_SCHEMA, in the unit's order.
+
+    The footer holds the counts, and the ids of the images that have a label.
+    """
+    there = pc.is_valid(rows["label"])
+    footer = {
+        "kind": "labels",
+        "format": FORMAT_VERSION,
+        "unit": unit.name,
+        "digest": unit.digest,
+        "counts": counts,
+        "labelled": rows["image_id"].filter(there).to_pylist(),
+    }
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, LABEL_SCHEMA, compression="zstd", write_statistics=False) as writer:
+        writer.write_table(rows.cast(LABEL_SCHEMA), row_group_size=max(rows.num_rows, 1))
+        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)})
+    return buffer.getvalue()
+
+
+def read_labels(storage: Storage, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a label file, with these columns of LABEL_SCHEMA, or all.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ShardError: it is no label file.
+    """
+    data = storage.read(path)
+    where = storage.describe(path)
+    with damage_told(lambda reason: f"{where} is not a label file: {reason}. Remove it and run again."):
+        rows = pq.read_table(
+            pa.BufferReader(data),
+            columns=None if columns is None else list(columns),
+            schema=LABEL_SCHEMA,
+            use_threads=False,
+        )
+    check_rows(rows, storage.describe(path), max_pixels=LARGEST_MAX_PIXELS)
+    return rows
+
+
+def read_label_counts(storage: Storage, path: str) -> dict[str, Any]:
+    """Counts in the footer of a label file, without its rows."""
+    footer = read_footer(storage, path, kind="labels")
+    return dict(footer["counts"])
+
+
+def read_labelled_ids(storage: Storage, path: str) -> list[str]:
+    """Ids of the images that have a label in a label file, in its order: without its rows, if it is no old one."""
+    footer = read_footer(storage, path, kind="labels")
+    if "labelled" in footer:
+        return list(footer["labelled"])
+    return [row["image_id"] for row in read_labels(storage, path).to_pylist() if row["label"] is not None]
+
+
+def _read_image_footer(storage: Storage, name: str) -> dict[str, Any]:
+    footer = read_footer(storage, name, kind="images")
+    limit = footer.setdefault("max_pixels", DEFAULT_MAX_PIXELS)
+    if not (isinstance(limit, int) and 1 <= limit <= LARGEST_MAX_PIXELS):
+        raise ShardError(
+            f"{storage.describe(name)} allows images of {limit} pixels, and the most that any shard may is "
+            f"{LARGEST_MAX_PIXELS}. Make it again with jobs/shard.py."
+        )
+    return footer
+
+
+def _no_shards(storage: Storage) -> str:
+    if storage.is_local and not Path(storage.uri).is_dir():
+        return f"there is no folder {storage.uri}. Check the path, or make the shards with jobs/shard.py."
+    names = list(storage.list())
+    if any(name.lower().endswith((".jpg", ".jpeg", ".png", ".webp")) for name in names):
+        return (
+            f"{storage.uri} holds images, not image shards. Make the shards first, for example:\n"
+            f"  python jobs/shard.py --source folder --input {storage.uri} --tags TAGS.csv --output SHARDS\n"
+            "and give SHARDS as --input (jobs/shard.py --help explains VOC, COCO and tags)."
+        )
+    return (
+        f"{storage.uri} holds no image shards (shard-*-of-*.parquet). Check the path, or make them with "
+        "jobs/shard.py (see its --help)."
+    )

@@ -1,0 +1,252 @@
+"""Weights by path or URI: one copy on each node, checked, and a digest that says which weights they are."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import logging
+import os
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from wsss_ray.config import StorageConfig
+from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.redaction import masked, refuse_credentials
+from wsss_ray.storage.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 2**22
+_FEWEST_DIGITS = 8
+_MODEL_FILES = (".json", ".txt", ".safetensors", ".model")
+
+
+def cache_directory() -> Path:
+    """Where fetched weights and digests lie on this node: WSSS_RAY_CACHE, else below XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("WSSS_RAY_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "wsss_ray"
+
+
+def is_uri(path: str) -> bool:
+    """Whether the path names a store other than this machine's disk."""
+    return "://" in path and not path.startswith("file://")
+
+
+def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
+    """Local path of a file of weights; a remote one is copied to the node's cache once, whoever asks first.
+
+    Args:
+        uri: local path, `s3://` (any fsspec URI) or `https://`.
+        sha256: expected digest (hex) or its first digits, at least 8 as publishers put them into file names; None where
+            the store is trusted.
+        config: how S3 is reached.
+
+    Raises:
+        ValueError: an `https://` URI without a digest, or a digest that does not match.
+        StorageError: the file cannot be read, or the cache cannot be written.
+    """
+    refuse_credentials(uri)
+    if not is_uri(uri):
+        path = Path(uri.removeprefix("file://")).expanduser()
+        if sha256 is not None and path.is_file():
+            _check(file_digest(path), sha256, str(path))
+        return path
+    if uri.startswith(("https://", "http://")) and sha256 is None:
+        raise ValueError(f"{masked(uri)}: weights from the web need `sha256`, their SHA-256 in hexadecimal digits.")
+    version = sha256 or remote_version(uri, config)
+    address = uri.split("?", 1)[0]  # a signed address is another one each time, for the same file
+    target = (
+        cache_directory() / "weights" / hashlib.sha256(f"{address} {version}".encode()).hexdigest()[:16] / _name(uri)
+    )
+    _fetch_once(uri, target, config, sha256)
+    return target
+
+
+def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
+    """Local directory of a checkpoint (JSON, tokenizer and safetensors files); a remote one is copied once a node."""
+    if not is_uri(uri):
+        return Path(uri.removeprefix("file://")).expanduser()
+    storage = Storage(uri, config)
+    files = {name: info for name, info in storage.list().items() if name.endswith(_MODEL_FILES)}
+    if not files:
+        raise StorageError(f"{masked(uri)} holds no checkpoint (config.json, model.safetensors, tokenizer files).")
+    key = json.dumps([uri, sorted((name, info.size, info.version) for name, info in files.items())])
+    target = cache_directory() / "weights" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    for name in files:
+        _fetch_once(f"{uri.rstrip('/')}/{name}", target / name, config, None)
+    return target
+
+
+def fetch_hub(repository: str, *, revision: str) -> Path:
+    """Local directory of a checkpoint on the Hugging Face hub at a commit: from its cache, else downloaded.
+
+    Raises ValueError where it is in neither.
+    """
+    patterns = [f"*{suffix}" for suffix in _MODEL_FILES]
+    cause: OSError | None = None
+    for cache_alone in (True, False):
+        try:
+            found = snapshot_download(
+                repository, revision=revision, allow_patterns=patterns, local_files_only=cache_alone
+            )
+        except OSError as error:  # not in the cache; or no network, no such commit, no access
+            cause = error
+            continue
+        if any(Path(found).glob("*.safetensors")):
+            return Path(found)
+    reason = str(cause).splitlines()[0] if cause else "it has no safetensors"
+    raise ValueError(
+        f"{repository} at commit {revision} is not in the local cache and cannot be downloaded ({reason}). Where there "
+        f"is a network, run\n  hf download {repository} --revision {revision} --local-dir DIRECTORY\n"
+        "bring DIRECTORY here and name it instead."
+    ) from cause
+
+
+def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig) -> str:
+    """What identifies the weights at a path or URI, for a run's identity, without fetching remote ones.
+
+    SHA-256 of local files (kept by path, size and modification time, so that gigabytes are read once), the given
+    `sha256` for `https://`, size and ETag for object stores.
+    """
+    refuse_credentials(uri)
+    if sha256 is not None:
+        if is_uri(uri) and not uri.startswith(("https://", "http://")):
+            remote_version(uri, config)  # tells at once of a file that is not there
+        return sha256.lower()
+    if is_uri(uri):
+        return remote_version(uri, config)
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in _MODEL_FILES)
+        lines = "".join(f"{file.name} {file_digest(file)}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    return file_digest(path)
+
+
+def remote_version(uri: str, config: StorageConfig) -> str:
+    """Size and version of a remote file, or of all files of a remote checkpoint directory."""
+    if uri.startswith(("https://", "http://")):
+        raise ValueError(f"{masked(uri)}: weights from the web need their SHA-256.")
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    info = Storage(folder, config).info(name)
+    if info is not None:
+        return f"{info.size}-{info.version}"
+    files = {name: info for name, info in Storage(uri, config).list().items() if name.endswith(_MODEL_FILES)}
+    if not files:
+        raise StorageError(f"{masked(uri)}: there is no such file, nor a directory with a checkpoint.")
+    text = json.dumps(sorted((name, info.size, info.version) for name, info in files.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a local file, remembered in the cache by path, size and modification time."""
+    note = _digest_note(path)
+    if note.exists():
+        return note.read_text()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with _cache_explained():
+        _write_note(note, digest)
+    return digest
+
+
+def _digest_note(path: Path) -> Path:
+    status = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    return cache_directory() / "digests" / key
+
+
+@contextmanager
+def _cache_explained() -> Iterator[None]:
+    """Say which folder is full or closed, and what to do: nobody named it."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{cache_directory()}: {error.strerror or error}. Copies of weights, and their digests, lie in this folder "
+            "of each node. Make room there, or let WSSS_RAY_CACHE name a folder on another disk that this user may "
+            "write, and run the same command again."
+        ) from error
+
+
+def _write_note(note: Path, text: str) -> None:
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_name(f".{note.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(note)
+
+
+def _name(uri: str) -> str:
+    return uri.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "weights"
+
+
+def _check(digest: str, sha256: str, where: str) -> None:
+    if len(sha256) < _FEWEST_DIGITS or not digest.startswith(sha256.lower()):
+        raise ValueError(f"{where} has SHA-256 {digest}, not {sha256.lower()}: another file, or a damaged one.")
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """One process of this node at a time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch_once(uri: str, target: Path, config: StorageConfig, sha256: str | None) -> None:
+    """Copy a remote file to the target, unless a whole copy is there: its SHA-256 lies beside it."""
+    note = target.with_name(f".{target.name}.sha256")
+    with _cache_explained(), _alone(target):
+        if target.exists():
+            if note.exists() and note.read_text() == file_digest(target):
+                return
+            logger.warning("%s is not what was fetched from %s; fetching it again", target, uri)
+        temporary = target.with_name(f".{target.name}.part")
+        try:
+            digest = _download(uri, temporary, config)
+            if sha256 is not None:
+                _check(digest, sha256, masked(uri))
+            _write_note(note, digest)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _write_note(_digest_note(target), digest)  # so that gigabytes are not read once more
+
+
+def _download(uri: str, target: Path, config: StorageConfig) -> str:
+    """Copy a remote file; returns its SHA-256."""
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        for chunk in _chunks(uri, config):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(uri: str, config: StorageConfig) -> Iterator[bytes]:
+    if uri.startswith(("https://", "http://")):
+        try:
+            with urllib.request.urlopen(uri, timeout=60) as response:  # noqa: S310 - the scheme is checked above
+                while chunk := response.read(_CHUNK_BYTES):
+                    yield chunk
+        except (OSError, http.client.HTTPException) as error:
+            raise StorageError(f"{masked(uri)}: cannot be fetched: {error}") from error
+        return
+    folder, _, name = uri.rpartition("/")
+    try:
+        with Storage(folder, config).open(name) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+    except FileNotFoundError as error:
+        raise StorageError(f"{masked(uri)}: there is no such file.") from error

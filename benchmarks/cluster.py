@@ -30,7 +30,7 @@ from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.labels.sink import LabelSink
-from wsss_ray.shards.shards import ShardSet, read_shard_set
+from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.storage.storage import Storage
 
 SECONDS = 0.16

@@ -38,7 +38,8 @@ from wsss_ray.engine.stage import Meter, Stage, StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.engine.worker import READ_COLUMNS, Report
 from wsss_ray.labels.sink import LabelSink
-from wsss_ray.shards.shards import ShardSet, Unit, read_shard_set, read_unit
+from wsss_ray.shards.image_shards import ShardSet, read_shard_set, read_unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 PARTS = ("read", "decode", "detect", "segment", "encode", "write", "wait")

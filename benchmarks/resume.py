@@ -30,15 +30,9 @@ from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.labelling.plan import identity
 from wsss_ray.labels.sink import count_rows
 from wsss_ray.labels.summary import summarise
-from wsss_ray.shards.shards import (
-    IMAGE_SCHEMA,
-    LABEL_SCHEMA,
-    ShardSet,
-    encode_image_shard,
-    encode_labels,
-    read_shard_set,
-    shard_name,
-)
+from wsss_ray.shards.image_shards import ShardSet, encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.label_files import encode_labels
+from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
 from wsss_ray.storage.storage import Storage
 
 ROOT = Path(__file__).resolve().parent.parent

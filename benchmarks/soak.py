@@ -35,7 +35,9 @@ from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Outcome, Task
-from wsss_ray.shards.shards import IMAGE_SCHEMA, ShardSet, Unit, encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.image_shards import ShardSet, encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.schemas import IMAGE_SCHEMA
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 UNITS_PER_SHARD = 25

@@ -18,7 +18,7 @@ from wsss_ray.config import AuditConfig
 from wsss_ray.engine.cluster import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
-from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 
 CLASSES = ClassSet.load("voc")

@@ -18,7 +18,7 @@ from wsss_ray.engine import mapping
 from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.errors import JobError
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 
 ray.cloudpickle.register_pickle_by_value(stages)
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tasks have no path to this folder

@@ -17,7 +17,7 @@ from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
-from wsss_ray.shards.shards import ShardSet
+from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder

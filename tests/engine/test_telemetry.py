@@ -28,7 +28,8 @@ from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.engine.telemetry import NAMES
-from wsss_ray.shards.shards import Unit, read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors have no path to this folder

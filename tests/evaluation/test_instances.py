@@ -24,7 +24,9 @@ from wsss_ray.evaluation.instances import connected_parts, count_parts, count_re
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.images.rle import decode_mask, encode_mask
-from wsss_ray.shards.shards import LABEL_SCHEMA, encode_labels, read_shard_set, read_unit
+from wsss_ray.shards.image_shards import read_shard_set, read_unit
+from wsss_ray.shards.label_files import encode_labels
+from wsss_ray.shards.schemas import LABEL_SCHEMA
 from wsss_ray.storage.storage import Storage
 
 VOC = ClassSet.load("voc")

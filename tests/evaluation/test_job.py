@@ -22,7 +22,7 @@ from wsss_ray.evaluation import Evaluation, run
 from wsss_ray.evaluation.judge import Judge
 from wsss_ray.labels.inputs import RunLabels
 from wsss_ray.labels.scores import ClassIndex
-from wsss_ray.shards.shards import ShardSet
+from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.storage.storage import Storage
 
 

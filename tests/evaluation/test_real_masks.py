@@ -18,7 +18,7 @@ from wsss_ray.config import EvaluateConfig, ShardConfig
 from wsss_ray.engine.cluster import Resources
 from wsss_ray.evaluation import run
 from wsss_ray.images.label_png import decode_label
-from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 
 if TYPE_CHECKING:

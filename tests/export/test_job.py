@@ -21,7 +21,10 @@ from wsss_ray.errors import JobError
 from wsss_ray.export import run as run_job
 from wsss_ray.export.job import Export
 from wsss_ray.export.summary import Summary
-from wsss_ray.shards.shards import LABEL_SCHEMA, Unit, encode_labels, read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
+from wsss_ray.shards.label_files import encode_labels
+from wsss_ray.shards.schemas import LABEL_SCHEMA
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 

@@ -38,7 +38,7 @@ from wsss_ray.engine.task import Task
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.labelling.plan import stage_specs
 from wsss_ray.labels.sink import LabelSink
-from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(processes)

@@ -27,7 +27,8 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, RayConfig, SegmenterConfig
 from wsss_ray.engine.cluster import Resources
 from wsss_ray.images.label_png import decode_label
-from wsss_ray.shards.shards import encode_labels, read_labels, read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
+from wsss_ray.shards.label_files import encode_labels, read_labels
 from wsss_ray.storage.storage import Storage
 
 Configure = Callable[..., LabelConfig]

@@ -21,7 +21,8 @@ from wsss_ray.images.label_png import decode_label
 from wsss_ray.images.rle import decode_mask
 from wsss_ray.labelling.stages import DetectStage, LabelStage, SegmentStage
 from wsss_ray.labels.sink import LabelSink
-from wsss_ray.shards.shards import Unit, encode_labels, read_label_counts, read_labels
+from wsss_ray.shards.label_files import encode_labels, read_label_counts, read_labels
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 UNIT = Unit(shard="shard-00000-of-00001.parquet", row_group=0, rows=1, digest="ab" * 32, exif="ignore")

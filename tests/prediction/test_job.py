@@ -32,7 +32,8 @@ from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.models.student.files import encode_student
-from wsss_ray.shards.shards import encode_image_shard, encode_labels, read_labels, read_shard_set, shard_name
+from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.label_files import encode_labels, read_labels
 from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(processes)

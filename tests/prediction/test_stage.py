@@ -24,7 +24,8 @@ from wsss_ray.prediction.sink import PredictionSink
 from wsss_ray.prediction.soft import probabilities_of, read_soft, soft_path
 from wsss_ray.prediction.stage import PredictStage
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.shards import Unit, read_labels
+from wsss_ray.shards.label_files import read_labels
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 Configure = Callable[..., PredictConfig]

@@ -13,7 +13,7 @@ from wsss_ray.report.index import FIELDS, Index, encode_details, to_script
 from wsss_ray.report.job import _in_order, choose
 from wsss_ray.report.overview import Agreement, setting_rows
 from wsss_ray.report.unit import Box, Card
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 
 UNITS = [
     Unit(shard=f"s{i}.parquet", row_group=0, rows=rows, digest=f"{i:064x}", exif="apply")

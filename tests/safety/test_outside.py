@@ -15,16 +15,9 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import ExportConfig, ReportConfig
 from wsss_ray.engine.cluster import Resources
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.shards import (
-    IMAGE_SCHEMA,
-    LABEL_SCHEMA,
-    encode_image_shard,
-    encode_labels,
-    read_labels,
-    read_shard_set,
-    read_unit,
-    shard_name,
-)
+from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, read_unit, shard_name
+from wsss_ray.shards.label_files import encode_labels, read_labels
+from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
 from wsss_ray.storage.storage import Storage
 
 LABEL = np.pad(np.full((30, 30), 1, np.uint8), 5)

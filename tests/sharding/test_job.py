@@ -29,7 +29,7 @@ from wsss_ray.sharding import job
 from wsss_ray.sharding.plan import group_items
 from wsss_ray.sharding.progress import Progress
 from wsss_ray.sharding.writing import ShardTask, ShardWriter
-from wsss_ray.shards.shards import read_shard_set, read_unit
+from wsss_ray.shards.image_shards import read_shard_set, read_unit
 from wsss_ray.storage.storage import Storage
 
 EDGE = json.loads((REPOSITORY / "tests/images/edge_expectations.json").read_text(encoding="utf-8"))

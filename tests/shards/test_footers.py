@@ -14,7 +14,10 @@ from local_s3 import S3Server
 
 from wsss_ray.labels.summary import summarise
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.shards import LABEL_SCHEMA, Unit, encode_labels, read_label_counts, shard_name
+from wsss_ray.shards.image_shards import shard_name
+from wsss_ray.shards.label_files import encode_labels, read_label_counts
+from wsss_ray.shards.schemas import LABEL_SCHEMA
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 COUNTS = {"images": 2, "statuses": {"ok": 2}, "errors": {}, "classes": {"dog": {"tagged": 2}}}

@@ -10,21 +10,11 @@ import pytest
 
 from wsss_ray.images.header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from wsss_ray.shards.footers import ShardError
+from wsss_ray.shards.image_shards import digest_rows, encode_image_shard, read_shard_set, read_unit, shard_name
+from wsss_ray.shards.label_files import encode_labels, read_label_counts, read_labelled_ids, read_labels
 from wsss_ray.shards.row_checks import check_image_id
-from wsss_ray.shards.shards import (
-    IMAGE_SCHEMA,
-    LABEL_SCHEMA,
-    Unit,
-    digest_rows,
-    encode_image_shard,
-    encode_labels,
-    read_label_counts,
-    read_labelled_ids,
-    read_labels,
-    read_shard_set,
-    read_unit,
-    shard_name,
-)
+from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 

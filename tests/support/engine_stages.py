@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Ledger, Orders
 from wsss_ray.engine.stage import Meter, WorkerLost
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 LENGTH_SCHEMA = pa.schema([("image_id", pa.string()), ("error", pa.string()), ("length", pa.int64())])

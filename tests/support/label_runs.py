@@ -7,7 +7,9 @@ import pyarrow as pa
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
 from wsss_ray.images.decoding import read_size
-from wsss_ray.shards.shards import IMAGE_SCHEMA, encode_image_shard, read_labels, read_shard_set, shard_name
+from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.label_files import read_labels
+from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
 
 

@@ -13,7 +13,7 @@ from wsss_ray.config import StudentConfig
 from wsss_ray.demo.scenes import draw_scene
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.network import Student
-from wsss_ray.shards.shards import IMAGE_SCHEMA
+from wsss_ray.shards.schemas import IMAGE_SCHEMA
 
 DAMAGED = "scene-4"
 """An image that breaks off in the middle."""

@@ -18,7 +18,7 @@ from wsss_ray.config import RayConfig, StudentConfig
 from wsss_ray.config.train import TrainConfig
 from wsss_ray.models.device import Compute
 from wsss_ray.models.student.building import build_student
-from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.feed import Feed

@@ -25,7 +25,7 @@ from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.models.student.spec import IGNORE, StudentSpec
-from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation

@@ -17,7 +17,8 @@ from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.worker import Report
 from wsss_ray.labels.run import LabelRun, damage_error
-from wsss_ray.shards.shards import STATUSES, Unit
+from wsss_ray.shards.schemas import STATUSES
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 AUDIT_FILE = "audit.parquet"

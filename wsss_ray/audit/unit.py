@@ -16,7 +16,7 @@ from wsss_ray.audit.places import find_places
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
 from wsss_ray.labels.run import label_of, label_rows, read_joined, truth_of
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 REASON_TYPE = pa.struct(

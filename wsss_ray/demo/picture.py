@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.label_png import decode_label
-from wsss_ray.shards.shards import read_labels, read_shard_set, read_unit
+from wsss_ray.shards.image_shards import read_shard_set, read_unit
+from wsss_ray.shards.label_files import read_labels
 from wsss_ray.storage.storage import Storage
 
 CELL = 220

@@ -22,7 +22,7 @@ from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders, open_ledger
 from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.errors import JobError
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage import retries
 from wsss_ray.storage.redaction import masked
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from wsss_ray.shards.shards import ShardSet, Unit
+from wsss_ray.shards.image_shards import ShardSet
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 RUN_FILE = "run.json"

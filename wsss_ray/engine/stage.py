@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from wsss_ray.engine.cluster import Pool
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 
 
 class Meter:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,9 @@ from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
 from wsss_ray.engine.stage import Meter, Sink, Stage, StageSpec, WorkerLost
 from wsss_ray.engine.telemetry import WorkerMetrics
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.shards import IMAGE_SCHEMA, Unit, read_unit
+from wsss_ray.shards.image_shards import read_unit
+from wsss_ray.shards.schemas import IMAGE_SCHEMA
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage import retries
 from wsss_ray.storage.redaction import masked
 from wsss_ray.storage.storage import Storage

@@ -27,7 +27,7 @@ from wsss_ray.evaluation.tables import format_tables
 from wsss_ray.evaluation.truths import CocoTruth, pack_by_unit
 from wsss_ray.labels.inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
 from wsss_ray.labels.scores import ClassIndex
-from wsss_ray.shards.shards import ShardSet, check_label_space, count_rejected, read_shard_set
+from wsss_ray.shards.image_shards import ShardSet, check_label_space, count_rejected, read_shard_set
 from wsss_ray.storage.redaction import masked
 from wsss_ray.storage.storage import Storage
 

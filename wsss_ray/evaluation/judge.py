@@ -27,7 +27,8 @@ from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_ids, label_limit
 from wsss_ray.labels.inputs import LabelFile, LabelSource, PngFolder
 from wsss_ray.labels.scores import ClassIndex, Scores, count_pixels, headline, score
-from wsss_ray.shards.shards import Unit, read_unit
+from wsss_ray.shards.image_shards import read_unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 STATES = ("judged", "missing", "failed", "no_truth", "bad_truth")

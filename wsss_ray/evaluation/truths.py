@@ -20,7 +20,7 @@ from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_ids, label_limit, orient_label
 from wsss_ray.images.rle import encode_mask
 from wsss_ray.labels.inputs import ids_by_shard
-from wsss_ray.shards.shards import ShardSet
+from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.storage.storage import Storage
 
 

@@ -20,7 +20,7 @@ from wsss_ray.export.records import RecordReader
 from wsss_ray.export.sheets import Parts, Sheet, Slot
 from wsss_ray.export.summary import SUMMARY_FILE, Summary, state_of, summarise
 from wsss_ray.labels.run import LabelRun
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 _LOG = logging.getLogger(__name__)

@@ -16,8 +16,9 @@ from wsss_ray.images.header import ImageError
 from wsss_ray.images.rle import decode_mask, parse_counts
 from wsss_ray.labels.run import LabelRun, label_of, read_joined
 from wsss_ray.shards.footers import ShardError
+from wsss_ray.shards.label_files import read_labels
 from wsss_ray.shards.row_checks import check_image_id
-from wsss_ray.shards.shards import Unit, read_labels
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 

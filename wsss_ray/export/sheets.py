@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from wsss_ray.export.records import LeftOut, Record
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 PARTS = "export-parts"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from wsss_ray.export.records import LeftOut
 from wsss_ray.export.sheets import Parts, Slot
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 
 SUMMARY_FILE = "export-summary.json"
 _SHOWN = 5

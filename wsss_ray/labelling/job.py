@@ -16,7 +16,7 @@ from wsss_ray.labelling.plan import describe_models, identity, stage_specs
 from wsss_ray.labelling.sample import describe_prompts
 from wsss_ray.labels.job import LabelJob
 from wsss_ray.labels.sink import LabelSink, writes_grey
-from wsss_ray.shards.shards import check_label_space, read_shard_set
+from wsss_ray.shards.image_shards import check_label_space, read_shard_set
 from wsss_ray.storage.storage import Storage
 
 

@@ -15,7 +15,7 @@ from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.labels.precision import resolve
 from wsss_ray.models.detector.paths import hub_commit, model_directory
 from wsss_ray.models.sam.weights import checkpoint_path, files_of
-from wsss_ray.shards.shards import ShardSet
+from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.storage.weights import is_uri, weights_digest
 
 ALGORITHM_VERSION = 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsss_ray.engine.stage import Meter
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
-from wsss_ray.shards.shards import LABEL_SCHEMA
+from wsss_ray.shards.schemas import LABEL_SCHEMA
 
 PIXELS_TYPE = pa.list_(pa.struct([("class_id", pa.int32()), ("pixels", pa.int64())]))
 LABELLED_SCHEMA = pa.schema([*LABEL_SCHEMA, pa.field("pixels", PIXELS_TYPE)])

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from wsss_ray.engine.run_directory import RUN_FILE
 from wsss_ray.images.header import DEFAULT_MAX_FILE_BYTES
 from wsss_ray.shards.footers import ShardError, damage_told
-from wsss_ray.shards.shards import ShardSet, Unit, read_labels
+from wsss_ray.shards.image_shards import ShardSet
+from wsss_ray.shards.label_files import read_labels
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 

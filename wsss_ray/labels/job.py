@@ -27,7 +27,9 @@ from wsss_ray.labels.observing import observed
 from wsss_ray.labels.sink import LabelSink, png_path
 from wsss_ray.labels.summary import SUMMARY_FILE, format_summary, summarise, write_summary
 from wsss_ray.shards.footers import footer_readers
-from wsss_ray.shards.shards import ShardSet, Unit, read_label_counts, read_labelled_ids, read_labels
+from wsss_ray.shards.image_shards import ShardSet
+from wsss_ray.shards.label_files import read_label_counts, read_labelled_ids, read_labels
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage import retries
 from wsss_ray.storage.storage import Storage
 

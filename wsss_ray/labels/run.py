@@ -17,15 +17,10 @@ from wsss_ray.errors import JobError
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_label, decode_truth
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.shards import (
-    LABEL_SCHEMA,
-    ShardSet,
-    Unit,
-    check_label_space,
-    read_labels,
-    read_shard_set,
-    read_unit,
-)
+from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set, read_unit
+from wsss_ray.shards.label_files import read_labels
+from wsss_ray.shards.schemas import LABEL_SCHEMA
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 

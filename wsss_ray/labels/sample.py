@@ -15,7 +15,7 @@ from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.engine.worker import READ_COLUMNS
 from wsss_ray.errors import JobError
-from wsss_ray.shards.shards import read_unit
+from wsss_ray.shards.image_shards import read_unit
 from wsss_ray.storage.storage import Storage
 
 IMAGES_TIMED = 4

@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.header import LARGEST_MAX_PIXELS
 from wsss_ray.images.label_png import decode_label, encode_label
-from wsss_ray.shards.shards import LABEL_SCHEMA, STATUSES, Unit, encode_labels, read_label_counts, read_labels
+from wsss_ray.shards.label_files import encode_labels, read_label_counts, read_labels
+from wsss_ray.shards.schemas import LABEL_SCHEMA, STATUSES
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 logger = logging.getLogger(__name__)

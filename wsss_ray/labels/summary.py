@@ -10,7 +10,8 @@ from typing import Any
 from wsss_ray.engine.task import Outcome
 from wsss_ray.labels.sink import add_counts
 from wsss_ray.shards.footers import ShardError, footer_readers
-from wsss_ray.shards.shards import Unit, read_label_counts
+from wsss_ray.shards.label_files import read_label_counts
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage import retries
 from wsss_ray.storage.storage import Storage
 

@@ -17,7 +17,7 @@ from wsss_ray.engine.cluster import Resources, connect
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.pipeline.plan import Plan, make_plan
-from wsss_ray.shards.shards import read_shard_set
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.local_files import FileInfo
 from wsss_ray.storage.storage import Storage

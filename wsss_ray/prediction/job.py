@@ -18,7 +18,7 @@ from wsss_ray.labels.precision import resolve
 from wsss_ray.labels.sink import writes_grey
 from wsss_ray.prediction.sink import PredictionSink
 from wsss_ray.prediction.student import KnownStudent, find_student
-from wsss_ray.shards.shards import ShardSet, read_shard_set
+from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.storage.storage import Storage
 
 ALGORITHM_VERSION = 1

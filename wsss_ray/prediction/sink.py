@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from wsss_ray.labels.sink import LabelSink
 from wsss_ray.prediction.soft import SOFT_SCHEMA, encode_soft, read_soft, soft_path
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 
 
 @dataclass(frozen=True, kw_only=True)

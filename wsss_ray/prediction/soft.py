@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from wsss_ray.images.label_png import decode_label, encode_label
 from wsss_ray.shards.footers import ShardError, damage_told
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 MAPS_TYPE = pa.list_(pa.struct([("class_id", pa.int32()), ("probability", pa.large_binary())]))

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.report.unit import Card
-from wsss_ray.shards.shards import STATUSES
+from wsss_ray.shards.schemas import STATUSES
 
 FIELDS = (
     "id",

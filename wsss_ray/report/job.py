@@ -22,7 +22,7 @@ from wsss_ray.report.index import Index, details_path, encode_details
 from wsss_ray.report.site import CONTENT, Site, remove_leftovers
 from wsss_ray.report.state import MARKER, encode_marker, read_marker, state_of
 from wsss_ray.report.unit import Card, UnitReporter
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 INDEX_PATH = "data/index.js"

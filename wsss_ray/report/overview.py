@@ -13,7 +13,7 @@ import numpy as np
 from wsss_ray.labels.run import LabelRun
 from wsss_ray.labels.summary import SUMMARY_FILE, summarise
 from wsss_ray.report.unit import Card
-from wsss_ray.shards.shards import STATUSES
+from wsss_ray.shards.schemas import STATUSES
 from wsss_ray.storage.storage import Storage
 
 BINS = 20

@@ -16,7 +16,7 @@ from wsss_ray.images.header import ImageError
 from wsss_ray.labels.run import label_of, read_joined, truth_of
 from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
 from wsss_ray.report.pictures import Overlay, encode_photo
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 _WRITERS = 8

@@ -23,7 +23,7 @@ from wsss_ray.sharding.plan import claim_output, group_items, identity_of, resol
 from wsss_ray.sharding.progress import Progress
 from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarise
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
-from wsss_ray.shards.shards import REJECTED_FILE
+from wsss_ray.shards.image_shards import REJECTED_FILE
 from wsss_ray.storage import retries
 from wsss_ray.storage.storage import Storage
 

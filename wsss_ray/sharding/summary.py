@@ -15,7 +15,8 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.datasets.items import Listing
 from wsss_ray.datasets.rows import Rejected
 from wsss_ray.sharding.writing import ShardReport
-from wsss_ray.shards.shards import REJECTED_FILE, REJECTED_SCHEMA
+from wsss_ray.shards.image_shards import REJECTED_FILE
+from wsss_ray.shards.schemas import REJECTED_SCHEMA
 
 SUMMARY_FILE = "summary.json"
 

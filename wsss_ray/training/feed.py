@@ -33,7 +33,8 @@ from wsss_ray.images.label_png import decode_ids, label_limit
 from wsss_ray.labels.inputs import LabelFile
 from wsss_ray.models.student.spec import IGNORE, StudentSpec, label_to_index
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.shards import Unit, read_unit
+from wsss_ray.shards.image_shards import read_unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation

@@ -22,7 +22,7 @@ from wsss_ray.engine.ray_data import explain
 from wsss_ray.engine.run_directory import claim
 from wsss_ray.errors import JobError
 from wsss_ray.labels.scores import ClassIndex
-from wsss_ray.shards.shards import ShardSet, check_label_space, read_shard_set
+from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.board import Board, State, status_line

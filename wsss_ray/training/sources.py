@@ -17,7 +17,9 @@ from wsss_ray.config.train import TrainConfig
 from wsss_ray.engine.run_directory import RUN_FILE
 from wsss_ray.labels.inputs import PngFolder, RunLabels, find_pngs, nothing_matches
 from wsss_ray.shards.footers import footer_readers
-from wsss_ray.shards.shards import ShardSet, Unit, read_label_counts, read_labels, read_unit
+from wsss_ray.shards.image_shards import ShardSet, read_unit
+from wsss_ray.shards.label_files import read_label_counts, read_labels
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 _READERS = 16

@@ -17,7 +17,8 @@ from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
 from wsss_ray.models.device import Compute
 from wsss_ray.models.student.network import Student
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.shards import Unit, read_unit
+from wsss_ray.shards.image_shards import read_unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 

@@ -25,7 +25,7 @@ from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import encode_student
 from wsss_ray.models.student.network import Student
-from wsss_ray.shards.shards import Unit
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation

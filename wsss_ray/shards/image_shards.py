@@ -1,9 +1,7 @@
-"""Image shards and label shards: their schemas, footers and units.
+"""Image shards: Parquet files with one row per image, of which each row group is a unit.
 
-An image shard is a Parquet file, one row per image; each of its row groups is a *unit*, the grain of work, of retry and
-of resume. One unit makes one label file, which holds the same images in the same order. A unit's digest covers its ids,
-bytes and tags, and stands in the shard's footer and in the label file's name, so that labels of other data never match.
-"""
+A unit's digest covers its ids, bytes and tags. It is in the shard's footer and in the label file's name, so that labels
+of other data never match."""
 
 from __future__ import annotations
 
@@ -11,105 +9,27 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from wsss_ray.shards.footers import FOOTER_KEY, FORMAT_VERSION, ShardError, damage_told, footer_readers, read_footer
 from wsss_ray.shards.row_checks import check_rows
+from wsss_ray.shards.schemas import IMAGE_SCHEMA
+from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 REJECTED_FILE = "rejected.parquet"
+
+
 _SHARD_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
-
-IMAGE_SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("image", pa.large_binary(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("tags", pa.list_(pa.string()), nullable=False),
-        pa.field("truth", pa.large_binary()),
-    ]
-)
-"""One image: id, original path, original encoded bytes, displayed size under the shard's `exif` rule, canonical class
-names, and a label PNG where there is a ground truth."""
-
-REJECTED_SCHEMA = pa.schema([("source", pa.string()), ("stage", pa.string()), ("reason", pa.string())])
-"""One image that could not become a row, and why."""
-
-RLE_TYPE = pa.struct([("height", pa.int32()), ("width", pa.int32()), ("counts", pa.binary())])
-INSTANCE_TYPE = pa.struct(
-    [
-        ("class_id", pa.int32()),
-        ("phrase", pa.string()),
-        ("score", pa.float32()),
-        ("box", pa.list_(pa.float32(), 4)),
-        ("mask_score", pa.float32()),
-        ("mask", RLE_TYPE),
-    ]
-)
-LABEL_SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("label", pa.large_binary()),
-        pa.field("instances", pa.list_(INSTANCE_TYPE)),
-        pa.field("tags", pa.list_(pa.string()), nullable=False),
-        pa.field("undetected_tags", pa.list_(pa.string())),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("error", pa.string()),
-    ]
-)
-"""One labelled image. `label` is a label PNG (null where the status is failed); boxes are XYXY pixels; `instances` is
-null for predictions of a network."""
-
-STATUSES = ("ok", "no_tags", "no_detections", "failed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """One row group of one image shard."""
-
-    shard: str
-    """File name of the image shard."""
-    row_group: int
-    rows: int
-    digest: str
-    """SHA-256 (hex) over ids, bytes and tags of the row group."""
-    exif: Literal["apply", "ignore"]
-    """Whether readers turn the images by their EXIF orientation."""
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    """The limit that the images were held against when the shard was made; no row may claim more."""
-
-    @property
-    def name(self) -> str:
-        """Name of the unit, unique in the run: shard, row group and eight digits of the digest."""
-        return f"{self.shard.removesuffix('.parquet')}-{self.row_group:04d}-{self.digest[:8]}"
-
-    @property
-    def label_path(self) -> str:
-        """Path of the unit's label file below the run directory."""
-        return f"labels/{self.name}.parquet"
-
-    def to_json(self) -> str:
-        """The unit as JSON, for a column of strings."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> Unit:
-        """Inverse of `to_json`."""
-        return Unit(**json.loads(text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,61 +232,6 @@ def count_rejected(storage: Storage) -> int:
             return int(pq.read_metadata(file).num_rows)
     except FileNotFoundError:
         return 0
-
-
-def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> bytes:
-    """Parquet bytes of a label file: rows in LABEL_SCHEMA, in the unit's order.
-
-    The footer holds the counts, and the ids of the images that have a label.
-    """
-    there = pc.is_valid(rows["label"])
-    footer = {
-        "kind": "labels",
-        "format": FORMAT_VERSION,
-        "unit": unit.name,
-        "digest": unit.digest,
-        "counts": counts,
-        "labelled": rows["image_id"].filter(there).to_pylist(),
-    }
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, LABEL_SCHEMA, compression="zstd", write_statistics=False) as writer:
-        writer.write_table(rows.cast(LABEL_SCHEMA), row_group_size=max(rows.num_rows, 1))
-        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)})
-    return buffer.getvalue()
-
-
-def read_labels(storage: Storage, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a label file, with these columns of LABEL_SCHEMA, or all.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ShardError: it is no label file.
-    """
-    data = storage.read(path)
-    where = storage.describe(path)
-    with damage_told(lambda reason: f"{where} is not a label file: {reason}. Remove it and run again."):
-        rows = pq.read_table(
-            pa.BufferReader(data),
-            columns=None if columns is None else list(columns),
-            schema=LABEL_SCHEMA,
-            use_threads=False,
-        )
-    check_rows(rows, storage.describe(path), max_pixels=LARGEST_MAX_PIXELS)
-    return rows
-
-
-def read_label_counts(storage: Storage, path: str) -> dict[str, Any]:
-    """Counts in the footer of a label file, without its rows."""
-    footer = read_footer(storage, path, kind="labels")
-    return dict(footer["counts"])
-
-
-def read_labelled_ids(storage: Storage, path: str) -> list[str]:
-    """Ids of the images that have a label in a label file, in its order: without its rows, if it is no old one."""
-    footer = read_footer(storage, path, kind="labels")
-    if "labelled" in footer:
-        return list(footer["labelled"])
-    return [row["image_id"] for row in read_labels(storage, path).to_pylist() if row["label"] is not None]
 
 
 def _read_image_footer(storage: Storage, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""COCO's instances JSON as truth: equal to shards that `jobs/shard.py` paints, and clear about what does not fit."""
+"""COCO's instances JSON as truth: equal to shards that `wsss-ray shard` paints, and clear about what does not fit."""
 
 from __future__ import annotations
 

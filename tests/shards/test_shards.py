@@ -160,7 +160,7 @@ def test_a_folder_of_images_is_answered_with_the_command(tmp_path: Path) -> None
     with pytest.raises(ShardError, match="holds no image shards"):
         read_shard_set(Storage(str(tmp_path)))
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(ShardError, match=r"python jobs/shard.py --source folder --input "):
+    with pytest.raises(ShardError, match=r"wsss-ray shard --source folder --input "):
         read_shard_set(Storage(str(tmp_path)))
 
 

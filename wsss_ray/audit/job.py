@@ -77,7 +77,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
     if config.against_truth and not run.shards.has_truth:
         raise ValueError(
             f"--against-truth: the shards in {run.images.uri} hold no human labels. Make them with a source that has "
-            "masks (see jobs/shard.py --help), or leave the flag out."
+            "masks (see wsss-ray shard --help), or leave the flag out."
         )
     output = Storage(config.output, config.storage)
     auditor = Auditor(

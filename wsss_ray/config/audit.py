@@ -12,7 +12,7 @@ class AuditConfig:
     """Rank the images of a labelling run that deserve a look, by what the labels themselves tell."""
 
     labels: str
-    """Run directory of `jobs/label.py`."""
+    """Run directory of `wsss-ray label`."""
     images: str
     """Directory or `s3://` prefix of the image shards that were labelled."""
     output: str

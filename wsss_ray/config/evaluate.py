@@ -15,11 +15,11 @@ class EvaluateConfig:
     One confusion matrix over all pixels; the background is a class; pixels whose truth is no class (ignore) are left
     out; the mean is over the classes present in the truth. A prediction of ignore counts as background, and so does an
     image without a usable label; "dropped" gives the mIoU without those pixels, with its coverage. The truth is that of
-    the image shards, a folder of PNGs, or COCO's instances JSON, painted by the rules of `jobs/shard.py`.
+    the image shards, a folder of PNGs, or COCO's instances JSON, painted by the rules of `wsss-ray shard`.
     """
 
     labels: str
-    """Run directory of `jobs/label.py` or `jobs/predict.py`, or any folder of label PNGs (class ids, as displayed)
+    """Run directory of `wsss-ray label` or `wsss-ray predict`, or any folder of label PNGs (class ids, as displayed)
     named by image id, of any method."""
     images: str
     """Directory or `s3://` prefix of image shards: ids, sizes, tags, and the truth where they hold it."""
@@ -29,7 +29,7 @@ class EvaluateConfig:
     """Folder of truth PNGs named by image id, on the images' stored pixels. Unset: the truth in the image shards."""
     coco_annotations: str | None = None
     """Path of a COCO instances JSON to take as truth instead, images matched by `file_name` without its suffix. The
-    driver reads it whole, as `jobs/shard.py` does; each task gets the annotations of its images alone."""
+    driver reads it whole, as `wsss-ray shard` does; each task gets the annotations of its images alone."""
     coco_order: Literal["area", "json"] = "area"
     """With coco_annotations: paint large annotations first (area) or in the file's order (json)."""
     coco_crowd: Literal["include", "exclude", "ignore"] = "ignore"

@@ -14,7 +14,7 @@ class ExportConfig:
     """Write labels in the forms that other tools read."""
 
     labels: str
-    """Run directory of `jobs/label.py` or `jobs/predict.py`."""
+    """Run directory of `wsss-ray label` or `wsss-ray predict`."""
     images: str
     """Directory or `s3://` prefix of the image shards that were labelled."""
     output: str

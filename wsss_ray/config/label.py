@@ -13,7 +13,7 @@ class LabelConfig:
     """Label image shards: tags to boxes (Grounding DINO) to masks (SAM) to one label map per image."""
 
     input: str
-    """Directory or `s3://` prefix of image shards, as `jobs/shard.py` writes them."""
+    """Directory or `s3://` prefix of image shards, as `wsss-ray shard` writes them."""
     output: str
     """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
     classes: str = "voc"

@@ -47,11 +47,11 @@ class PredictConfig:
     """
 
     input: str
-    """Directory or `s3://` prefix of image shards, as `jobs/shard.py` writes them, of the student's classes."""
+    """Directory or `s3://` prefix of image shards, as `wsss-ray shard` writes them, of the student's classes."""
     output: str
     """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
     student: str
-    """The student: output of `jobs/train.py`, or the file `student.safetensors` that it writes there at its end."""
+    """The student: output of `wsss-ray train`, or the file `student.safetensors` that it writes there at its end."""
     flip: bool = False
     """Average the probabilities with those of the mirrored image, in twice the time."""
     crf: bool = False

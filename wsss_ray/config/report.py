@@ -12,7 +12,7 @@ class ReportConfig:
     """Make one static HTML gallery of labels: a folder that opens from disk or a bucket."""
 
     labels: str
-    """Run directory of `jobs/label.py` or `jobs/predict.py`."""
+    """Run directory of `wsss-ray label` or `wsss-ray predict`."""
     images: str
     """Directory or `s3://` prefix of the image shards that were labelled."""
     output: str
@@ -20,7 +20,7 @@ class ReportConfig:
     classes: str = "voc"
     """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
     audit: str | None = None
-    """Output of `jobs/audit.py`, to show its reasons and sort by its rank."""
+    """Output of `wsss-ray audit`, to show its reasons and sort by its rank."""
     sample: int | None = None
     """Show this many images, drawn by `seed`. Unset: all. A page index of some 100 bytes per image is loaded at once,
     so 80,000 images are better sampled."""

@@ -59,11 +59,11 @@ class TrainConfig:
     """
 
     images: str
-    """Directory or `s3://` prefix of image shards, as `jobs/shard.py` writes them."""
+    """Directory or `s3://` prefix of image shards, as `wsss-ray shard` writes them."""
     output: str
     """Run directory or `s3://` prefix for checkpoints, metrics and student.safetensors."""
     labels: str | None = None
-    """Run directory of `jobs/label.py` or `jobs/predict.py` over these shards."""
+    """Run directory of `wsss-ray label` or `wsss-ray predict` over these shards."""
     label_folder: str | None = None
     """Instead of `labels`: a folder of label PNGs (class ids, as displayed) named by image id, of any method."""
     label_column: Literal["label", "truth"] = "label"

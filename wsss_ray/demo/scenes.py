@@ -2,7 +2,7 @@
 
     python -m wsss_ray.demo.scenes --split test --count 300 --output DIR
 
-writes them as a folder of images with tags and truth, which `jobs/shard.py` reads like anybody's data. A scene is a
+writes them as a folder of images with tags and truth, which `wsss-ray shard` reads like anybody's data. A scene is a
 function of its seed alone. Seeds are split for good: models train on `train`, everything is tuned on `validation`,
 and `test` serves for the published figures.
 """

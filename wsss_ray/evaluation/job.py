@@ -115,7 +115,7 @@ def _make_judge(config: EvaluateConfig, classes: ClassSet, images: Storage, shar
     elif not shards.has_truth:
         raise ValueError(
             f"the image shards in {images.uri} hold no truth: give --truth FOLDER of PNGs named by image id, or "
-            "--coco-annotations INSTANCES.json, or make the shards again with a truth (jobs/shard.py --help)."
+            "--coco-annotations INSTANCES.json, or make the shards again with a truth (wsss-ray shard --help)."
         )
     subset = None
     if config.subset is not None:

@@ -63,7 +63,7 @@ def check_size(label: np.ndarray, size: tuple[int, int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoTruth:
-    """Paints the annotations that come with a unit, as `jobs/shard.py --source coco` paints them."""
+    """Paints the annotations that come with a unit, as `wsss-ray shard --source coco` paints them."""
 
     classes: ClassSet
     order: Order

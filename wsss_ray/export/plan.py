@@ -49,7 +49,7 @@ def make_format(config: ExportConfig, run: LabelRun) -> Format:
         raise ValueError(
             f"{run.labels.uri} holds predictions: a network's label maps say which class a pixel has, not which object "
             f"it belongs to, and --format {config.format} needs objects. Use one of {others}, or the labels of "
-            "jobs/label.py."
+            "wsss-ray label."
         )
     return form
 

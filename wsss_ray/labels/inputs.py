@@ -204,7 +204,7 @@ def ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[tuple[str, list[
         where = images.describe(name)
 
         def tell(reason: object, where: str = where) -> str:
-            return f"{where}: its ids cannot be read: {reason}. Make this shard again with jobs/shard.py."
+            return f"{where}: its ids cannot be read: {reason}. Make this shard again with wsss-ray shard."
 
         try:
             with damage_told(tell), images.open(name) as file, pq.ParquetFile(file) as parquet:

@@ -62,12 +62,12 @@ class LabelRun:
         if identity.get("shards", shards.digest) != shards.digest:
             raise ValueError(
                 f"the run in {label_storage.uri} was made from other image shards than {image_storage.uri} holds. "
-                "Give the --images that it was made from, or label these shards with jobs/label.py."
+                "Give the --images that it was made from, or label these shards with wsss-ray label."
             )
         done, missing = units_to_do(shards, label_storage, limit=None)
         if not done:
             raise ValueError(
-                f"{label_storage.describe('labels')} holds no label file yet: run jobs/label.py (or jobs/predict.py) "
+                f"{label_storage.describe('labels')} holds no label file yet: run wsss-ray label (or wsss-ray predict) "
                 "first."
             )
         return cls(
@@ -199,8 +199,8 @@ def _read_identity(labels: Storage) -> dict[str, Any]:
         identity = json.loads(labels.read(RUN_FILE))
     except FileNotFoundError:
         raise ValueError(
-            f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of jobs/label.py or "
-            "jobs/predict.py."
+            f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of wsss-ray label or "
+            "wsss-ray predict."
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{labels.describe(RUN_FILE)} is not JSON ({error}): it is no run of wsss_ray.") from error

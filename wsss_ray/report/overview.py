@@ -151,6 +151,8 @@ def read_audit(storage: Storage) -> dict[str, Any]:
     try:
         summary = json.loads(storage.read("audit.json"))
     except FileNotFoundError:
-        raise ValueError(f"{storage.uri} holds no audit.json: --audit must be the --output of jobs/audit.py.") from None
+        raise ValueError(
+            f"{storage.uri} holds no audit.json: --audit must be the --output of wsss-ray audit."
+        ) from None
     assert isinstance(summary, dict), "written by the audit job"
     return summary

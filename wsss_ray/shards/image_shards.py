@@ -133,7 +133,7 @@ def read_shard_set(storage: Storage) -> ShardSet:
     if missing:
         raise ShardError(
             f"{storage.uri}: {len(missing)} of {total} shards are missing, the first is {missing[0]}. "
-            "Run the same jobs/shard.py command again to finish them."
+            "Run the same wsss-ray shard command again to finish them."
         )
     with ThreadPoolExecutor(footer_readers(storage)) as pool:
         footers = list(pool.map(lambda name: _read_image_footer(storage, name), names))
@@ -186,7 +186,7 @@ def read_unit(
     where = f"{storage.describe(unit.shard)}, row group {unit.row_group}"
 
     def tell(reason: object) -> str:
-        return f"{where}: damaged: {reason}. Make this shard again with jobs/shard.py."
+        return f"{where}: damaged: {reason}. Make this shard again with wsss-ray shard."
 
     try:
         with damage_told(tell), storage.open(unit.shard) as file, pq.ParquetFile(file) as parquet:
@@ -226,7 +226,7 @@ def count_rejected(storage: Storage) -> int:
     where = storage.describe(REJECTED_FILE)
     try:
         with (
-            damage_told(lambda reason: f"{where} is damaged: {reason}. Run jobs/shard.py again."),
+            damage_told(lambda reason: f"{where} is damaged: {reason}. Run wsss-ray shard again."),
             storage.open(REJECTED_FILE) as file,
         ):
             return int(pq.read_metadata(file).num_rows)
@@ -240,22 +240,22 @@ def _read_image_footer(storage: Storage, name: str) -> dict[str, Any]:
     if not (isinstance(limit, int) and 1 <= limit <= LARGEST_MAX_PIXELS):
         raise ShardError(
             f"{storage.describe(name)} allows images of {limit} pixels, and the most that any shard may is "
-            f"{LARGEST_MAX_PIXELS}. Make it again with jobs/shard.py."
+            f"{LARGEST_MAX_PIXELS}. Make it again with wsss-ray shard."
         )
     return footer
 
 
 def _no_shards(storage: Storage) -> str:
     if storage.is_local and not Path(storage.uri).is_dir():
-        return f"there is no folder {storage.uri}. Check the path, or make the shards with jobs/shard.py."
+        return f"there is no folder {storage.uri}. Check the path, or make the shards with wsss-ray shard."
     names = list(storage.list())
     if any(name.lower().endswith((".jpg", ".jpeg", ".png", ".webp")) for name in names):
         return (
             f"{storage.uri} holds images, not image shards. Make the shards first, for example:\n"
-            f"  python jobs/shard.py --source folder --input {storage.uri} --tags TAGS.csv --output SHARDS\n"
-            "and give SHARDS as --input (jobs/shard.py --help explains VOC, COCO and tags)."
+            f"  wsss-ray shard --source folder --input {storage.uri} --tags TAGS.csv --output SHARDS\n"
+            "and give SHARDS as --input (wsss-ray shard --help explains VOC, COCO and tags)."
         )
     return (
         f"{storage.uri} holds no image shards (shard-*-of-*.parquet). Check the path, or make them with "
-        "jobs/shard.py (see its --help)."
+        "wsss-ray shard (see its --help)."
     )

@@ -60,14 +60,14 @@ def open_labels(config: TrainConfig, shards: ShardSet) -> LabelPlan:
     named = [config.labels is not None, config.label_folder is not None, config.label_column == "truth"]
     if sum(named) != 1:
         raise ValueError(
-            "one source of labels is needed: --labels RUN (of jobs/label.py or jobs/predict.py), --label-folder FOLDER "
+            "one source of labels is needed: --labels RUN (of wsss-ray label or wsss-ray predict), --label-folder FOLDER "
             f"(of PNGs named by image id) or --label-column truth; {sum(named) or 'none'} of them are given."
         )
     if config.label_column == "truth":
         if not shards.has_truth:
             raise ValueError(
                 f"the image shards in {config.images} hold no ground truth: train on --labels, or make the shards "
-                "again with a truth (jobs/shard.py --help)."
+                "again with a truth (wsss-ray shard --help)."
             )
         return LabelPlan(kind="truth", source=None)
     if config.label_folder is not None:
@@ -89,8 +89,8 @@ def _open_run(uri: str, storage: StorageConfig, shards: ShardSet) -> RunLabels:
             "the shards that were labelled as --images, or label these."
         )
     raise ValueError(
-        f"{labels.describe('labels')} holds no label files: --labels must be the --output of jobs/label.py or "
-        "jobs/predict.py; a folder of PNGs is given as --label-folder."
+        f"{labels.describe('labels')} holds no label files: --labels must be the --output of wsss-ray label or "
+        "wsss-ray predict; a folder of PNGs is given as --label-folder."
     )
 
 
@@ -178,6 +178,6 @@ def _run_identity(labels: Storage) -> bytes:
         return labels.read(RUN_FILE)
     except FileNotFoundError:
         raise ValueError(
-            f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of jobs/label.py or "
-            "jobs/predict.py."
+            f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of wsss-ray label or "
+            "wsss-ray predict."
         ) from None

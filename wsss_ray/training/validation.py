@@ -34,7 +34,7 @@ class Validation:
     """Value in the truth of pixels that count for nothing."""
 
     def miou(self, student: Student, compute: Compute, *, rank: int, workers: int) -> float:
-        """mIoU (0 to 1) over all units, the same in every worker: background included, as `jobs/evaluate.py` counts.
+        """mIoU (0 to 1) over all units, the same in every worker: background included, as `wsss-ray evaluate` counts.
 
         Raises:
             ShardError: an image or its truth cannot be read, or no image has a truth.

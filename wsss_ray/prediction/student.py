@@ -44,8 +44,8 @@ def find_student(name: str, config: StorageConfig) -> KnownStudent:
         spec = _read_spec(storage, file, uri)
     except FileNotFoundError:
         raise ValueError(
-            f"there is no student {uri}: --student takes the output of wsss-ray train, which writes {STUDENT_FILE} when "
-            "it ends, or such a file."
+            f"there is no student {uri}: --student takes the output of wsss-ray train, which writes {STUDENT_FILE} "
+            "when it ends, or such a file."
         ) from None
     if not is_uri(uri):
         uri = str(Path(uri.removeprefix("file://")).absolute())

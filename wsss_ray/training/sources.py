@@ -60,8 +60,8 @@ def open_labels(config: TrainConfig, shards: ShardSet) -> LabelPlan:
     named = [config.labels is not None, config.label_folder is not None, config.label_column == "truth"]
     if sum(named) != 1:
         raise ValueError(
-            "one source of labels is needed: --labels RUN (of wsss-ray label or wsss-ray predict), --label-folder FOLDER "
-            f"(of PNGs named by image id) or --label-column truth; {sum(named) or 'none'} of them are given."
+            "one source of labels is needed: --labels RUN (of wsss-ray label or wsss-ray predict), --label-folder "
+            f"FOLDER (of PNGs named by image id) or --label-column truth; {sum(named) or 'none'} of them are given."
         )
     if config.label_column == "truth":
         if not shards.has_truth:

@@ -1,7 +1,7 @@
 """Registries: name -> class, for the parts that a user's package can add.
 
-A class is registered by a decorator, or by an entry point of the registry's group in the `pyproject.toml` of an installed
-package:
+A class is registered by a decorator, or by an entry point of the registry's group in the `pyproject.toml` of an
+installed package:
 
     [project.entry-points."wsss_ray.detectors"]
     owlv2 = "my_package.owlv2:Owlv2Detector"
@@ -22,7 +22,8 @@ EntryT = TypeVar("EntryT")
 class Registry(Generic[T]):
     """Entries of one kind by name.
 
-    >>> SOURCES: Registry[Source] = Registry(kind="source", group="wsss_ray.sources", built_in={"voc": "wsss_ray.datasets.voc"})
+    >>> built_in = {"voc": "wsss_ray.datasets.voc"}
+    >>> SOURCES: Registry[Source] = Registry(kind="source", group="wsss_ray.sources", built_in=built_in)
     >>> SOURCES.get("voc")
 
     A built-in entry is loaded when it is first requested: its module is imported and registers it.

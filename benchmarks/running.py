@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
 from wsss_ray.engine.cluster import prepare_local_ray
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.worker import Report
 
 
 def start_ray(*, gpus: int = 0) -> None:
@@ -44,9 +44,9 @@ class Recorder(Progress):
         self._looked = 0.0
         self._processes = Processes()
 
-    def add(self, report: Report) -> None:
+    def add(self, images: int, **counts: Any) -> None:
         """Count a unit."""
-        super().add(report)
+        super().add(images, **counts)
         moment = time.monotonic()
         self.finished.append((moment, self.images))
         if moment - self._looked >= 1:  # a look at all processes takes milliseconds

@@ -15,7 +15,6 @@ from wsss_ray.engine.cluster import Pool, Resources
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
 from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.storage.storage import Storage
@@ -142,8 +141,17 @@ def test_limit_is_rounded_up_to_whole_units(tmp_path: Path) -> None:
 def test_the_status_line_counts_and_estimates() -> None:
     progress = Progress(total=10, done=2, every_seconds=60)
     assert progress.line().startswith("2 / 10 images (20.0%)")
-    progress.add(Report(images=3, counts={"boxes": 6, "statuses": {"failed": 1}}, seconds={"work": 1.0}))
+    progress.add(3, failed=1, boxes=6, seconds={"work": 1.0})
     time.sleep(0.01)
     line = progress.line()
     assert line.startswith("5 / 10 images (50.0%)")
     assert "2.0 boxes/image | 1 failed" in line
+
+
+def test_the_time_left_follows_the_bytes_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Progress, "elapsed", 10.0)
+    progress = Progress(total=10, done=0, every_seconds=60, total_bytes=100_000_000, failed_word="rejected")
+    progress.add(8, failed=1, size=20_000_000)
+    line = progress.line()
+    assert "2.0 MB/s" in line
+    assert line.endswith("1 rejected | 0:00:40 left")

@@ -15,7 +15,6 @@ from wsss_ray.config import AuditConfig
 from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.worker import Report
 from wsss_ray.labels.run import LabelRun, damage_error
 from wsss_ray.shards.schemas import STATUSES
 from wsss_ray.shards.units import Unit
@@ -92,7 +91,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
         ):
             unit = run.units[index]
             total.add(unit, audit)
-            progress.add(Report(images=unit.rows, counts={"statuses": dict(audit.statuses)}))
+            progress.add(unit.rows, failed=audit.statuses["failed"])
     summary = _summary(config, run, total)
     output.write(AUDIT_FILE, total.images.to_parquet())
     if config.against_truth:

@@ -86,7 +86,13 @@ def run_units(
                     if report.problem is not None:
                         outcome.problems.append(report.problem)
                         print(f"unit lost: {report.problem}", flush=True)
-                    progress.add(report)
+                    counts = report.counts or {}
+                    progress.add(
+                        report.images,
+                        failed=counts.get("statuses", {}).get("failed", 0),
+                        boxes=counts.get("boxes"),
+                        seconds=report.seconds,
+                    )
         except ray.exceptions.RayError as error:
             raise _broken_off(explain(error)) from error
     outcome.images = progress.images

@@ -17,7 +17,6 @@ from wsss_ray.datasets.voc_list import parse_split_list
 from wsss_ray.engine.cluster import connect, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.confusion import draw_confusion
 from wsss_ray.evaluation.instances import InstanceRule
@@ -76,7 +75,7 @@ def run(config: EvaluateConfig) -> Evaluation:
             tally.add(result.tally)
             tables[place] = result.images
             failed = sum(state in {"missing", "failed"} for state in result.images["state"].to_pylist())
-            progress.add(Report(images=shards.units[place].rows, counts={"statuses": {"failed": failed}}))
+            progress.add(shards.units[place].rows, failed=failed)
         rate = progress.rate
     rows = pa.concat_tables([IMAGES_SCHEMA.empty_table(), *(tables[place] for place in sorted(tables))])
     evaluation = conclude(

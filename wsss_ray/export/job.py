@@ -12,7 +12,6 @@ from wsss_ray.config import ExportConfig
 from wsss_ray.engine.cluster import connect, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.worker import Report
 from wsss_ray.errors import JobError
 from wsss_ray.export.formats import Ending, Format
 from wsss_ray.export.plan import claim_output, find_slots, identity_of, make_format
@@ -109,15 +108,18 @@ class UnitWriter:
     slots: dict[str, Slot]
     """By name of the unit."""
 
-    def __call__(self, unit: Unit) -> Report:
-        """Write the unit's files, then its part, then its report; the same rows give the same bytes."""
+    def __call__(self, unit: Unit) -> int:
+        """Write the unit's files, then its part, then its report, and return how many images were left out.
+
+        The same rows give the same bytes.
+        """
         slot = self.slots[unit.name]
         with Sheet(unit=unit, output=self.output) as sheet:
             self.form.write(sheet.kept(self.reader.read(unit)), sheet)
         if self.form.has_parts:
             self.output.write(slot.part_path, sheet.part.getvalue())
         self.output.write(slot.report_path, sheet.report.to_json())
-        return Report(images=unit.rows, counts={"statuses": {"failed": len(sheet.left_out)}})
+        return len(sheet.left_out)
 
 
 def run(config: ExportConfig) -> Summary:
@@ -158,7 +160,7 @@ def _write_units(export: Export, todo: Sequence[Slot], config: ExportConfig) -> 
         warn_of_local_paths(resources, export.output, export.run.labels, export.run.images)
         try:
             with progress.printing():
-                for _, report in map_units(units, export.writer, config=config.ray, resources=resources):
-                    progress.add(report)
+                for index, left_out in map_units(units, export.writer, config=config.ray, resources=resources):
+                    progress.add(units[index].rows, failed=left_out)
         except JobError as error:
             raise JobError(f"{error}\nFinished units stand; the same command goes on from there.") from error

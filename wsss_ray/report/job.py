@@ -14,7 +14,6 @@ from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run_directory import RUN_FILE
-from wsss_ray.engine.worker import Report
 from wsss_ray.labels.run import LabelRun, damage_error
 from wsss_ray.labels.summary import excludes_start_up
 from wsss_ray.report import overview
@@ -77,7 +76,7 @@ def run(config: ReportConfig) -> None:
                 index.add(card)
                 agreement.add(card)
                 pages.add(card)
-            progress.add(Report(images=len(cards), counts={"statuses": _statuses(cards)}))
+            progress.add(len(cards), failed=sum(card.status == "failed" for card in cards))
         pages.finish()
     page = {"pages": site.pages, "perPage": config.images_per_page, "audited": audit.summary is not None}
     output.write(INDEX_PATH, index.encode(page))
@@ -177,10 +176,6 @@ def _in_order(results: Iterator[tuple[int, ResultT]]) -> Iterator[tuple[int, Res
             yield following, waiting.pop(following)
             following += 1
     assert not waiting, "every unit has a result"
-
-
-def _statuses(cards: Iterable[Card]) -> dict[str, int]:
-    return {"failed": sum(card.status == "failed" for card in cards)}
 
 
 def _claim(output: Storage) -> str | None:

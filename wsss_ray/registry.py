@@ -68,11 +68,16 @@ class Registry(Generic[T]):
         if name not in self._entries:
             for point in entry_points(group=self.group, name=name):
                 self.register(name)(point.load())
-        if name not in self._entries:
-            near = difflib.get_close_matches(name, self.names(), n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"unknown {self.kind} '{name}'.{hint} Valid: {', '.join(self.names())}.")
+        self.check(name)
         return self._entries[name]
+
+    def check(self, name: str) -> None:
+        """Raise the ValueError of `get` where no entry has this name, without importing any."""
+        if name in self._entries or name in self._built_in or name in self.names():
+            return
+        near = difflib.get_close_matches(name, self.names(), n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"unknown {self.kind} '{name}'.{hint} Valid: {', '.join(self.names())}.")
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all entries, built-in ones first, without importing any."""

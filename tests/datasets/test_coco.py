@@ -10,7 +10,7 @@ from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
-from wsss_ray.datasets.coco import list_coco
+from wsss_ray.datasets.coco import CocoSource
 from wsss_ray.datasets.items import Listing, TruthFile, TruthInstances
 
 COCO = ClassSet.load("coco")
@@ -57,7 +57,7 @@ def tags_of(listing: Listing) -> dict[str, tuple[str, ...] | None]:
 
 
 def test_ids_tags_and_truth(tmp_path: Path) -> None:
-    listing = list_coco(write_coco(tmp_path), COCO)
+    listing = CocoSource().list_images(write_coco(tmp_path), COCO)
     assert tags_of(listing) == {
         "000000000025": ("tv",),
         "000000000030": (),
@@ -74,7 +74,7 @@ def test_ids_tags_and_truth(tmp_path: Path) -> None:
 
 def test_crowd_tags_are_a_choice(tmp_path: Path) -> None:
     config = with_options(write_coco(tmp_path), crowd_tags=False)
-    assert tags_of(list_coco(config, COCO))["COCO_train2014_000000000009"] == ("dog",)
+    assert tags_of(CocoSource().list_images(config, COCO))["COCO_train2014_000000000009"] == ("dog",)
 
 
 def test_real_coco(shared: Path) -> None:
@@ -86,7 +86,7 @@ def test_real_coco(shared: Path) -> None:
         classes="coco",
         annotations=str(root / "annotations/instances_val2017.json"),
     )
-    listing = list_coco(config, COCO)
+    listing = CocoSource().list_images(config, COCO)
     assert len(listing.items) == 100
     assert all(item.size for item in listing.items)
     expected = json.loads((root / "annotations/image_tags_val2017.json").read_text(encoding="utf-8"))
@@ -99,31 +99,31 @@ def test_real_coco(shared: Path) -> None:
 def test_a_wrong_folder_is_answered_with_the_right_one(tmp_path: Path) -> None:
     config = with_options(write_coco(tmp_path), input=str(tmp_path))
     with pytest.raises(ValueError, match=rf"none of the 3 images .* Did you mean --input {tmp_path}/images\?"):
-        list_coco(config, COCO)
+        CocoSource().list_images(config, COCO)
 
 
 def test_an_absent_image_is_listed_without_a_size(tmp_path: Path) -> None:
     config = write_coco(tmp_path)
     (tmp_path / "images/000000000025.jpg").unlink()
-    assert {item.image_id: item.size is None for item in list_coco(config, COCO).items}["000000000025"]
+    assert {item.image_id: item.size is None for item in CocoSource().list_images(config, COCO).items}["000000000025"]
 
 
 def test_names_of_other_jsons_are_mapped_by_name_and_alias(tmp_path: Path) -> None:
     categories = [{"id": 1, "name": "Dog"}, {"id": 18, "name": "person"}, {"id": 72, "name": "potted plant"}]
-    listing = list_coco(write_coco(tmp_path, categories=categories), ClassSet.load("voc"))
+    listing = CocoSource().list_images(write_coco(tmp_path, categories=categories), ClassSet.load("voc"))
     assert tags_of(listing)["COCO_train2014_000000000009"] == ("dog", "person")
 
 
 def test_without_categories_the_class_set_knows_the_ids(tmp_path: Path) -> None:
-    assert tags_of(list_coco(write_coco(tmp_path, categories=[]), COCO))["000000000025"] == ("tv",)
+    assert tags_of(CocoSource().list_images(write_coco(tmp_path, categories=[]), COCO))["000000000025"] == ("tv",)
 
 
 def test_unknown_categories(tmp_path: Path) -> None:
     categories = [{"id": 1, "name": "persn"}, {"id": 18, "name": "dog"}, {"id": 72, "name": "tv"}]
     config = write_coco(tmp_path, categories=categories)
     with pytest.raises(ValueError, match=r"instances.json: annotations\[1\]: tag 'persn' .* Near: person"):
-        list_coco(config, COCO)
-    listing = list_coco(with_options(config, unknown_tags="drop"), COCO)
+        CocoSource().list_images(config, COCO)
+    listing = CocoSource().list_images(with_options(config, unknown_tags="drop"), COCO)
     assert listing.dropped_tags == {"persn": 1}
     truth = listing.items[2].truth
     assert isinstance(truth, TruthInstances)
@@ -134,16 +134,16 @@ def test_truth_from_a_folder_of_pngs(tmp_path: Path) -> None:
     config = with_options(write_coco(tmp_path), truth=str(tmp_path / "masks"))
     (tmp_path / "masks").mkdir()
     with pytest.raises(ValueError, match=r"truth PNG for none of the 3 images, e.g. COCO_train2014_000000000009.png"):
-        list_coco(config, COCO)
+        CocoSource().list_images(config, COCO)
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "masks/000000000025.png")
-    listing = list_coco(config, COCO)
+    listing = CocoSource().list_images(config, COCO)
     size = (tmp_path / "masks/000000000025.png").stat().st_size
     assert [item.truth for item in listing.items] == [TruthFile(path="000000000025.png", size=size), None, None]
 
 
 def test_annotations_without_segmentation_give_no_truth(tmp_path: Path) -> None:
     boxes = [{"id": 1, "image_id": 9, "category_id": 18, "bbox": [0, 0, 2, 2]}]
-    listing = list_coco(write_coco(tmp_path, annotations=boxes), COCO)
+    listing = CocoSource().list_images(write_coco(tmp_path, annotations=boxes), COCO)
     assert [item.truth for item in listing.items] == [None, None, None]
     assert listing.notes == ("the annotations have no segmentation: no truth.",)
 
@@ -180,7 +180,7 @@ IMAGE = {"id": 9, "file_name": "a.jpg", "height": 4, "width": 6}
 )
 def test_broken_files_are_refused_with_their_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"instances.json.*{message}"):
-        list_coco(write_coco(tmp_path, **changes), COCO)
+        CocoSource().list_images(write_coco(tmp_path, **changes), COCO)
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{", "[" * 100_000, '"\\ud800"'])
@@ -188,12 +188,12 @@ def test_what_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
     config = write_coco(tmp_path)
     (tmp_path / "instances.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"instances.json is not (valid JSON|an instances JSON)"):
-        list_coco(config, COCO)
+        CocoSource().list_images(config, COCO)
 
 
 def test_annotations_are_needed(tmp_path: Path) -> None:
     config = write_coco(tmp_path)
     with pytest.raises(ValueError, match="COCO needs --annotations"):
-        list_coco(with_options(config, annotations=None), COCO)
+        CocoSource().list_images(with_options(config, annotations=None), COCO)
     with pytest.raises(ValueError, match=r"there is no instances JSON at .*none.json"):
-        list_coco(with_options(config, annotations=str(tmp_path / "none.json")), COCO)
+        CocoSource().list_images(with_options(config, annotations=str(tmp_path / "none.json")), COCO)

@@ -8,7 +8,7 @@ import pytest
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
-from wsss_ray.datasets.folder import list_folder
+from wsss_ray.datasets.folder import FolderSource
 from wsss_ray.datasets.items import Listing, TruthFile
 from wsss_ray.storage.storage import Storage
 
@@ -23,7 +23,7 @@ def make_folder(root: Path, *paths: str) -> Path:
 
 
 def list_images(root: Path | str, **options: Any) -> Listing:
-    return list_folder(ShardConfig(**{"input": str(root), "output": "unused", **options}), VOC)
+    return FolderSource().list_images(ShardConfig(**{"input": str(root), "output": "unused", **options}), VOC)
 
 
 def write_csv(tmp_path: Path, *lines: str) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.items import Listing, TruthFile
-from wsss_ray.datasets.voc import list_voc
+from wsss_ray.datasets.voc import VocSource
 from wsss_ray.datasets.voc_list import parse_split_list
 
 VOC = ClassSet.load("voc")
@@ -44,7 +44,9 @@ def write_xml(tree: Path, voc_id: str, *names: str) -> None:
 
 
 def list_tree(tree: Path, **options: Any) -> Listing:
-    return list_voc(ShardConfig(**{"input": str(tree), "output": "unused", "source": "voc", **options}), VOC)
+    return VocSource().list_images(
+        ShardConfig(**{"input": str(tree), "output": "unused", "source": "voc", **options}), VOC
+    )
 
 
 def tags_of(listing: Listing) -> list[tuple[str, ...] | None]:

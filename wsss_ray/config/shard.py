@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.datasets.source import SOURCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +17,10 @@ class ShardConfig:
     """Root of the images: a VOCdevkit (or VOC2012) tree, a COCO image directory, or any folder."""
     output: str
     """Directory or `s3://` prefix for the shards."""
-    source: Literal["voc", "coco", "folder"] = "folder"
-    """Form of the input."""
-    classes: str = "voc"
-    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    source: str = "folder"
+    """Form of the input: voc, coco, folder, or a source that an installed package adds."""
+    classes: str | None = None
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file. Unset: coco for COCO, else voc."""
     unknown_tags: Literal["error", "drop"] = "error"
     """What to do with a tag that is no class or alias: stop and name near matches, or drop and count it."""
     split: str | None = None
@@ -64,7 +65,8 @@ class ShardConfig:
     """Cluster."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check the source's name and ranges."""
+        SOURCES.check(self.source)
         for name in ("images_per_unit", "shard_mb", "max_pixels", "max_file_mb"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         require(self, "max_pixels", self.max_pixels <= 10**9, "at most 1,000,000,000")

@@ -10,27 +10,34 @@ from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.coco_json import CocoImage, read_instances
 from wsss_ray.datasets.items import Item, Listing, TagReader, TruthFile, TruthInstances, sort_items
 from wsss_ray.datasets.paths import Files, image_ids
+from wsss_ray.datasets.source import SOURCES
 from wsss_ray.storage.storage import Storage
 
 
-def list_coco(config: ShardConfig, class_set: ClassSet) -> Listing:
-    """List the images of an instances JSON, with their tags and truth.
+@SOURCES.register("coco")
+class CocoSource:
+    """A directory of images and an instances JSON."""
 
-    Raises:
-        ValueError: the JSON is missing or malformed, names files outside the input, or has unknown categories.
-    """
-    if not config.annotations:
-        raise ValueError("COCO needs --annotations, the path of an instances JSON (instances_train2017.json).")
-    tags = TagReader(class_set, config.unknown_tags)
-    content = read_instances(
-        config.annotations,
-        config.storage,
-        class_set,
-        tags,
-        crowd_tags=config.crowd_tags,
-        masks=config.truth is None,
-    )
-    return _make_listing(config, content.images, tags, segmented=content.segmented)
+    default_classes = "coco"
+
+    def list_images(self, config: ShardConfig, class_set: ClassSet) -> Listing:
+        """List the images of an instances JSON, with their tags and truth.
+
+        Raises:
+            ValueError: the JSON is missing or malformed, names files outside the input, or has unknown categories.
+        """
+        if not config.annotations:
+            raise ValueError("COCO needs --annotations, the path of an instances JSON (instances_train2017.json).")
+        tags = TagReader(class_set, config.unknown_tags)
+        content = read_instances(
+            config.annotations,
+            config.storage,
+            class_set,
+            tags,
+            crowd_tags=config.crowd_tags,
+            masks=config.truth is None,
+        )
+        return _make_listing(config, content.images, tags, segmented=content.segmented)
 
 
 def _make_listing(config: ShardConfig, images: Sequence[CocoImage], tags: TagReader, *, segmented: bool) -> Listing:

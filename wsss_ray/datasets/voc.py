@@ -11,6 +11,7 @@ from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.items import Item, Listing, TagReader, TruthFile, first_few, sort_items
 from wsss_ray.datasets.manifest import read_bytes, read_text
 from wsss_ray.datasets.paths import Files, UnreadableError, check_folder, image_ids, plain_path, read_inside
+from wsss_ray.datasets.source import SOURCES
 from wsss_ray.datasets.voc_list import ListEntry, parse_split_list
 from wsss_ray.datasets.voc_tags import read_cls_labels, read_xml_tags, tags_of_vector
 from wsss_ray.storage.storage import Storage
@@ -21,44 +22,51 @@ _XML_READERS = 16
 _MAX_XML_BYTES = 10_000_000
 
 
-def list_voc(config: ShardConfig, class_set: ClassSet) -> Listing:
-    """List the images of a split, with their tags and truth masks.
+@SOURCES.register("voc")
+class VocSource:
+    """A VOCdevkit tree with a split list."""
 
-    Raises:
-        ValueError: the tree, the list or the tags cannot be used.
-    """
-    tree = find_tree(config)
-    entries = _read_list(config, tree)
-    for folder in {str(PurePosixPath(entry.path).parent) for entry in entries}:
-        check_folder(tree, folder)
-    files = Files(tree)
-    sizes = {entry.path: files.size(entry.path) for entry in entries}
-    if all(size is None for size in sizes.values()):
-        raise ValueError(
-            f"none of the {len(entries)} images of the list is there; the first is {tree.describe(entries[0].path)}."
+    default_classes = "voc"
+
+    def list_images(self, config: ShardConfig, class_set: ClassSet) -> Listing:
+        """List the images of a split, with their tags and truth masks.
+
+        Raises:
+            ValueError: the tree, the list or the tags cannot be used.
+        """
+        tree = find_tree(config)
+        entries = _read_list(config, tree)
+        for folder in {str(PurePosixPath(entry.path).parent) for entry in entries}:
+            check_folder(tree, folder)
+        files = Files(tree)
+        sizes = {entry.path: files.size(entry.path) for entry in entries}
+        if all(size is None for size in sizes.values()):
+            raise ValueError(
+                f"none of the {len(entries)} images of the list is there; the first is "
+                f"{tree.describe(entries[0].path)}."
+            )
+        truths = _find_truths(config, tree, entries, files)
+        tags = TagReader(class_set, config.unknown_tags)
+        kind, tags_of = _choose_tags(config, class_set, tree, entries, tags, has_truth=any(truths.values()))
+        ids = image_ids(f"{entry.voc_id}.jpg" for entry in entries)
+        items = [
+            Item(
+                image_id=ids[f"{entry.voc_id}.jpg"],
+                path=entry.path,
+                size=sizes[entry.path],
+                tags=tags_of(entry),
+                truth=truths[entry.voc_id],
+            )
+            for entry in entries
+        ]
+        return Listing(
+            items=sort_items(items),
+            images=tree,
+            truths=tree,
+            exif="ignore",
+            dropped_tags=tags.finish(),
+            notes=(f"tags from {kind}.",),
         )
-    truths = _find_truths(config, tree, entries, files)
-    tags = TagReader(class_set, config.unknown_tags)
-    kind, tags_of = _choose_tags(config, class_set, tree, entries, tags, has_truth=any(truths.values()))
-    ids = image_ids(f"{entry.voc_id}.jpg" for entry in entries)
-    items = [
-        Item(
-            image_id=ids[f"{entry.voc_id}.jpg"],
-            path=entry.path,
-            size=sizes[entry.path],
-            tags=tags_of(entry),
-            truth=truths[entry.voc_id],
-        )
-        for entry in entries
-    ]
-    return Listing(
-        items=sort_items(items),
-        images=tree,
-        truths=tree,
-        exif="ignore",
-        dropped_tags=tags.finish(),
-        notes=(f"tags from {kind}.",),
-    )
 
 
 def find_tree(config: ShardConfig) -> Storage:

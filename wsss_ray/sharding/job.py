@@ -13,9 +13,9 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, Worker
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
-from wsss_ray.datasets import list_source
 from wsss_ray.datasets.items import Item, Listing
 from wsss_ray.datasets.rows import RowMaker, RowRules
+from wsss_ray.datasets.source import SOURCES
 from wsss_ray.engine.cluster import Resources, connect, warn_of_local_paths
 from wsss_ray.errors import JobError
 from wsss_ray.images.decoding import ExifRule
@@ -45,10 +45,11 @@ def run(config: ShardConfig) -> Summary:
         StorageError: a store fails.
         JobError: no image became a row, or a shard's process dies again and again.
     """
-    class_set = ClassSet.load(config.classes)
+    source = SOURCES.get(config.source)()
+    class_set = ClassSet.load(config.classes or source.default_classes)
     output = Storage(config.output, config.storage)
     print(f"listing {config.source} {config.input}", flush=True)
-    listing = list_source(config, class_set)
+    listing = source.list_images(config, class_set)
     items = [item for item in listing.items if item.tags != () or config.untagged == "keep"]
     if not items:
         raise ValueError(f"none of the {len(listing.items)} images has a tag, and untagged ones are to be skipped.")

@@ -1,0 +1,57 @@
+"""JSON files that notice damage: each holds a digest of its own content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from wsss_ray.storage.storage import Storage
+
+DIGEST_KEY = "sha256"
+
+
+def encode_json(content: Mapping[str, Any]) -> bytes:
+    """Return the text of a JSON object with the digest of its content as its last key."""
+    assert DIGEST_KEY not in content, "the key is the digest's"
+    values = json.loads(json.dumps(content))  # keys as they are read
+    return (json.dumps({**values, DIGEST_KEY: _digest(values)}, indent=2) + "\n").encode()
+
+
+def decode_json(data: bytes, name: str) -> dict[str, Any]:
+    """Return the content of a JSON file without its digest. A file without a digest is not verified.
+
+    Args:
+        data: the file's bytes.
+        name: what the file is called in the error.
+
+    Raises:
+        ValueError: it is no JSON object, or its content is not what was written.
+    """
+    try:
+        content = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"{name} is damaged or no JSON: {reason}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} is damaged: it holds no JSON object.")  # noqa: TRY004 - a file, not an argument
+    digest = content.pop(DIGEST_KEY, None)
+    if digest is not None and digest != _digest(content):
+        raise ValueError(f"{name} is damaged or was edited: its content has not the digest that it states.")
+    return content
+
+
+def read_json(storage: Storage, path: str) -> dict[str, Any]:
+    """Read a file that `encode_json` wrote.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is damaged; names the file.
+    """
+    return decode_json(storage.read(path), storage.describe(path))
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 (hex) of the values, whatever the order of the keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

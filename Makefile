@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make env     make or update .venv"
 	@echo "make demo    label the embedded demo, end to end (CLEAN=1 starts anew)"
-	@echo "make test    lint, type check and tests (TESTS=path for some of them)"
+	@echo "make test    lint, type check and tests (TESTS=unit: those that start no process; TESTS=path: some of them)"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make soak    endurance under kills and outages"
 	@echo "make bench   the short benchmarks, JSON in runs/bench (make bench-full: the long ones)"
@@ -40,7 +40,7 @@ lint: env
 # Ray starts hundreds of processes for the tests, and none of them is to compile the package again.
 test: lint
 	$(BIN)/python -m compileall -q wsss_ray
-	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n 2 tests)
+	$(BIN)/python -m pytest $(if $(filter unit,$(TESTS)),-n 2 -m unit tests,$(or $(TESTS),-n 2 tests))
 
 RESULTS := runs/bench
 BENCH = mkdir -p $(RESULTS); $(BIN)/python benchmarks/$(1).py --json $(RESULTS)/$(or $(2),$(1)).json

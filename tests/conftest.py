@@ -3,12 +3,16 @@
 import functools
 import gc
 import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from faulty_s3 import Faults, FaultyS3, faulty
 from local_s3 import S3Server, running_s3
+from process_use import starts_processes
 from repository import REPOSITORY
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -30,19 +34,19 @@ os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", 
 
 
 @functools.cache
-def starts_processes(file: Path) -> bool:
-    """Whether a file's tests use a Ray or run commands: nearly all of the time goes there."""
+def is_slow(file: Path) -> bool:
+    """Return whether a file's tests use a Ray or run commands: nearly all of the time goes there."""
     near = [file, file.with_name("conftest.py")]
     words = ("local_ray", "Popen", "running_head")
     return any(word in path.read_text() for path in near if path.exists() for word in words)
 
 
 class ByFolder(LoadScopeScheduling):
-    """Of two processes (`-n 2`) each takes whole folders, whose files share what a Ray made for them, then files."""
+    """Give each of the processes (`-n 2`) whole folders, whose files share what a Ray made for them, then files."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = REPOSITORY / nodeid.partition("::")[0]
-        return str(file.parent if starts_processes(file) else file)
+        return str(file.parent if is_slow(file) else file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolder:
@@ -61,9 +65,45 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks."""
+    config.addinivalue_line("markers", "unit: starts no process and no Ray (set by tests/conftest.py)")
+    config.addinivalue_line("markers", "processes: starts a process or a Ray through the package's code")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m unit` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow ones first, so that the many quick ones fill the end."""
-    items.sort(key=lambda item: not starts_processes(item.path))
+    """Mark the tests that start no process; run the slow files first, so that the many quick ones fill the end."""
+    for item in items:
+        if not starts_processes(item):
+            item.add_marker(pytest.mark.unit)
+    items.sort(key=lambda item: not is_slow(item.path))
+
+
+def _refuse_process(*arguments: object, **_: object) -> NoReturn:
+    pytest.fail(f"this test carries the mark `unit`, but starts {arguments[1:]}: give it the mark `processes`")
+
+
+@contextmanager
+def _unit_tests_start_nothing(item: pytest.Item) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("unit"):
+            patch.setattr(subprocess.Popen, "__init__", _refuse_process)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Fail a test of the mark `unit` whose fixtures start a process."""
+    with _unit_tests_start_nothing(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test of the mark `unit` that starts a process."""
+    with _unit_tests_start_nothing(item):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,7 @@ def test_mended_annotations_have_another_version(tmp_path: Path) -> None:
     assert truth_files(config) != before
 
 
+@pytest.mark.processes
 def test_a_store_that_fails_is_told_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise StorageError("s3://bucket/a: access denied.")

@@ -112,6 +112,7 @@ def test_the_fast_resizing_is_within_a_grey_level(size: tuple[int, int]) -> None
     np.testing.assert_array_equal(resize_longest_side(image, 1024, "torchvision"), fast)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_features_are_the_same(tmp_path: Path) -> None:
     weights = random_models.write_sam(tmp_path, seed=1)

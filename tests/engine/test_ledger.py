@@ -41,6 +41,19 @@ def test_an_image_alone_at_two_deaths_is_quarantined_and_no_other() -> None:
     assert orders.quarantined == {"a"}
 
 
+def test_who_survives_alone_is_remembered_and_only_other_deaths_are_unexplained() -> None:
+    ledger = make()
+    die_together(ledger)
+    die_together(ledger)
+    ledger.enquire("s", "u")
+    ledger.begin("s", "u", "node", "a")
+    ledger.end("s", "u", finished=False)
+    ledger.begin("s", "u", "node", "b")
+    orders = ledger.enquire("s", "u")
+    assert orders.survived == {"a"}
+    assert (orders.deaths, orders.unexplained) == (3, 2)
+
+
 def test_one_death_alone_does_not_quarantine() -> None:
     ledger = make()
     die_together(ledger)

@@ -19,15 +19,15 @@ from repository import REPOSITORY
 
 from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import ShardConfig
+from wsss_ray.config import RayConfig, ShardConfig
 from wsss_ray.datasets.items import Item, Listing
 from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, RowRules
 from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.sharding import job
 from wsss_ray.sharding.plan import group_items
-from wsss_ray.sharding.progress import Progress
 from wsss_ray.sharding.writing import ShardTask, ShardWriter
 from wsss_ray.shards.image_shards import read_shard_set, read_unit
 from wsss_ray.storage.storage import Storage
@@ -366,7 +366,8 @@ def test_an_image_that_kills_its_process_is_rejected(tmp_path: Path, local_ray: 
     root = write_photos(tmp_path / "in", 8)
     task = task_of(root)
     writer = writer_of(root, tmp_path / "out", maker=DeadlyRowMaker)
-    reports = job._run_tasks(writer, [task], local_ray, Progress([task]))
+    progress = Progress(total=8, done=0, every_seconds=60, failed_word="rejected")
+    reports = job._run_tasks(writer, [task], RayConfig(), local_ray, progress)
     (report,) = reports.values()
     assert report.rows == 7
     assert [(entry.source, entry.stage) for entry in report.rejected] == [("004.png", "crash")]

@@ -129,4 +129,5 @@ class ExperiencedLedger(Ledger):
 
     def enquire(self, stage: str, unit: str) -> Orders:
         orders = super().enquire(stage, unit)
-        return dataclasses.replace(orders, deaths=orders.deaths + DEATHS_BEFORE_GIVING_UP - 3)
+        before = DEATHS_BEFORE_GIVING_UP - 3
+        return dataclasses.replace(orders, deaths=orders.deaths + before, unexplained=orders.unexplained + before)

@@ -34,6 +34,10 @@ class Orders:
     """Run the images one at a time, with nothing beside them in the process."""
     quarantined: frozenset[str]
     """Ids of images that must not be run again."""
+    survived: frozenset[str]
+    """Ids of images that were run alone and did not kill their process."""
+    unexplained: int
+    """Deaths at which no image was alone in the process."""
 
 
 @dataclass(kw_only=True)
@@ -43,6 +47,7 @@ class _Record:
     attempts: int = 0
     deaths: int = 0
     alone: Counter[str] = field(default_factory=Counter)
+    survived: set[str] = field(default_factory=set)
 
 
 class Ledger:
@@ -74,6 +79,8 @@ class Ledger:
             quarantined=frozenset(
                 image for image, deaths in record.alone.items() if deaths >= DEATHS_BEFORE_QUARANTINE
             ),
+            survived=frozenset(record.survived),
+            unexplained=record.deaths - record.alone.total(),
         )
 
     def begin(self, stage: str, unit: str, node: str, image: str | None = None) -> None:
@@ -87,6 +94,8 @@ class Ledger:
         record = self._records.get((stage, unit))
         if record is None:
             return
+        if record.running is not None and record.running[1] is not None:
+            record.survived.add(record.running[1])
         record.running = None
         if finished:
             del self._records[stage, unit]

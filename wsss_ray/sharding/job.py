@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
-import ray
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
-
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import ShardConfig
-from wsss_ray.datasets.items import Item, Listing
+from wsss_ray.config import RayConfig, ShardConfig
+from wsss_ray.datasets.items import Listing
 from wsss_ray.datasets.rows import RowMaker, RowRules
 from wsss_ray.datasets.source import SOURCES
 from wsss_ray.engine.cluster import Resources, connect, warn_of_local_paths
+from wsss_ray.engine.mapping import map_items
+from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
 from wsss_ray.images.decoding import ExifRule
 from wsss_ray.sharding.plan import claim_output, group_items, identity_of, resolve_exif
-from wsss_ray.sharding.progress import Progress
 from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarise
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
 from wsss_ray.shards.image_shards import REJECTED_FILE
-from wsss_ray.storage import retries
 from wsss_ray.storage.storage import Storage
 
 _STATUS_SECONDS = 5.0
-_PROBES = 2
-_ROUNDS = 3
-"""Times that a shard is tried again after its process died, and Ray's own retry too."""
-_DEATHS = (WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 
 
 def run(config: ShardConfig) -> Summary:
@@ -112,100 +103,30 @@ def _write_missing(
     if done:
         print(f"{done} of {done + len(missing)} shards are finished; {len(missing)} to do.", flush=True)
     with connect(config.ray) as resources:
-        _check_cluster(config, listing, output, resources)
-        return _run_tasks(writer, missing, resources, Progress(missing))
-
-
-def _check_cluster(config: ShardConfig, listing: Listing, output: Storage, resources: Resources) -> None:
-    if resources.cpus < 1 and not config.ray.wait_for_nodes:
-        raise ValueError("the cluster has no core: add a node, or give --ray.wait-for-nodes for an autoscaler's.")
-    warn_of_local_paths(resources, listing.images, output)
-
-
-@ray.remote(num_cpus=1, max_retries=1)
-def _write_shard(writer: ShardWriter, task: ShardTask) -> tuple[ShardReport, dict[str, int]]:
-    """The report, and requests to stores that were made again."""
-    return writer.write(task), retries.take()
-
-
-@ray.remote(num_cpus=1, max_retries=0)
-def _probe(writer: ShardWriter, item: Item) -> None:
-    writer.probe(item)
+        warn_of_local_paths(resources, listing.images, output)
+        progress = Progress(
+            total=sum(len(task.items) for task in missing),
+            done=0,
+            every_seconds=_STATUS_SECONDS,
+            total_bytes=sum(task.size for task in missing),
+            failed_word="rejected",
+        )
+        return _run_tasks(writer, missing, config.ray, resources, progress)
 
 
 def _run_tasks(
-    writer: ShardWriter, tasks: Sequence[ShardTask], resources: Resources, progress: Progress
+    writer: ShardWriter, tasks: Sequence[ShardTask], config: RayConfig, resources: Resources, progress: Progress
 ) -> dict[str, ShardReport]:
-    """Run a task per shard, two per core in flight; a shard whose process dies goes on without what kills it."""
-    shared = ray.put(writer)
-    waiting = deque(tasks)
-    running: dict[ray.ObjectRef, ShardTask] = {}
-    deaths: dict[str, int] = {}
+    """Write one shard in each Ray task; return the reports by shard name."""
     reports: dict[str, ShardReport] = {}
-    in_flight = max(2, 2 * int(resources.cpus))
-    shown = time.monotonic()
-    while waiting or running:
-        while waiting and len(running) < in_flight:
-            task = waiting.popleft()
-            running[_write_shard.remote(shared, task)] = task
-        ready, _ = ray.wait(list(running), timeout=max(0.1, shown + _STATUS_SECONDS - time.monotonic()))
-        for reference in ready:
-            task = running.pop(reference)
-            try:
-                reports[task.name], again = ray.get(reference)
-                retries.add(again)
-                progress.add(task, reports[task.name])
-            except _DEATHS as error:
-                deaths[task.name] = deaths.get(task.name, 0) + 1
-                if deaths[task.name] > _ROUNDS:
-                    raise JobError(
-                        f"the process that writes {task.name} dies again and again ({type(error).__name__}), and none "
-                        "of its images alone explains it. Is there memory enough for --shard-mb on every core? "
-                        "Finished shards stand; the same command goes on from there."
-                    ) from error
-                print(
-                    f"{task.name}: its process died ({type(error).__name__}); checking its images one by one",
-                    flush=True,
-                )
-                waiting.append(_without_killers(shared, task, in_flight))
-            except RayTaskError as error:
-                raise error.cause from None
-        if time.monotonic() - shown >= _STATUS_SECONDS:
-            shown = time.monotonic()
-            print(progress, flush=True)
+    names = [task.name for task in tasks]
+    with progress.printing():
+        for index, report in map_items(
+            tasks, writer.write, names=names, config=config, resources=resources, isolate=writer.write_isolated
+        ):
+            reports[names[index]] = report
+            progress.add(report.images, failed=len(report.rejected), size=tasks[index].size)
     return reports
-
-
-def _without_killers(shared: ray.ObjectRef, task: ShardTask, in_flight: int) -> ShardTask:
-    """The task with those images condemned that kill a process of their own, each time they are tried."""
-    suspects = [item for item in task.items if item.path not in task.condemned]
-    for _ in range(_PROBES):
-        suspects = _dying(shared, suspects, in_flight)
-    condemned = task.condemned | {item.path for item in suspects}
-    return ShardTask(index=task.index, total=task.total, items=task.items, condemned=condemned)
-
-
-def _dying(shared: ray.ObjectRef, items: Sequence[Item], in_flight: int) -> list[Item]:
-    """Those of the items whose process dies, in the items' order."""
-    waiting = deque(items)
-    running: dict[ray.ObjectRef, Item] = {}
-    dead: list[Item] = []
-    while waiting or running:
-        while waiting and len(running) < in_flight:
-            item = waiting.popleft()
-            running[_probe.remote(shared, item)] = item
-        ready, _ = ray.wait(list(running))
-        for reference in ready:
-            item = running.pop(reference)
-            try:
-                ray.get(reference)
-            except (WorkerCrashedError, OutOfMemoryError):
-                dead.append(item)
-            except NodeDiedError:
-                waiting.append(item)
-            except RayTaskError as error:
-                raise error.cause from None
-    return sorted(dead, key=lambda item: item.image_id)
 
 
 def _finish(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from wsss_ray.datasets.items import Item
 from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, reject
+from wsss_ray.engine.mapping import Isolation
 from wsss_ray.shards.image_shards import encode_image_shard, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
@@ -35,6 +37,11 @@ class ShardTask:
     def name(self) -> str:
         """File name of the shard."""
         return shard_name(self.index, self.total)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the listed image files."""
+        return sum(item.size or 0 for item in self.items)
 
     @property
     def report_path(self) -> str:
@@ -110,8 +117,14 @@ class ShardWriter:
         self.output.write(task.name, data)
         return report
 
-    def probe(self, item: Item) -> None:
-        """Read and check one image and forget it, to see whether the process survives."""
+    def write_isolated(self, task: ShardTask, isolation: Isolation) -> ShardReport:
+        """Write a shard without the images that kill the process that checks them; these are rejected."""
+        items = {item.path: item for item in task.items}
+        killers = isolation.find_killers(items, lambda path: self._check(items[path]))
+        return self.write(dataclasses.replace(task, condemned=killers))
+
+    def _check(self, item: Item) -> None:
+        """Read and check one image, to see whether the process survives."""
         fetched = self.maker.fetch(item)
         if isinstance(fetched, Fetched):
             self.maker.make(item, fetched)

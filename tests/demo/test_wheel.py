@@ -1,4 +1,4 @@
-"""What a user installs: the wheel holds the class sets and both models, and labels scenes."""
+"""The wheel that users install: it holds the class sets and both models, labels scenes, and has no training code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 from repository import REPOSITORY
@@ -33,17 +34,20 @@ def run(*command: str, cwd: Path) -> str:
 
 
 def test_the_installed_wheel_labels_scenes(tmp_path: Path) -> None:
-    """The new environment sees this one's dependencies, but not this one's wsss_ray."""
+    """The new environment has the dependencies of this one, but another wsss_ray."""
     run(
         sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(REPOSITORY), cwd=tmp_path
     )
     (wheel,) = tmp_path.glob("wsss_ray-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {name.split("/")[0] for name in archive.namelist()}
+    assert {folder for folder in folders if not folder.endswith(".dist-info")} == {"wsss_ray"}
     environment = tmp_path / "env"
     venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"
     site = Path(run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel), cwd=tmp_path)
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    result = json.loads(run(str(python), "-c", SCRIPT, cwd=tmp_path).splitlines()[-1])
+    result = json.loads(run(str(python), "-I", "-c", SCRIPT, cwd=tmp_path).splitlines()[-1])
     assert Path(result["package"]).is_relative_to(environment)
     assert result["miou"] > 0.7

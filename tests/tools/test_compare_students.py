@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from soak import SOAK
 
-from tools.demo_models.compare_students import background_miou, compare, format_table, reached
+from tools.compare_students import background_miou, compare, format_table, reached
 from wsss_ray.classes import ClassSet
 from wsss_ray.engine.cluster import Resources
 from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Tally

@@ -1,1 +1,1 @@
-"""Training of the demo's tiny models; not part of the installed package."""
+"""Training of the demo's tiny models. The installed package does not contain it."""

@@ -1,10 +1,10 @@
 """The training loss of the demo's detector.
 
-transformers' own loss is not used: with different prompts in a batch it looks labels up in the wrong prompt, and
-it gives the proposals of the two-stage encoder no gradient. Here every image has its own token targets; decoder layers
-get the set loss (one query per thing) and the proposals a dense loss (a few cells per thing).
+transformers' own loss is not used: with different prompts in a batch it takes labels from the wrong prompt, and it
+gives the proposals of the two-stage encoder no gradient. Here every image has its own token targets. Decoder layers
+get the set loss (one query per thing) and proposals a dense loss (a few cells per thing).
 
-Shapes: Q queries or cells, T text tokens, N things of an image. Boxes are cxcywh in 0 to 1 unless said otherwise.
+Shapes: Q queries or cells, T text tokens, N things of an image. Boxes are cxcywh in 0 to 1 unless stated otherwise.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _CELLS_PER_THING = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
-    """An image's things: `boxes` (N, 4) and `tokens` (N, T) float, 1 at the tokens of the thing's phrase."""
+    """The things of an image: `boxes` (N, 4) and `tokens` (N, T) float, 1 at the tokens of the thing's phrase."""
 
     boxes: torch.Tensor
     tokens: torch.Tensor
@@ -31,10 +31,10 @@ class Target:
 def set_loss(
     logits: torch.Tensor, boxes: torch.Tensor, text_mask: torch.Tensor, targets: Sequence[Target]
 ) -> torch.Tensor:
-    """Weighted sum of class, box and GIoU losses of one decoder layer, each thing matched to one query.
+    """Return the weighted sum of class, box and GIoU losses of a decoder layer, each thing matched to one query.
 
-    logits (B, Q, T), boxes (B, Q, 4), text_mask (B, T) True at tokens that are not padding. Returns a scalar; its
-    three terms are matched as they are weighed.
+    logits (B, Q, T), boxes (B, Q, 4), text_mask (B, T) True at tokens that are not padding. Returns a scalar;
+    matching uses the same three terms and weights.
     """
     matches = []
     for image_logits, image_boxes, mask, target in zip(logits, boxes, text_mask, targets, strict=True):
@@ -52,10 +52,10 @@ def proposal_loss(
     targets: Sequence[Target],
     centers: torch.Tensor,
 ) -> torch.Tensor:
-    """The same terms for the encoder's proposals, one per cell; every thing takes the cells nearest to its centre.
+    """Return the same loss for the encoder's proposals, one per cell; a thing gets the cells nearest to its center.
 
-    logits (B, Q, T), boxes (B, Q, 4), centers (Q, 2) the cells' centres in 0 to 1. Cells must lie within 40 % of the
-    thing's extent around its centre (the nearest always counts); where things compete, the smaller wins.
+    logits (B, Q, T), boxes (B, Q, 4), centers (Q, 2) of the cells in 0 to 1. Cells must be within 40 % of the thing's
+    extent around its center (the nearest always counts); if things compete, the smaller gets the cell.
     """
     matches = []
     for target in targets:
@@ -71,7 +71,7 @@ def proposal_loss(
 
 
 def cell_centers(shapes: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """Centres (Q, 2), x and y in 0 to 1, of the cells of feature maps given as (height, width), level by level."""
+    """Return the centers (Q, 2), x and y in 0 to 1, of the cells of feature maps of (height, width), by level."""
     centers = []
     for height, width in shapes:
         rows, columns = torch.meshgrid(
@@ -84,7 +84,7 @@ def cell_centers(shapes: Sequence[tuple[int, int]]) -> torch.Tensor:
 def _matching_cost(
     logits: torch.Tensor, boxes: torch.Tensor, target_boxes: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Costs (Q, N) of giving queries to things: focal class cost over the phrase's tokens, L1 and GIoU."""
+    """Return the costs (Q, N) of matching queries to things: focal class cost of the phrase's tokens, L1, GIoU."""
     probability = logits.sigmoid()
     present = _ALPHA * (1 - probability) ** 2 * -F.logsigmoid(logits)
     absent = (1 - _ALPHA) * probability**2 * -F.logsigmoid(-logits)
@@ -101,7 +101,7 @@ def _loss_of_matches(
     targets: Sequence[Target],
     matches: Sequence[tuple[torch.Tensor, torch.Tensor]],
 ) -> torch.Tensor:
-    """Focal loss over all queries and box losses over the matched ones, divided by the number of matches."""
+    """Return the focal loss of all queries and the box losses of matched ones, divided by the number of matches."""
     wanted = torch.zeros_like(logits)
     found, true = [], []
     for index, (target, (query, thing)) in enumerate(zip(targets, matches, strict=True)):

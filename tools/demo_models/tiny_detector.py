@@ -1,4 +1,4 @@
-"""The demo's Grounding DINO: a small vocabulary and configuration, in a directory `from_pretrained` loads."""
+"""The demo's Grounding DINO: a small vocabulary and configuration, in a directory that `from_pretrained` loads."""
 
 from typing import Any
 
@@ -23,11 +23,10 @@ WORD_PIECES = [
 
 
 def vocabulary() -> list[str]:
-    """Word pieces by id, in the layout of bert-base-uncased where Grounding DINO hard-codes ids.
+    """Return the word pieces by id; ids that Grounding DINO hard-codes are those of bert-base-uncased.
 
-    [PAD] 0, [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103, '.' 1012 and '?' 1029 keep their places; the
-    pieces of the demo's names come last. All of a-z, 0-9 and their continuations are there, so that any
-    name tokenises.
+    [PAD] 0, [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103, '.' 1012 and '?' 1029 keep their ids; the pieces of the
+    demo's names come last. The pieces a-z, 0-9 and their continuations are included, so that any name can be tokenized.
     """
     pieces = [f"[unused{index}]" for index in range(999)]
     for index, special in {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}.items():
@@ -43,7 +42,7 @@ def vocabulary() -> list[str]:
 
 
 def build_processor() -> GroundingDinoProcessor:
-    """The processor: shortest edge 192 pixels, longest at most 320, ImageNet normalisation."""
+    """Return the processor: shortest edge 192 pixels, longest at most 320, ImageNet normalization."""
     tokenizer = BertTokenizer(
         vocab={piece: index for index, piece in enumerate(vocabulary())},
         do_lower_case=True,
@@ -54,7 +53,7 @@ def build_processor() -> GroundingDinoProcessor:
 
 
 def build_detector(*, seed: int, **changes: Any) -> MMGroundingDinoForObjectDetection:
-    """A tiny detector with random weights; `changes` replace fields of the model's configuration.
+    """Return a tiny detector with random weights; `changes` replace fields of the model's configuration.
 
     Patches of 8 pixels, features at strides 16 and 32, two encoder and two decoder layers, 32 queries.
     """
@@ -101,5 +100,5 @@ def build_detector(*, seed: int, **changes: Any) -> MMGroundingDinoForObjectDete
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("vision_param", "text_param")):
-                parameter.fill_(0.1)  # the published 1e-4 keeps text out of the image for thousands of steps
+                parameter.fill_(0.1)  # with the published 1e-4 the text has no effect for thousands of steps
     return model.eval()

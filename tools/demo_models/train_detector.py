@@ -2,9 +2,9 @@
 
     python -m tools.demo_models.train_detector --scenes DIR --work DIR --output DIR
 
-`--scenes` keeps the drawn training scenes, `--work` the log and the checkpoint (run again to go on), `--output`
-receives a directory for `from_pretrained`. A batch holds scenes of one resized size, as the labelling job's batches
-do, each with a prompt of its own: the classes present, sometimes absent ones, and with a table the dishes.
+`--scenes` holds the drawn training scenes, `--work` the log and the checkpoint (run the command again to continue),
+`--output` receives a directory for `from_pretrained`. A batch holds scenes of one resized size, as in the labelling
+job, each with its own prompt: the classes present, sometimes absent ones, and the dishes if there is a table.
 """
 
 from pathlib import Path
@@ -17,52 +17,55 @@ from transformers import GroundingDinoProcessor, MMGroundingDinoForObjectDetecti
 
 from tools.demo_models.detection_loss import Target, cell_centers, proposal_loss, set_loss
 from tools.demo_models.tiny_detector import build_detector, build_processor
-from tools.demo_models.training_data import Sample, SceneData
+from tools.demo_models.training_data import SceneData, SceneSample
 from tools.demo_models.training_loop import Schedule, train, training_options, training_parser
 from wsss_ray.demo.scenes import CLASSES, PHRASES
 from wsss_ray.demo.shapes import DISHES
 
 THRESHOLD = 0.3
-"""The labelling job's default threshold, which validation counts by."""
+"""The labelling job's default threshold, used in validation."""
 CALIBRATED_SCORE = 0.2
-"""The trained score that calibration puts at the threshold, chosen on validation scenes."""
+"""The score after training that calibration moves to the threshold, chosen on validation scenes."""
 STRIDES = (16, 32)
 _CLS, _SEP, _FULL_STOP = 101, 102, 1012
 
 
 class Prompts:
-    """Prompts as token ids, and which tokens belong to which phrase."""
+    """Encode prompts as token ids, with the tokens of each phrase."""
 
     def __init__(self, processor: GroundingDinoProcessor) -> None:
         self._ids = [processor.tokenizer(phrase, add_special_tokens=False).input_ids for phrase in PHRASES]
 
     def encode(self, prompts: list[list[int]]) -> tuple[dict[str, torch.Tensor], list[dict[int, torch.Tensor]]]:
-        """Inputs of the model for prompts of phrases (places in PHRASES), padded to the longest.
+        """Return the inputs of the model for prompts of phrases (indices into PHRASES), padded to the longest.
 
-        Beside them, for every prompt, the tokens (T,) float of each of its phrases: 1 where its own, else 0.
+        The second result holds, for every prompt, the tokens (T,) float of each phrase: 1 at its tokens, else 0.
         """
-        sequences, spans = [], []
+        sequences, all_spans = [], []
         for prompt in prompts:
-            ids, places = [_CLS], {}
+            ids, spans = [_CLS], {}
             for phrase in prompt:
-                places[phrase] = (len(ids), len(ids) + len(self._ids[phrase]))
+                spans[phrase] = (len(ids), len(ids) + len(self._ids[phrase]))
                 ids += [*self._ids[phrase], _FULL_STOP]
             sequences.append([*ids, _SEP])
-            spans.append(places)
+            all_spans.append(spans)
         length = max(map(len, sequences))
         input_ids = torch.tensor([ids + [0] * (length - len(ids)) for ids in sequences])
         mask = (torch.arange(length) < torch.tensor([len(ids) for ids in sequences])[:, None]).long()
         inputs = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(input_ids)}
-        place = torch.arange(length)
+        position = torch.arange(length)
         tokens = [
-            {phrase: ((place >= start) & (place < stop)).float() for phrase, (start, stop) in places.items()}
-            for places in spans
+            {phrase: ((position >= start) & (position < stop)).float() for phrase, (start, stop) in spans.items()}
+            for spans in all_spans
         ]
         return inputs, tokens
 
 
-def choose_prompt(sample: Sample, random: np.random.Generator | None) -> list[int]:
-    """Phrases to ask for: the classes present and a table's dishes; with a generator at times others, shuffled."""
+def choose_prompt(sample: SceneSample, random: np.random.Generator | None) -> list[int]:
+    """Return the phrases of a prompt: the classes present and a table's dishes.
+
+    With a generator, the dishes are sometimes left out, absent phrases are sometimes added, and the order is random.
+    """
     present = set(sample.phrases.tolist())
     table, dishes = PHRASES.index("dining table"), {PHRASES.index(dish) for dish in DISHES}
     prompt = present - dishes
@@ -87,7 +90,7 @@ class Batches:
         self._buckets = [np.flatnonzero(inverse == bucket) for bucket in range(inverse.max() + 1)]
 
     def draw(self, step: int, size: int) -> tuple[dict[str, torch.Tensor], list[Target]]:
-        """The inputs and targets of a training step, mirrored in half of the cases and with jittered colours."""
+        """Return the inputs and targets of a training step, mirrored in half of the cases and with jittered colors."""
         random = np.random.default_rng([2, step])
         shares = np.array([len(bucket) for bucket in self._buckets]) / len(self._data)
         bucket = self._buckets[int(random.choice(len(self._buckets), p=shares))]
@@ -95,9 +98,9 @@ class Batches:
         return self.make([_augmented(self._data[int(index)], random) for index in indices], random)
 
     def make(
-        self, samples: list[Sample], random: np.random.Generator | None
+        self, samples: list[SceneSample], random: np.random.Generator | None
     ) -> tuple[dict[str, torch.Tensor], list[Target]]:
-        """The model's inputs for samples of one resized size, and the things their prompts name."""
+        """Return the model's inputs for samples of one resized size, and the things that their prompts name."""
         prompts = [choose_prompt(sample, random) for sample in samples]
         inputs, tokens = self.prompts.encode(prompts)
         images = [sample.image for sample in samples]
@@ -116,20 +119,20 @@ class Batches:
         return inputs, targets
 
 
-def _augmented(sample: Sample, random: np.random.Generator) -> Sample:
+def _augmented(sample: SceneSample, random: np.random.Generator) -> SceneSample:
     image, boxes = sample.image, sample.boxes.copy()
     if random.random() < 0.5:
         image = image[:, ::-1]
         boxes[:, [0, 2]] = image.shape[1] - boxes[:, [2, 0]]
     gain = random.uniform(0.85, 1.15, 3) * random.uniform(0.85, 1.15)
     image = np.clip(image * gain.astype(np.float32), 0, 255).astype(np.uint8)
-    return Sample(image=image, things=sample.things, phrases=sample.phrases, boxes=boxes)
+    return SceneSample(image=image, things=sample.things, phrases=sample.phrases, boxes=boxes)
 
 
 def detection_loss(
     model: MMGroundingDinoForObjectDetection, inputs: dict[str, torch.Tensor], targets: list[Target]
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """The set loss of every decoder layer plus the loss of the proposals."""
+    """Return the sum of the set loss of every decoder layer and the loss of the proposals."""
     length = inputs["input_ids"].shape[1]
     text_mask = inputs["attention_mask"].bool()
     captured: dict[str, Any] = {}
@@ -158,7 +161,7 @@ def detection_loss(
 
 
 def validate(model: MMGroundingDinoForObjectDetection, batches: Batches, data: SceneData) -> dict[str, float]:
-    """Recall of the classes and of every phrase, and precision: IoU 0.5, right phrase, above the threshold."""
+    """Return recall and precision at IoU 0.5 with the right phrase above the threshold, and recall by phrase."""
     hits: dict[int, list[bool]] = {}
     detected = right = 0
     for index in range(len(data)):
@@ -195,9 +198,9 @@ def validate(model: MMGroundingDinoForObjectDetection, batches: Batches, data: S
 
 
 def calibrate(model: MMGroundingDinoForObjectDetection) -> None:
-    """Raise all logits alike, so that what scored CALIBRATED_SCORE after training scores THRESHOLD.
+    """Raise all logits by one constant, so that CALIBRATED_SCORE becomes THRESHOLD.
 
-    The focal loss of a short training leaves the scores of found things low; their order stays as it is.
+    After a short training with the focal loss the scores of found things are low; their order does not change.
     """
     shift = torch.logit(torch.tensor(THRESHOLD)) - torch.logit(torch.tensor(CALIBRATED_SCORE))
     biases = {id(embed.bias): embed.bias for embed in model.class_embed}  # the layers may share one
@@ -209,7 +212,7 @@ def calibrate(model: MMGroundingDinoForObjectDetection) -> None:
 def train_detector(
     *, scenes: Path, work: Path, output: Path, schedule: Schedule, batch: int, scene_count: int, validation_count: int
 ) -> dict[str, float]:
-    """Train and write `output`; returns the last validation's figures."""
+    """Train a detector, write it to `output`, and return the figures of the last validation."""
     processor = build_processor()
     model = build_detector(seed=0)
     held_out = SceneData(scenes, "validation", validation_count)

@@ -2,9 +2,9 @@
 
     python -m tools.demo_models.train_segmenter --scenes DIR --work DIR --output DIR
 
-`--scenes` keeps the drawn training scenes, `--work` the log and the checkpoint (run again to go on), `--output`
-receives `model.safetensors` and `config.json`. Boxes are jittered, since a detector's are not exact; a table is
-its own pixels alone.
+`--scenes` holds the drawn training scenes, `--work` the log and the checkpoint (run the command again to continue),
+`--output` receives `model.safetensors` and `config.json`. Boxes are jittered, because those of a detector are not
+exact. A table's mask leaves out the dishes on it.
 """
 
 import json
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 from torchvision.transforms.v2.functional import resize
 
-from tools.demo_models.training_data import Sample, SceneData
+from tools.demo_models.training_data import SceneData, SceneSample
 from tools.demo_models.training_loop import Schedule, train, training_options, training_parser
 from wsss_ray.demo.scenes import PHRASES
 from wsss_ray.models.sam.tiny import TINY_SAM_CONFIG, build_tiny_sam
@@ -28,16 +28,16 @@ MAX_BOXES = 5
 
 
 def prepare(
-    sample: Sample, image_size: int, random: np.random.Generator | None
+    sample: SceneSample, image_size: int, random: np.random.Generator | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Image (3, h, w) float, longest side `image_size`; boxes (N, 4) in it; masks (N, h/2, w/2); phrases (N,).
+    """Return an image (3, h, w) float of longest side `image_size`, boxes (N, 4), masks (N, h/2, w/2), phrases (N,).
 
-    With a generator: mirrored in half of the cases, colours and boxes jittered, at most MAX_BOXES things.
+    With a generator: mirrored in half of the cases, colors and boxes jittered, at most MAX_BOXES things.
     """
-    places = np.arange(len(sample.boxes))
+    chosen = np.arange(len(sample.boxes))
     image, things, boxes = sample.image, sample.things, sample.boxes.copy()
     if random is not None:
-        places = random.permutation(places)[:MAX_BOXES]
+        chosen = random.permutation(chosen)[:MAX_BOXES]
         extent = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         jitter = random.normal(0, 0.035, boxes.shape) * extent * (random.random((len(boxes), 1)) < 0.7)
         boxes += np.clip(jitter, -8, 8).astype(np.float32)
@@ -46,7 +46,7 @@ def prepare(
             boxes[:, [0, 2]] = image.shape[1] - boxes[:, [2, 0]]
     boxes[:, 0::2] = boxes[:, 0::2].clip(0, image.shape[1])
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, image.shape[0])
-    masks = np.stack([things == place + 1 for place in places])
+    masks = np.stack([things == index + 1 for index in chosen])
     scale = image_size / max(image.shape[:2])
     height, width = (int(side * scale + 0.5) for side in image.shape[:2])
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
@@ -56,13 +56,13 @@ def prepare(
         pixels = (pixels * gain * float(random.uniform(0.85, 1.15))).clamp(0, 255)
     half = [(height + 1) // 2, (width + 1) // 2]
     targets = resize(torch.from_numpy(masks).float(), half, antialias=True)
-    return pixels, torch.from_numpy(boxes[places]) * scale, targets, torch.from_numpy(sample.phrases[places])
+    return pixels, torch.from_numpy(boxes[chosen]) * scale, targets, torch.from_numpy(sample.phrases[chosen])
 
 
 def predict(
     model: Sam, images: list[torch.Tensor], boxes: list[torch.Tensor]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """For every image the mask logits (N, 4, s, s) of all four mask tokens and their predicted IoU (N, 4)."""
+    """Return for every image the mask logits (N, 4, s, s) of all four mask tokens and their predicted IoU (N, 4)."""
     embeddings = model.image_encoder(torch.stack([model.preprocess(image) for image in images]))
     results = []
     for embedding, image_boxes in zip(embeddings, boxes, strict=True):
@@ -81,10 +81,10 @@ def predict(
 def mask_loss(
     logits: torch.Tensor, quality: torch.Tensor, targets: torch.Tensor, boxes: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Cross entropy, dice and quality losses of one image's masks, and the mean IoU of mask token 0.
+    """Return the sums of the cross entropy, dice and quality losses of an image's masks, and of the IoU of token 0.
 
     logits (N, 4, h, w) without the padding; quality (N, 4); targets (N, h, w) in 0 to 1; boxes (N, 4) XYXY in
-    pixels of the logits. The entropy counts the box and its surroundings in full, the rest a little.
+    pixels of the logits. The entropy has full weight in and near the box, and little elsewhere.
     """
     targets = targets[:, None]
     height, width = logits.shape[-2:]
@@ -113,7 +113,7 @@ def mask_loss(
 
 
 def validate(model: Sam, data: SceneData) -> dict[str, float]:
-    """Exact boxes: mean mask IoU (token 0, at half resolution), its mean per phrase, and the share above 0.75."""
+    """Return the mean mask IoU from exact boxes (token 0, half resolution), the share above 0.75, and it by phrase."""
     found: dict[int, list[float]] = {}
     for index in range(len(data)):
         image, boxes, targets, phrases = prepare(data[index], model.image_encoder.img_size, None)
@@ -138,7 +138,7 @@ def train_segmenter(
     validation_count: int,
     config: dict[str, Any],
 ) -> dict[str, float]:
-    """Train and write `output`; returns the last validation's figures."""
+    """Train a segmenter, write it to `output`, and return the figures of the last validation."""
     torch.manual_seed(0)
     model = build_tiny_sam(config)
     data, held_out = SceneData(scenes, "train", scene_count), SceneData(scenes, "validation", validation_count)

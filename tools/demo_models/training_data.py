@@ -1,4 +1,4 @@
-"""The training scenes, drawn once into Parquet files and read at random by both training scripts."""
+"""Training scenes, drawn once into Parquet files and read at random by both training scripts."""
 
 import io
 import os
@@ -26,11 +26,11 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sample:
-    """A scene as the training scripts take it.
+class SceneSample:
+    """A scene as the training scripts read it.
 
-    `image` (H, W, 3) uint8 RGB; `things` (H, W) uint8, 0 or one plus the place of the visible thing; `phrases` (N,)
-    int64 places in PHRASES; `boxes` (N, 4) float32 XYXY pixels.
+    `image` (H, W, 3) uint8 RGB; `things` (H, W) uint8, 0 or one plus the index of the visible thing; `phrases` (N,)
+    int64 indices into PHRASES; `boxes` (N, 4) float32 XYXY pixels.
     """
 
     image: np.ndarray
@@ -40,7 +40,7 @@ class Sample:
 
 
 class SceneData:
-    """The first `count` scenes of a split, read from `directory` after drawing what is missing there."""
+    """The first `count` scenes of a split, read from `directory`; missing files are drawn first."""
 
     def __init__(self, directory: Path, split: Split, count: int) -> None:
         seeds = split_seeds(split, count)
@@ -57,9 +57,9 @@ class SceneData:
     def __len__(self) -> int:
         return self._table.num_rows
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> SceneSample:
         boxes = np.array(self._columns["boxes"][index].as_py(), np.float32).reshape(-1, 4)
-        return Sample(
+        return SceneSample(
             image=_decode(self._table["image"][index].as_py()),
             things=_decode(self._table["things"][index].as_py()),
             phrases=np.array(self._columns["phrases"][index].as_py(), np.int64),
@@ -67,7 +67,7 @@ class SceneData:
         )
 
     def sizes(self) -> np.ndarray:
-        """Height and width of every image (N, 2), from the image headers."""
+        """Return the height and width of every image (N, 2), from the image headers."""
         headers = (Image.open(io.BytesIO(data.as_py())) for data in self._table["image"])
         return np.array([(header.height, header.width) for header in headers])
 
@@ -77,13 +77,13 @@ def _decode(data: bytes) -> np.ndarray:
 
 
 def _draw_file(seeds: Sequence[int], path: Path) -> None:
-    """Draw the scenes of `seeds` into one Parquet file, which appears only once it is whole."""
+    """Draw the scenes of `seeds` into one Parquet file, which appears only when it is complete."""
     rows = []
     for seed in seeds:
         scene = draw_scene(seed)
         things = np.zeros(scene.image.shape[:2], np.uint8)
-        for place, instance in enumerate(scene.instances):
-            things[instance.mask] = place + 1
+        for index, instance in enumerate(scene.instances):
+            things[instance.mask] = index + 1
         rows.append(
             {
                 "image": _encode(scene.image, "JPEG", quality=92, subsampling=0),

@@ -1,4 +1,4 @@
-"""The loop both training scripts share: a cosine schedule, a log, validation, and a checkpoint to resume from."""
+"""The training loop of both scripts: a cosine schedule, a log, validation, and a checkpoint to resume from."""
 
 import argparse
 import json
@@ -17,37 +17,37 @@ Losses = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast to train."""
+    """Length and learning rate of a training."""
 
     steps: int
-    """Optimiser steps at most."""
+    """Largest number of optimizer steps."""
     learning_rate: float
     minutes: float | None = None
-    """Wall-clock minutes at most, over all resumed runs; whichever ends first drives the cosine. None: no limit, the
-    steps alone drive it, so that a busy machine trains as an idle one does."""
+    """Largest number of wall-clock minutes, over all resumed runs; the limit that ends first drives the cosine. None:
+    no limit, only the steps drive the cosine, so that the result does not depend on the speed of the machine."""
     warmup_steps: int = 100
     clip_norm: float = 0.5
     log_every: int = 25
     validate_every: int = 500
 
     def progress(self, step: int, seconds: float) -> float:
-        """The share of the training that is done, 1 or more at its end."""
+        """Return the share of the training that is done, 1 or more at its end."""
         return max(step / self.steps, 0.0 if self.minutes is None else seconds / (60 * self.minutes))
 
     def rate(self, step: int, seconds: float) -> float:
-        """The learning rate: linear warm-up, then a cosine down to 1 %."""
+        """Return the learning rate: linear warm-up, then a cosine down to 1 %."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress(step, seconds))))
         return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * (0.01 + 0.99 * cosine)
 
 
 def training_parser(description: str, *, steps: int, batch: int, learning_rate: float) -> argparse.ArgumentParser:
-    """The flags that both training scripts have, with a script's own defaults."""
+    """Return a parser of the flags that both training scripts have, with a script's own defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=Path, required=True, help="where the drawn scenes are kept")
-    parser.add_argument("--work", type=Path, required=True, help="log and checkpoint of this training")
+    parser.add_argument("--scenes", type=Path, required=True, help="directory for the drawn scenes")
+    parser.add_argument("--work", type=Path, required=True, help="directory for the log and the checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint directory to write")
     parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--minutes", type=float, help="wall-clock limit that shortens the schedule; none by default")
+    parser.add_argument("--minutes", type=float, help="wall-clock limit that shortens the schedule; default: none")
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--learning-rate", type=float, default=learning_rate)
     parser.add_argument("--scene-count", type=int, default=24_000)
@@ -56,7 +56,7 @@ def training_parser(description: str, *, steps: int, batch: int, learning_rate: 
 
 
 def training_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of both training functions from the flags of `training_parser`."""
+    """Return the keyword arguments of both training functions from the flags of `training_parser`."""
     names = ("scenes", "work", "output", "batch", "scene_count", "validation_count")
     schedule = Schedule(steps=options.steps, minutes=options.minutes, learning_rate=options.learning_rate)
     return {**{name: getattr(options, name) for name in names}, "schedule": schedule}
@@ -71,12 +71,11 @@ def train(
     loss_of_step: Callable[[int], tuple[torch.Tensor, Losses]],
     validate: Callable[[], Losses],
 ) -> dict[str, float]:
-    """Train `model` and return what the log's last line says.
+    """Train `model` and return the last record of the log.
 
     `groups` are AdamW parameter groups, each with a "factor" on the learning rate. `loss_of_step(step)` draws
-    its batch from the step alone, so a resumed run sees the batches the killed one would have seen. `directory`
-    keeps `checkpoint.pt` (model, optimiser, step, time spent) and `log.jsonl`; with a checkpoint there, training
-    goes on from it.
+    its batch from the step alone, so that a resumed run sees the same batches. `directory` holds `checkpoint.pt`
+    (model, optimizer, step, time spent) and `log.jsonl`; training continues from an existing checkpoint.
     """
     directory.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, weight_decay=1e-4)
@@ -133,7 +132,7 @@ def train(
 
 
 def _validated(model: nn.Module, validate: Callable[[], Losses]) -> dict[str, float]:
-    """The validation's figures, measured in evaluation mode without gradients."""
+    """Return the figures of the validation, measured in evaluation mode without gradients."""
     model.eval()
     with torch.no_grad():
         figures = {f"validation_{name}": value for name, value in validate().items()}

@@ -1,1 +1,1 @@
-"""An embedded demo: procedural scenes with exact masks, and the tiny models trained on them."""
+"""The embedded demo: procedural scenes with exact masks, and tiny models trained on them."""

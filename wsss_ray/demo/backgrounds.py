@@ -1,4 +1,4 @@
-"""Backgrounds of the demo's scenes: meadow, water, room or a plain wall, textured, with soft clutter."""
+"""Draw backgrounds of the demo's scenes: meadow, water, room or a plain wall, with texture and soft clutter."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -7,13 +7,13 @@ from wsss_ray.demo.shapes import color
 
 
 def noise(random: np.random.Generator, height: int, width: int, grain: int) -> np.ndarray:
-    """Smooth noise (height, width) float32 of about unit deviation, with blobs of about `grain` pixels."""
+    """Return smooth noise (height, width) float32 of about unit deviation, with blobs of about `grain` pixels."""
     coarse = random.standard_normal((max(2, height // grain), max(2, width // grain))).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _gradient(random: np.random.Generator, height: int, width: int, first: tuple, second: tuple) -> np.ndarray:
-    """A linear gradient (height, width, 3) float32 between two colours, mostly downwards."""
+    """Return a linear gradient (height, width, 3) float32 between two colors, mostly downwards."""
     angle = np.pi / 2 + random.normal(0, 0.4)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     ramp = np.cos(angle) * columns / width + np.sin(angle) * rows / height
@@ -22,7 +22,7 @@ def _gradient(random: np.random.Generator, height: int, width: int, first: tuple
 
 
 def _textured(random: np.random.Generator, base: np.ndarray, strength: float) -> np.ndarray:
-    """The picture with brightness noise of a random grain added, `strength` grey levels at most."""
+    """Return the picture with brightness noise of a random grain, at most `strength` gray levels."""
     grain = int(random.choice([8, 16, 32]))
     amount = random.uniform(0.2, 1) * strength
     return base + amount * noise(random, base.shape[0], base.shape[1], grain)[..., None]
@@ -38,7 +38,7 @@ def _sky(random: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _horizon(random: np.random.Generator, height: int, width: int, waviness: float) -> np.ndarray:
-    """True (height, width) below a horizon at 40 to 70 % of the height."""
+    """Return a mask (height, width), true below a horizon at 40 to 70 % of the height."""
     rows = np.arange(height, dtype=np.float32)[:, None]
     wave = noise(random, 2, width, 48)[:1] * waviness
     return rows > random.uniform(0.4, 0.7) * height + wave
@@ -107,7 +107,7 @@ def _add_clutter(random: np.random.Generator, picture: Image.Image) -> None:
 
 
 def draw_background(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A background (height, width, 3) float32 in 0 to 255, a little out of focus."""
+    """Return a background (height, width, 3) float32 in 0 to 255, a little out of focus."""
     kinds = [_meadow, _water, _room, _plain]
     picture = kinds[int(random.choice(4, p=[0.3, 0.2, 0.3, 0.2]))](random, height, width)
     image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))

@@ -1,9 +1,9 @@
-"""How good the demo's models are, part by part, on drawn scenes:
+"""Measure the demo's models, part by part, on drawn scenes:
 
     python -m wsss_ray.demo.components --split validation --count 200
 
-prints one line of JSON: the segmenter from exact boxes, the detector with true tags, both in a chain, and what the
-assist words of a table earn. The models run as in the labelling job, with its default options, but without Ray.
+prints JSON: the segmenter from exact boxes, the detector with true tags, both in a chain, and the gain by the assist
+words of a table. The models run as in the labelling job, with its default options, but without Ray.
 """
 
 import argparse
@@ -30,12 +30,12 @@ DEFAULT_PAINT = FusionConfig().paint
 
 
 def measure_segmenter(scenes: Sequence[Scene], segmenter: Segmenter) -> dict[str, float]:
-    """mIoU over classes and background from the exact boxes of all things; the smaller mask is painted on top."""
+    """Return the mIoU over classes and background from the exact boxes of all things; smaller masks are on top."""
     return _mious(scenes, [_exact(scene) for scene in scenes], segmenter, paint="area")
 
 
 def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> dict[str, float]:
-    """Recall of the classes' instances by boxes of the right class, IoU 0.5 or more; and of every class."""
+    """Return the recall of instances by boxes of the right class at IoU 0.5 or more, of all classes and of each."""
     hits: dict[str, list[bool]] = {name: [] for name in CLASSES}
     for scene, detections in zip(scenes, found, strict=True):
         things = [instance for instance in scene.instances if instance.phrase in CLASSES]
@@ -59,18 +59,18 @@ def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> di
 def measure_chain(
     scenes: Sequence[Scene], found: Sequence[Detections], segmenter: Segmenter, *, paint: Paint = DEFAULT_PAINT
 ) -> dict[str, float]:
-    """mIoU over classes and background of the label maps made from detections; and every class's IoU."""
+    """Return the mIoU over classes and background of the label maps made from detections, and each class's IoU."""
     return _mious(scenes, found, segmenter, paint=paint)
 
 
 def detect(scenes: Sequence[Scene], config: DetectorConfig, *, assist_words: bool) -> list[Detections]:
-    """The detections of all scenes from their true tags."""
+    """Return the detections in all scenes from their true tags."""
     detector = Detector(config, ClassSet.load("demo", assist_words=assist_words))
     return detector.detect([scene.image for scene in scenes], [scene.tags for scene in scenes])
 
 
 def _exact(scene: Scene) -> Detections:
-    """A scene's instances as if a detector had found them."""
+    """Return the instances of a scene as detections."""
     return Detections(
         boxes=np.array([instance.box for instance in scene.instances], np.float32),
         scores=np.ones(len(scene.instances), np.float32),
@@ -97,8 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=get_args(Split), default="validation")
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--detector", default="demo", help="the shipped one, or a directory")
-    parser.add_argument("--segmenter", type=Path, help="a model.safetensors; the shipped one if unset")
+    parser.add_argument("--detector", default="demo", help="a directory; the shipped one by default")
+    parser.add_argument("--segmenter", type=Path, help="a model.safetensors; the shipped one by default")
     parser.add_argument("--threshold", type=float, default=DetectorConfig().box_threshold)
     options = parser.parse_args()
     checkpoint = None if options.segmenter is None else str(options.segmenter)

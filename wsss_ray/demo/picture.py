@@ -1,4 +1,4 @@
-"""One picture of the demo: scenes, the labels made from their tags alone, and the truth."""
+"""Write a picture of labelled scenes: image, label and ground truth side by side."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ CELL = 220
 MARGIN = 8
 CAPTION = 18
 HEADS = ("scene", "label from the tags", "truth")
-
-
 ROWS, COLUMNS = 3, 2
 
 
@@ -32,21 +30,21 @@ def write_picture(shards: Path, labels: Path, output: Path, *, classes: ClassSet
     palette = np.frombuffer(classes.palette(), np.uint8).reshape(256, 3)
     storage = Storage(str(shards))
     units = read_shard_set(storage).units
-    chosen = [units[round(place)] for place in np.linspace(0, len(units) - 1, ROWS * COLUMNS)]
+    chosen = [units[round(index)] for index in np.linspace(0, len(units) - 1, ROWS * COLUMNS)]
     width = MARGIN + COLUMNS * (len(HEADS) * (CELL + MARGIN) + MARGIN)
     sheet = Image.new("RGB", (width, CAPTION + 2 * MARGIN + ROWS * (CELL + CAPTION + MARGIN)), "white")
     draw = ImageDraw.Draw(sheet)
     for index, unit in enumerate(chosen):
         images = read_unit(storage, unit).to_pylist()
         found = read_labels(Storage(str(labels)), unit.label_path).to_pylist()
-        best = max(range(len(images)), key=lambda place: len(images[place]["tags"]))
+        best = max(range(len(images)), key=lambda row: len(images[row]["tags"]))
         picture = decode_row(images[best], exif=unit.exif)
         maps = (found[best]["label"], images[best]["truth"])
         cells = [picture, *(_paint(picture, decode_label(data), palette) for data in maps)]
         left = MARGIN + index % COLUMNS * (len(HEADS) * (CELL + MARGIN) + MARGIN)
         top = 2 * CAPTION + MARGIN + index // COLUMNS * (CELL + CAPTION + MARGIN)
-        for place, (cell, head) in enumerate(zip(cells, HEADS, strict=True)):
-            x = left + place * (CELL + MARGIN)
+        for column, (cell, head) in enumerate(zip(cells, HEADS, strict=True)):
+            x = left + column * (CELL + MARGIN)
             if index < COLUMNS:
                 draw.text((x, MARGIN), head, fill="black")
             small = Image.fromarray(cell)
@@ -59,7 +57,7 @@ def write_picture(shards: Path, labels: Path, output: Path, *, classes: ClassSet
 
 
 def _paint(picture: np.ndarray, label: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """The picture with its label's colours over it, background left as it is but paler."""
+    """Return the picture with its label's colors over it; background is only made paler."""
     colors = palette[label].astype(np.float32)
     mixed = np.where((label > 0)[..., None], 0.25 * picture + 0.75 * colors, 0.35 * picture + 166)
     return mixed.astype(np.uint8)

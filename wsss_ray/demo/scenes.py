@@ -1,10 +1,10 @@
-"""The demo's scenes: pictures drawn from a seed, with exact masks, boxes and tags.
+"""Draw the demo's scenes: pictures drawn from a seed, with exact masks, boxes and tags.
 
     python -m wsss_ray.demo.scenes --split test --count 300 --output DIR
 
-writes them as a folder of images with tags and truth, which `wsss-ray shard` reads like anybody's data. A scene is a
-function of its seed alone. Seeds are split for good: models train on `train`, everything is tuned on `validation`,
-and `test` serves for the published figures.
+writes them as a folder of images with tags and ground truth, which `wsss-ray shard` reads. A scene is a function of
+its seed alone. Each split has a fixed range of seeds: models train on `train`, settings are tuned on `validation`,
+published figures are measured on `test`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from wsss_ray.demo.canvas import Canvas
+from wsss_ray.demo.scene_canvas import SceneCanvas
 from wsss_ray.demo.shapes import DISHES
 
 Split = Literal["train", "validation", "test"]
@@ -36,9 +36,9 @@ CLASSES = (
     "cat",
     "mushroom",
 )
-"""Classes by name; the id of a class is its place here plus one, 0 is background."""
+"""Classes by name; the id of a class is its index here plus one, 0 is background."""
 PHRASES = CLASSES + DISHES
-"""What the detector is trained to find: the classes, and what stands on tables."""
+"""What the detector is trained to find: the classes and the dishes on tables."""
 
 _CLASS_WEIGHTS = np.array([0.1, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
 _ASPECTS = [(4, 3), (3, 4), (3, 2), (2, 3), (1, 1)]
@@ -47,7 +47,7 @@ _SHORTEST, _LONGEST = 160, 320
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Instance:
-    """One drawn thing: its phrase, its visible pixels (H, W) bool, and their box XYXY in pixels, exclusive end."""
+    """A drawn thing: its phrase, its visible pixels (H, W) bool, and their box XYXY in pixels, exclusive end."""
 
     phrase: str
     mask: np.ndarray
@@ -56,7 +56,7 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """A picture (H, W, 3) uint8 RGB and its things. A table's mask has its own pixels alone, without the dishes."""
+    """A picture (H, W, 3) uint8 RGB and its things. A table's mask leaves out the dishes on it."""
 
     seed: int
     image: np.ndarray
@@ -64,13 +64,13 @@ class Scene:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The classes present, in the order of CLASSES; dishes are part of their table's class."""
+        """Return the classes that are present, in the order of CLASSES; dishes are part of their table's class."""
         present = {instance.phrase for instance in self.instances}
         return tuple(name for name in CLASSES if name in present)
 
     @property
     def semantic(self) -> np.ndarray:
-        """The truth (H, W) uint8 of class ids; the dishes on a table count as dining table."""
+        """Return the ground truth (H, W) uint8 of class ids; the dishes on a table count as dining table."""
         truth = np.zeros(self.image.shape[:2], np.uint8)
         for instance in self.instances:
             truth[instance.mask] = class_id(instance.phrase)
@@ -78,12 +78,16 @@ class Scene:
 
 
 def class_id(phrase: str) -> int:
-    """The id of a phrase's class in the truth: a dish is a dining table."""
+    """Return the id of a phrase's class in the ground truth; a dish has the id of dining table."""
     return CLASSES.index("dining table" if phrase in DISHES else phrase) + 1
 
 
 def split_seeds(split: Split, count: int, *, first: int = 0) -> range:
-    """`count` seeds of a split, from its `first` (from 0) on; ValueError when it has fewer or is unknown."""
+    """Return `count` seeds of a split, starting at its seed number `first`.
+
+    Raises:
+        ValueError: the split is unknown or has fewer seeds.
+    """
     if split not in SEEDS:
         raise ValueError(f"unknown split {split!r}: one of {', '.join(get_args(Split))}")
     if first < 0 or not 0 <= count <= len(SEEDS[split]) - first:
@@ -94,7 +98,7 @@ def split_seeds(split: Split, count: int, *, first: int = 0) -> range:
 def draw_scene(seed: int) -> Scene:
     """Draw the scene of a seed: 1 to 4 things of CLASSES, and the dishes on their tables."""
     random = np.random.default_rng(seed)
-    canvas = Canvas(random, *_draw_size(random))
+    canvas = SceneCanvas(random, *_draw_size(random))
     count, tries = int(random.choice([1, 2, 3, 4], p=[0.25, 0.3, 0.25, 0.2])), 0
     while canvas.objects < count and (tries < 25 or canvas.objects == 0):
         tries += 1
@@ -111,7 +115,7 @@ def draw_scene(seed: int) -> Scene:
 
 
 def _draw_size(random: np.random.Generator) -> tuple[int, int]:
-    """Height and width: a few exact aspect ratios, as photographs have, so that resized images share sizes."""
+    """Return a height and width of a few exact aspect ratios, as photos have, so that resized images share sizes."""
     across, down = _ASPECTS[int(random.choice(len(_ASPECTS), p=[0.35, 0.2, 0.2, 0.1, 0.15]))]
     smallest = -(-_SHORTEST // min(across, down))
     longest = _LONGEST * 4 // 5 if across == down else _LONGEST
@@ -120,16 +124,16 @@ def _draw_size(random: np.random.Generator) -> tuple[int, int]:
 
 
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """The box XYXY, exclusive end, of the true pixels of a mask (H, W) that has some."""
+    """Return the box XYXY, exclusive end, of the true pixels of a mask (H, W) that has some."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def write_folder(directory: Path, split: Split, count: int, *, first: int = 0) -> None:
-    """Write `count` scenes of a split, from its `first` on, as data of anybody's: images, tags and truth.
+    """Write `count` scenes of a split, starting at its scene number `first`, as images, tags and ground truth.
 
     `images/<split>-<seed>.jpg`; `tags.jsonl` with one object per image, its `file` below `images/` and its
-    `tags`; `truth/<split>-<seed>.png`, the semantic truth as a palette PNG. Files there are replaced.
+    `tags`; `truth/<split>-<seed>.png`, the semantic ground truth as a palette PNG. Existing files are replaced.
     """
     images, truths = directory / "images", directory / "truth"
     for folder in (images, truths):
@@ -146,7 +150,7 @@ def write_folder(directory: Path, split: Split, count: int, *, first: int = 0) -
 
 
 def _voc_colors() -> bytes:
-    """PASCAL VOC's colour map: 768 bytes of RGB, bits of the id spread over the high bits of the channels."""
+    """Return PASCAL VOC's color map, 768 bytes of RGB: bits of the id spread over the high bits of the channels."""
     ids = np.arange(256)
     channels = [sum(((ids >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
     return np.stack(channels, axis=1).astype(np.uint8).tobytes()
@@ -156,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=get_args(Split), required=True)
     parser.add_argument("--count", type=int, required=True, help="scenes to write")
-    parser.add_argument("--first", type=int, default=0, help="place in the split of the first scene to write")
+    parser.add_argument("--first", type=int, default=0, help="number of the first scene within the split")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     options = parser.parse_args()
     write_folder(options.output, options.split, options.count, first=options.first)

@@ -1,7 +1,7 @@
-"""Drawings of the demo's objects: lists of coloured polygons in a unit frame.
+"""Drawings of the demo's objects: lists of colored polygons in a unit frame.
 
 Coordinates run from -1 to 1, x to the right and y down; an object's half height is about 1. Later parts cover
-earlier ones. Every function draws its colours and proportions from the generator it is given.
+earlier ones. Every function draws its colors and proportions from the generator that it gets.
 """
 
 import colorsys
@@ -12,17 +12,17 @@ import numpy as np
 
 Color = tuple[int, int, int]
 Part = tuple[np.ndarray, Color]
-"""One polygon: points (N, 2) float64 in the unit frame, and its RGB colour."""
+"""One polygon: points (N, 2) float64 in the unit frame, and its RGB color."""
 Range = tuple[float, float]
 
 DISHES = ("bowl", "plate")
-"""What stands on tables: phrases of the detector, part of the dining table in the truth."""
+"""Dishes on tables: phrases of the detector, part of the dining table in the ground truth."""
 
 
 def ellipse(
     center: Range, radii: Range, *, start: float = 0.0, stop: float = 2 * np.pi, turn: float = 0.0
 ) -> np.ndarray:
-    """An ellipse or an arc's segment as a polygon; angles in radians, clockwise from the right."""
+    """Return an ellipse or the segment of an arc as a polygon; angles in radians, clockwise from the right."""
     angles = np.linspace(start, stop, 28)
     points = np.stack([radii[0] * np.cos(angles), radii[1] * np.sin(angles)], axis=1)
     cosine, sine = np.cos(turn), np.sin(turn)
@@ -40,13 +40,13 @@ def polygon(*points: Range) -> np.ndarray:
 def color(
     random: np.random.Generator, hue: Range = (0, 1), saturation: Range = (0.5, 1), value: Range = (0.5, 1)
 ) -> Color:
-    """A random RGB colour; ranges within 0 to 1, a hue may run over either end of the circle."""
+    """Return a random RGB color; ranges are within 0 to 1, and a hue may cross either end of the circle."""
     rgb = colorsys.hsv_to_rgb(random.uniform(*hue) % 1.0, random.uniform(*saturation), random.uniform(*value))
     return scaled((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])), 1.0)
 
 
 def scaled(rgb: Color, factor: float) -> Color:
-    """The colour, darker (factor < 1) or lighter."""
+    """Return the color, darker (factor < 1) or lighter."""
     red, green, blue = (int(np.clip(channel * factor, 0, 255)) for channel in rgb)
     return red, green, blue
 
@@ -86,7 +86,7 @@ def traffic_light(random: np.random.Generator) -> list[Part]:
 
 
 def dining_table(random: np.random.Generator) -> list[Part]:
-    """The table alone; its top's far edge lies at y = -0.5, from x = -0.85 to 0.85, its near edge at y = 0."""
+    """Return a table: the far edge of its top is at y = -0.5, x = -0.85 to 0.85, the near edge at y = 0."""
     wood = color(random, (0.04, 0.12), (0.4, 0.9), (0.4, 0.85))
     if random.random() < 0.2:
         wood = color(random, (0.0, 0.15), (0, 0.2), (0.75, 0.95))
@@ -101,7 +101,7 @@ def dining_table(random: np.random.Generator) -> list[Part]:
 
 
 def bowl(random: np.random.Generator) -> list[Part]:
-    """A bowl of half width 1 that stands at y = 0.75."""
+    """Return a bowl of half width 1 whose foot is at y = 0.75."""
     glaze = color(random, saturation=(0.1, 0.8), value=(0.6, 1))
     parts: list[Part] = [
         (rectangle(-0.4, 0.5, 0.4, 0.75), scaled(glaze, 0.7)),
@@ -114,7 +114,7 @@ def bowl(random: np.random.Generator) -> list[Part]:
 
 
 def plate(random: np.random.Generator) -> list[Part]:
-    """A plate of half width 1 at y = 0.35, with food heaped on it."""
+    """Return a plate of half width 1 at y = 0.35 with food on it."""
     china = color(random, saturation=(0, 0.25), value=(0.85, 1))
     parts: list[Part] = [
         (ellipse((0, 0.35), (1, 0.4)), china),
@@ -247,4 +247,4 @@ DRAWINGS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "bowl": bowl,
     "plate": plate,
 }
-"""The drawing of every phrase: the nine classes, then what stands on tables."""
+"""The drawing of every phrase: the nine classes, then the dishes."""

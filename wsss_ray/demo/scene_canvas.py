@@ -1,4 +1,4 @@
-"""Painting a scene: things over a background, with the still visible mask of each."""
+"""Paint a scene: things over a background, with the visible mask of each thing."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from wsss_ray.demo.shapes import DISHES, DRAWINGS, Part, scaled
 _OVERSAMPLING = 2
 
 
-class Canvas:
-    """The picture while it is painted, with the still visible mask of every thing on it."""
+class SceneCanvas:
+    """A picture that is being painted, with the visible mask of every thing on it."""
 
     def __init__(self, random: np.random.Generator, height: int, width: int) -> None:
         self.random, self.height, self.width = random, height, width
@@ -23,7 +23,7 @@ class Canvas:
         self.objects = 0
 
     def place(self, phrase: str) -> None:
-        """Put one thing somewhere, unless it would hide too much of another."""
+        """Paint one thing at a random position, unless it would hide too much of another."""
         half = self._half_height()
         aspect = self.random.uniform(0.9, 1.15)
         turn = self.random.normal(0, 0.2 if phrase == "umbrella" else 0.07)
@@ -32,7 +32,7 @@ class Canvas:
             self.objects += 1
 
     def place_table(self) -> None:
-        """Put a table somewhere, in most cases laid with two or three dishes."""
+        """Paint a table at a random position, in most cases with two or three dishes on it."""
         half = max(44.0, 1.25 * self._half_height())
         depth = half * self.random.uniform(0.9, 1.1)
         center = self._center(half, 0.8 * depth)
@@ -56,7 +56,7 @@ class Canvas:
         return float(np.clip(self.random.uniform(0.17, 0.31) * min(self.height, self.width), 24, 70))
 
     def _center(self, half_width: float, half_height: float, *, high: bool = False) -> tuple[float, float]:
-        """A centre at which most of the thing lies inside; the sky's things high, the others low."""
+        """Return a center at which most of the thing is inside the picture: high for things in the sky, else low."""
         margin_x, margin_y = min(0.85 * half_width, self.width / 2), min(0.85 * half_height, self.height / 2)
         x = self.random.uniform(margin_x, self.width - margin_x)
         share = self.random.beta(1.3, 2.2) if high else self.random.beta(2.2, 1.5)
@@ -95,7 +95,7 @@ class Canvas:
         return True
 
     def _window(self, polygons: Sequence[np.ndarray]) -> tuple[slice, slice]:
-        """The rows and columns of the picture that the polygons may touch."""
+        """Return the rows and columns of the picture that the polygons may touch."""
         points = np.concatenate(polygons)
         left, top = np.floor(points.min(axis=0)).astype(int) - 1
         right, bottom = np.ceil(points.max(axis=0)).astype(int) + 2
@@ -105,7 +105,7 @@ class Canvas:
         )
 
     def _blend(self, colors: np.ndarray, alpha: np.ndarray, rows: slice, columns: slice) -> None:
-        """Lay shaded colours (h, w, 3) over a window of the picture with their coverage (h, w)."""
+        """Blend shaded colors (h, w, 3) into a window of the picture by their coverage (h, w)."""
         height, width = alpha.shape
         light = self.random.uniform(-0.18, 0.18) * np.linspace(-1, 1, width, dtype=np.float32)
         shade = 1 + light + self.random.uniform(0.01, 0.06) * noise(self.random, height, width, 6)
@@ -115,7 +115,7 @@ class Canvas:
         ) * (opaque)
 
     def finish(self) -> np.ndarray:
-        """The picture (H, W, 3) uint8, exposed and with a little sensor noise."""
+        """Return the picture (H, W, 3) uint8 with its exposure and a little sensor noise."""
         random = self.random
         grain = random.uniform(0, 5) * random.standard_normal((self.height, self.width, 1), dtype=np.float32)
         colored = random.uniform(0, 3) * random.standard_normal((self.height, self.width, 3), dtype=np.float32)
@@ -125,14 +125,14 @@ class Canvas:
 def _transformed(
     points: np.ndarray, center: tuple[float, float], radii: tuple[float, float], turn: float, mirrored: bool
 ) -> np.ndarray:
-    """Points (N, 2) of the unit frame in pixels: scaled, perhaps mirrored, turned (radians), moved."""
+    """Return points (N, 2) of the unit frame in pixels: scaled, mirrored if `mirrored`, turned (radians), moved."""
     cosine, sine = np.cos(turn), np.sin(turn)
     scale = np.array([-radii[0] if mirrored else radii[0], radii[1]])
     return (points * scale) @ np.array([[cosine, sine], [-sine, cosine]]) + np.array(center)
 
 
 def _rasterise(parts: Sequence[Part], rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (h, w, 3) float32 and coverage (h, w) in 0 to 1 of polygons over a window; edges are darker."""
+    """Return colors (h, w, 3) float32 and coverage (h, w) in 0 to 1 of polygons in a window; edges are darker."""
     size = ((columns.stop - columns.start) * _OVERSAMPLING, (rows.stop - rows.start) * _OVERSAMPLING)
     colors, coverage = Image.new("RGB", size), Image.new("L", size)
     paint, cover = ImageDraw.Draw(colors), ImageDraw.Draw(coverage)

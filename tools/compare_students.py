@@ -1,9 +1,9 @@
-"""What pseudo-labels cost a student: the same network trained on them and on exact masks, judged on the test scenes.
+"""Compare students that were trained on pseudo-labels and on exact masks, on the demo's test scenes:
 
-    python -m tools.demo_models.compare_students --output runs/students
+    python -m tools.compare_students --output runs/students
 
-draws train scenes of the student's own and test scenes, labels the former from their tags, trains both students with
-three seeds, predicts, judges, and writes students.json and students.txt. Run it again to go on from where it stopped.
+draws train and test scenes, labels the train scenes from their tags, trains both students with three seeds, predicts,
+evaluates, and writes students.json and students.txt. A second run continues where the first one stopped.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from wsss_ray.engine.cluster import connect
 from wsss_ray.evaluation import Evaluation
 
 KINDS = ("pseudo", "exact")
-BARS = {"pseudo / exact": 0.90, "exact": 0.60, "pseudo - background": 0.20}
-"""What the demo promises, of the means over the seeds."""
+REQUIRED = {"pseudo / exact": 0.90, "exact": 0.60, "pseudo - background": 0.20}
+"""Required values of the means over the seeds."""
 
 
 def compare(
     root: Path, *, scenes: int, test_scenes: int, seeds: Sequence[int], iterations: int | None = None
 ) -> dict[str, Any]:
-    """Train and judge both students with every seed.
+    """Train and evaluate both students with every seed.
 
     Returns:
-        What students.json holds: mIoU (0 to 1) by kind and seed, means, that of an all-background map and of the
-        pseudo-labels of the training scenes, and whether the bars are reached.
+        The content of students.json: mIoU (0 to 1) by kind and seed, means, the mIoU of an all-background map and of
+        the pseudo-labels of the training scenes, and whether the required values are reached.
     """
     student.draw(root / "train-scenes", "train", scenes, first=student.FIRST_SCENE)
     student.draw(root / "test-scenes", "test", test_scenes)
@@ -52,9 +52,9 @@ def compare(
                 source = labels if kind == "pseudo" else None
                 student.train(train_shards, source, home / "student", seed=seed, iterations=iterations)
                 student.predict(test_shards, home / "student", home / "predictions")
-                judged = student.judge(test_shards, home / "predictions", home / "evaluation", split="test")
-                mious[kind][seed] = judged.miou
-                background = background_miou(judged)
+                evaluated = student.judge(test_shards, home / "predictions", home / "evaluation", split="test")
+                mious[kind][seed] = evaluated.miou
+                background = background_miou(evaluated)
     result = {
         "train_scenes": scenes,
         "test_scenes": test_scenes,
@@ -71,25 +71,25 @@ def compare(
     return result
 
 
-def background_miou(judged: Evaluation) -> float:
-    """mIoU of a map of background alone, on the truth of an evaluation: 0 for every other class that it holds."""
-    truth = judged.matrix.sum(axis=1)
+def background_miou(evaluated: Evaluation) -> float:
+    """Return the mIoU of a map of background only: its IoU there, and 0 for every other class in the ground truth."""
+    truth = evaluated.matrix.sum(axis=1)
     return float(truth[0] / truth.sum() / np.count_nonzero(truth))
 
 
 def reached(mious: Mapping[str, Mapping[int, float]], background: float) -> dict[str, Any]:
-    """The measures that have a bar, of the means over the seeds, and whether each reaches it."""
+    """Return the measures of the means over the seeds, and whether each reaches its required value."""
     pseudo, exact = (statistics.mean(mious[kind].values()) for kind in KINDS)
-    measures = dict(zip(BARS, (pseudo / exact if exact else 0.0, exact, pseudo - background), strict=True))
+    measures = dict(zip(REQUIRED, (pseudo / exact if exact else 0.0, exact, pseudo - background), strict=True))
     return {
         "measures": measures,
-        "bars": BARS,
-        "reached": {name: value >= BARS[name] for name, value in measures.items()},
+        "required": REQUIRED,
+        "reached": {name: value >= REQUIRED[name] for name, value in measures.items()},
     }
 
 
 def format_table(result: Mapping[str, Any]) -> str:
-    """A row per kind of labels with a column per seed, and the measures beside their bars."""
+    """Return a table with a row per kind of labels and a column per seed, and the measures with required values."""
     seeds = list(result["miou"]["pseudo"])
     lines = [f"{'trained on':<16}" + "".join(f"{f'seed {seed}':>9}" for seed in seeds) + f"{'mean':>9}"]
     for kind, name in (("pseudo", "pseudo-labels"), ("exact", "exact masks")):
@@ -103,17 +103,17 @@ def format_table(result: Mapping[str, Any]) -> str:
     ]
     for name, value in result["measures"].items():
         word = "reached" if result["reached"][name] else "NOT reached"
-        lines.append(f"{name:<20} {value:.3f}, at least {result['bars'][name]:.2f}: {word}")
+        lines.append(f"{name:<20} {value:.3f}, at least {result['required'][name]:.2f}: {word}")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--scenes", type=int, default=student.SCENES, help="train scenes to label and to learn from")
+    parser.add_argument("--scenes", type=int, default=student.SCENES, help="number of train scenes")
     parser.add_argument("--test-scenes", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--iterations", type=int, help="updates of each student; those of the preset demo by default")
+    parser.add_argument("--iterations", type=int, help="updates of each student; default: those of the preset demo")
     options = parser.parse_args()
     result = compare(
         options.output,

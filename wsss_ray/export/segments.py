@@ -1,31 +1,35 @@
-"""Instance masks without overlaps, as they were painted into the label map: each pixel belongs to one of them.
+"""Instances without overlaps: each pixel of the label map belongs to one of them.
 
 The label map is authoritative: a mask gets those of its pixels that have its class there. Where several masks of the
-class claim a pixel, the run's own painting rule decides; for `prob`, whose probabilities were not kept, the detector's
-score. Pixels of a class that no mask of the class covers (labels that were changed after painting) become one segment
-more.
+class cover a pixel, the labelling run's painting rule decides; for `prob`, whose probabilities are not stored, the
+detector's score decides. The pixels of a class that no mask of the class covers (the label map was changed after
+painting) form one more segment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.export.records import Instance, Record
 
+_PIXELS_AT_ONCE = 1 << 20
+"""NumPy widens indices to 8 bytes each, so large maps are processed in bands of rows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A set of pixels that belong to one thing."""
+    """The pixels of one object."""
 
     number: int
     """Its value in the map of segments, from 1."""
     class_id: int
     instance: Instance | None
-    """None for pixels of the class that no mask covers: possibly several things."""
+    """None for the pixels of the class that no mask covers: possibly several objects."""
     area: int
     bbox: tuple[int, int, int, int]
     """Tight box: left, top, width, height in pixels."""
@@ -36,62 +40,77 @@ class Segments:
     """The segments of an image."""
 
     numbers: np.ndarray
-    """(H, W) int32: number of the segment, 0 for background and ignored pixels."""
+    """(H, W) uint16 or int32: number of the segment, 0 for background and ignored pixels."""
     segments: tuple[Segment, ...]
     """In the order of the instances, then by class."""
     hidden: int
-    """Masks of which no pixel is left (or that were empty)."""
+    """Masks without a visible pixel."""
 
 
-def paint_segments(record: Record, classes: ClassSet, paint: str) -> Segments:
-    """Divide the label map of a record that has instances among them.
+def divide_label(record: Record, classes: ClassSet, paint: str) -> Segments:
+    """Divide the label map of a record among its instances.
 
     Args:
-        record: label and instances.
+        record: label map and instances.
         classes: ids of background and ignore.
-        paint: the run's `FusionConfig.paint`.
+        paint: `FusionConfig.paint` of the labelling run.
     """
     assert record.instances is not None, "predictions have no instances"
-    label = record.label
-    painted = np.zeros(label.shape, np.int32)
-    for index in _painting_order(record.instances, paint):
-        instance = record.instances[index]
-        painted[instance.mask() & (label == instance.class_id)] = index + 1
-    first = len(record.instances) + 1
-    is_class = (label != classes.background_id) & (label != classes.ignore_id)
-    uncovered = is_class & (painted == 0)
-    left_over = np.unique(label[uncovered]).tolist() if uncovered.any() else []
-    for offset, class_id in enumerate(left_over):
-        painted[uncovered & (label == class_id)] = first + offset
-    owners: list[tuple[int, Instance | None]] = [(instance.class_id, instance) for instance in record.instances]
-    owners += [(int(class_id), None) for class_id in left_over]
-    areas = np.bincount(painted.reshape(-1), minlength=len(owners) + 1)[1:]
-    visible = np.flatnonzero(areas)
-    numbers = np.zeros(len(owners) + 1, np.int32)
-    numbers[visible + 1] = np.arange(1, visible.size + 1)
-    segments = tuple(
-        Segment(
-            number=number,
-            class_id=owners[index][0],
-            instance=owners[index][1],
-            area=int(areas[index]),
-            bbox=_bbox(painted == index + 1),
+    label, instances = record.label, record.instances
+    # Values: 0 for no object, 1 to N for the instances, N + id for the pixels of a class that no mask covers.
+    count = len(instances) + 1 + np.iinfo(label.dtype).max
+    values = np.zeros(label.shape, np.uint16 if count <= 1 << 16 else np.int32)
+    for index in _painting_order(instances, paint):
+        mask = instances[index].mask()
+        mask &= label == instances[index].class_id
+        np.copyto(values, index + 1, where=mask)
+    is_object = np.ones(np.iinfo(label.dtype).max + 1, np.bool_)
+    is_object[[classes.background_id, classes.ignore_id]] = False
+    areas = np.zeros(count, np.int64)
+    for rows in _bands(label):
+        uncovered = (values[rows] == 0) & is_object[label[rows]]
+        values[rows][uncovered] = label[rows][uncovered].astype(values.dtype) + len(instances)
+        areas += np.bincount(values[rows].reshape(-1), minlength=count)
+    visible = np.flatnonzero(areas[1:]) + 1
+    table = np.zeros(count, values.dtype)
+    table[visible] = np.arange(1, visible.size + 1)
+    numbers = look_up(table, values)
+    segments = []
+    for number, (value, slices) in enumerate(zip(visible.tolist(), ndimage.find_objects(numbers), strict=True), start=1):
+        instance = instances[value - 1] if value <= len(instances) else None
+        rows, columns = slices
+        segments.append(
+            Segment(
+                number=number,
+                class_id=value - len(instances) if instance is None else instance.class_id,
+                instance=instance,
+                area=int(areas[value]),
+                bbox=(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start),
+            )
         )
-        for number, index in enumerate(visible.tolist(), start=1)
-    )
-    return Segments(numbers=numbers[painted], segments=segments, hidden=len(owners) - visible.size)
+    hidden = len(instances) - sum(segment.instance is not None for segment in segments)
+    return Segments(numbers=numbers, segments=tuple(segments), hidden=hidden)
+
+
+def look_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return `table[values]` for an (H, W) map of row numbers of the table, with little memory beside the result."""
+    result = np.empty((*values.shape, *table.shape[1:]), table.dtype)
+    for rows in _bands(values):
+        result[rows] = table[values[rows]]
+    return result
+
+
+def _bands(values: np.ndarray) -> Iterator[slice]:
+    """Iterate over slices of rows that hold about `_PIXELS_AT_ONCE` pixels."""
+    height, width = values.shape
+    step = max(1, _PIXELS_AT_ONCE // max(width, 1))
+    return (slice(start, start + step) for start in range(0, height, step))
 
 
 def _painting_order(instances: Sequence[Instance], paint: str) -> list[int]:
-    """Indices of the masks, the one that wins everywhere last; of equals, the later query wins."""
+    """Return the indices of the masks in painting order; of equals, the later query is painted later."""
     if paint == "detection":
         return list(range(len(instances)))
     if paint == "area":
         return sorted(range(len(instances)), key=lambda index: -instances[index].area)
     return sorted(range(len(instances)), key=lambda index: instances[index].score)
-
-
-def _bbox(mask: np.ndarray) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    left, top = int(columns[0]), int(rows[0])
-    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1

@@ -1,0 +1,125 @@
+"""Results of exported units, and how they are read back.
+
+Each unit leaves a report, and a part where the format joins parts, in `export-parts/` of the output. The report is
+written last and marks the unit as done. The names contain the version of the label file, so that replaced labels are
+exported again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from wsss_ray.shards.units import Unit
+from wsss_ray.storage.storage import Storage
+
+PARTS = "export-parts"
+_READ_AHEAD = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedImage:
+    """An exported image, as lists of images name it."""
+
+    image_id: str
+    file_name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """An image that is not exported."""
+
+    image_id: str
+    reason: str
+    """The error of the failed row, or what is wrong with the row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedUnit:
+    """Images and counts of one unit."""
+
+    images: tuple[ExportedImage, ...]
+    left_out: tuple[LeftOut, ...]
+    counts: dict[str, int]
+
+    def to_json(self) -> bytes:
+        """Return the content of the unit's report."""
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> ExportedUnit:
+        """Read a report; inverse of `to_json`."""
+        content = json.loads(data)
+        return ExportedUnit(
+            images=tuple(ExportedImage(**image) for image in content["images"]),
+            left_out=tuple(LeftOut(**image) for image in content["left_out"]),
+            counts=content["counts"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A unit with the paths of its part and its report."""
+
+    unit: Unit
+    version: str
+    """Version of its label file."""
+
+    @property
+    def name(self) -> str:
+        """File name without suffix."""
+        return f"{self.unit.name}-{hashlib.sha256(self.version.encode()).hexdigest()[:8]}"
+
+    @property
+    def report_path(self) -> str:
+        """Path of the report below the output."""
+        return f"{PARTS}/{self.name}.json"
+
+    @property
+    def part_path(self) -> str:
+        """Path of the part below the output."""
+        return f"{PARTS}/{self.name}.part"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedUnits:
+    """All units of an export, in order. Their files are read when iterated, a few ahead."""
+
+    output: Storage
+    slots: Sequence[Slot]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Sums over all units."""
+
+    def units(self) -> Iterator[ExportedUnit]:
+        """Iterate over the units' reports."""
+        return (ExportedUnit.from_json(data) for data in self._read([slot.report_path for slot in self.slots]))
+
+    def images(self) -> Iterator[ExportedImage]:
+        """Iterate over all exported images."""
+        return (image for unit in self.units() for image in unit.images)
+
+    def parts(self) -> Iterator[bytes]:
+        """Iterate over the units' parts."""
+        return self._read([slot.part_path for slot in self.slots])
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the JSON lines of all parts."""
+        for part in self.parts():
+            for line in part.splitlines():
+                yield json.loads(line)
+
+    def _read(self, paths: Sequence[str]) -> Iterator[bytes]:
+        waiting = deque(paths)
+        under_way: deque[Future[bytes]] = deque()
+        with ThreadPoolExecutor(_READ_AHEAD) as pool:
+            while waiting or under_way:
+                while waiting and len(under_way) < _READ_AHEAD:
+                    under_way.append(pool.submit(self.output.read, waiting.popleft()))
+                yield under_way.popleft().result()

@@ -2,7 +2,7 @@
 
 from wsss_ray.config import ExportConfig
 from wsss_ray.entry import run_job
-from wsss_ray.export import run
+from wsss_ray.export.job import run
 
 if __name__ == "__main__":
     run_job(ExportConfig, run)

@@ -1,5 +1,8 @@
 """COCO's JSON and PNGs, read by pycocotools and, as the panoptic API does, by hand."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +27,10 @@ from made_runs import Made, instance
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from repository import REPOSITORY
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.export.coco import image_numbers
+from wsss_ray.export.coco_file import image_numbers
 from wsss_ray.images.rle import decode_mask
 
 
@@ -207,3 +211,37 @@ def test_pieces_are_one_annotation(run: Run) -> None:
     coco = COCO(str(output / "annotations" / "instances_train.json"))
     (annotation,) = coco.loadAnns(coco.getAnnIds(imgIds=image_of(coco, "pieces")["id"]))
     assert annotation["area"] == PIECES.sum() == 825
+
+
+_PEAK = """
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+from export_cases import CAT, write_made
+from made_runs import Made, instance
+
+label = np.zeros((9000, 9000), np.uint8)
+label[1000:8000, 1000:8000] = CAT
+made = Made(image_id="a", label=label, tags=["cat"], instances=[instance(CAT, label > 0)])
+run = write_made(Path(sys.argv[1]), [made])
+del label, made
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run.export("coco-panoptic")
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_large_image_takes_little_memory(tmp_path: Path) -> None:
+    """81 million pixels: a map of 8-byte indices alone would take 650 MB."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    kilobytes = int(done.stdout.split()[1])
+    assert kilobytes < 1.5e6, done.stdout

@@ -10,8 +10,11 @@ import yaml
 from export_cases import EXPORTED, HEIGHT, WIDTH, Run, photo, write_made
 from made_runs import Made
 from PIL import Image
+from pycocotools import mask as coco_mask
 
+from wsss_ray.classes import ClassSet
 from wsss_ray.images.decoding import decode_image
+from wsss_ray.images.rle import decode_mask
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,7 @@ def test_load_dataset_gives_images_and_labels(run: Run, tmp_path: Path) -> None:
     dataset = datasets.load_dataset(str(output), split="train_aug", cache_dir=str(tmp_path / "cache"))
     assert isinstance(dataset.features["image"], datasets.Image)
     assert isinstance(dataset.features["label"], datasets.Image)
-    assert dataset.column_names == ["image_id", "image", "label", "tags", "status"]
+    assert dataset.column_names == ["image_id", "image", "label", "tags", "status", "objects"]
     assert len(dataset) == len(EXPORTED)
     for row, made in zip(dataset, EXPORTED, strict=True):
         assert row["image_id"] == made.image_id
@@ -36,6 +39,14 @@ def test_load_dataset_gives_images_and_labels(run: Run, tmp_path: Path) -> None:
         assert row["label"].mode == "P"
         np.testing.assert_array_equal(np.asarray(row["label"]), made.label)
         np.testing.assert_array_equal(np.asarray(row["image"]), decode_image(made.image, exif="ignore"))
+        for found, entry in zip(row["objects"], made.instances, strict=True):
+            mask = coco_mask.decode(found["mask"])
+            np.testing.assert_array_equal(mask, decode_mask(entry["mask"]["counts"], HEIGHT, WIDTH))
+            assert found["bbox"] == entry["box"]
+            assert (found["class_id"], found["phrase"]) == (entry["class_id"], entry["phrase"])
+            assert found["class"] == ClassSet.load("voc").by_id[entry["class_id"]].name
+            assert found["score"] == np.float32(entry["score"])
+            assert found["mask_score"] == np.float32(entry["mask_score"])
     assert [row["status"] for row in dataset].count("no_detections") == 1
     assert 'split="train_aug"' in str(summary)
 
@@ -52,6 +63,13 @@ def test_parquet_and_card_say_the_same(run: Run) -> None:
     assert from_parquet == from_card
     table = pq.read_table(files[0])
     assert table["image"][0].as_py() == {"bytes": EXPORTED[0].image, "path": "ring.jpg"}
+
+
+def test_predictions_have_no_objects_column(tmp_path: Path) -> None:
+    made = Made(image_id="a", label=np.zeros((HEIGHT, WIDTH), np.uint8), instances=None)
+    output, _ = write_made(tmp_path, [made]).export("huggingface")
+    assert pq.read_schema(next((output / "data").iterdir())).names == ["image_id", "image", "label", "tags", "status"]
+    assert "objects" not in (output / "README.md").read_text()
 
 
 def test_16_bit_labels_come_back(tmp_path: Path) -> None:
@@ -91,7 +109,7 @@ def test_labels_alone(run: Run, tmp_path: Path) -> None:
 
     output, _ = run.export("huggingface", copy_images=False)
     dataset = datasets.load_dataset(str(output), split="train", cache_dir=str(tmp_path / "cache"))
-    assert dataset.column_names == ["image_id", "label", "tags", "status"]
+    assert dataset.column_names == ["image_id", "label", "tags", "status", "objects"]
 
 
 @pytest.mark.parametrize(("split", "hint"), [("train-aug", "train_aug"), ("a..b", "a_b")])

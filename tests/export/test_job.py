@@ -18,8 +18,8 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import ExportConfig
 from wsss_ray.engine.cluster import Resources
 from wsss_ray.errors import JobError
-from wsss_ray.export import run as run_job
 from wsss_ray.export.job import Export
+from wsss_ray.export.job import run as run_job
 from wsss_ray.export.summary import Summary
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels
@@ -140,10 +140,10 @@ def test_units_without_labels_are_told(run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"format": "coco-semantic"}, "format: voc there, coco-semantic asked for"),
-        ({"split": "val"}, "split: train there, val asked for"),
-        ({"copy_images": False}, "copy_images: True there, False asked for"),
-        ({"classes": "voc-raw"}, "classes: voc there, voc-raw asked for"),
+        ({"format": "coco-semantic"}, "format: voc there, coco-semantic now"),
+        ({"split": "val"}, "split: train there, val now"),
+        ({"copy_images": False}, "copy_images: True there, False now"),
+        ({"classes": "voc-raw"}, "classes: voc there, voc-raw now"),
     ],
 )
 def test_another_exports_output_is_refused(run: Run, options: dict[str, object], text: str) -> None:
@@ -199,10 +199,10 @@ def damaged_rows() -> list[tuple[Made, str]]:
     unscored = instance(CAT, np.ones((HEIGHT, WIDTH), np.bool_), score=float("nan"))
     return [
         (Made(image_id="id", label=np.full((HEIGHT, WIDTH), 77, np.uint8)), "label: no class has the id 77"),
-        (Made(image_id="size", label=good, instances=[short]), "mask 0: it does not fill the image's 90 x 60"),
-        (Made(image_id="counts", label=good, instances=[cut]), "mask 0: RLE counts hold a character"),
-        (Made(image_id="class", label=good, instances=[instance(99, good > 0)]), "mask 0: no class has the id 99"),
-        (Made(image_id="nan", label=good, instances=[unscored]), "mask 0: its score or box is not a number"),
+        (Made(image_id="size", label=good, instances=[short]), "instance 0: its mask is 89 x 60, the image 90 x 60"),
+        (Made(image_id="counts", label=good, instances=[cut]), "instance 0: its mask: RLE counts hold a character"),
+        (Made(image_id="class", label=good, instances=[instance(99, good > 0)]), "instance 0: no class has the id 99"),
+        (Made(image_id="nan", label=good, instances=[unscored]), "instance 0: its score or box is not a number"),
         (Made(image_id="image", label=good, image=b"BM not a bitmap"), "image: "),
     ]
 
@@ -265,11 +265,20 @@ def test_it_runs_on_ray(run: Run, local_ray: Resources, capsys: pytest.CaptureFi
     assert "1 failed" in output
 
 
-def test_a_unit_that_cannot_be_read_ends_the_job(run: Run, local_ray: Resources) -> None:
-    unit = Export.prepare(run.config("voc-test")).todo[1].unit
-    (run.root / "labels" / unit.label_path).write_bytes(b"no Parquet")
-    with pytest.raises(JobError, match=rf"{unit.name}[\s\S]*is not a label file[\s\S]*the same command goes on"):
-        run_job(run.config("voc-test"))
+@pytest.mark.parametrize("damage", ["bytes", "other unit"])
+def test_a_damaged_label_file_fails_its_images_alone(
+    run: Run, local_ray: Resources, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    units = [slot.unit for slot in Export.prepare(run.config("voc-test")).todo]
+    path = run.root / "labels" / units[1].label_path
+    whole = path.read_bytes()
+    path.write_bytes(b"no Parquet" if damage == "bytes" else (run.root / "labels" / units[0].label_path).read_bytes())
+    for _ in range(2):  # the second call finds the export finished
+        with pytest.raises(JobError, match=rf"1 label files cannot be used[\s\S]*{units[1].name}"):
+            run_job(run.config("voc-test"))
+        assert f"{len(MADE) - 3 - sum(made.label is None for made in MADE[6:])} images" in capsys.readouterr().out
+    path.write_bytes(whole)
+    assert run_job(run.config("voc-test")).images == len(EXPORTED)
 
 
 def test_it_runs_from_and_to_a_failing_s3(run: Run, failing_s3: FaultyS3) -> None:

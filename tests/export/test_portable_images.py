@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from wsss_ray.export.pictures import portable_picture
+from wsss_ray.export.portable_images import portable_image
 from wsss_ray.images.decoding import ExifRule, decode_image
 from wsss_ray.images.header import ImageError
 
@@ -48,7 +48,7 @@ def test_every_reader_sees_what_was_labelled(
 ) -> None:
     options = {"JPEG": {"quality": 90}, "PNG": {}, "WEBP": {"lossless": True}}[file_format]
     data = encoded(file_format, orientation, **options)
-    picture = portable_picture(data, exif=exif)
+    picture = portable_image(data, exif=exif)
     labelled = decode_image(data, exif=exif)
     again = file_format == "JPEG" and exif == "apply"
     for reading in readings(picture.data):
@@ -60,13 +60,13 @@ def test_every_reader_sees_what_was_labelled(
     else:
         assert picture.change == ("turned upright" if exif == "apply" else "orientation removed")
         assert picture.suffix == (".jpg" if file_format == "JPEG" else ".png")
-    assert picture == portable_picture(data, exif=exif)
+    assert picture == portable_image(data, exif=exif)
 
 
 def test_a_jpeg_that_is_not_to_be_turned_keeps_its_scans() -> None:
     profile = b"a colour profile" * 10
     data = encoded("JPEG", 6, icc_profile=profile, quality=90)
-    picture = portable_picture(data, exif="ignore")
+    picture = portable_image(data, exif="ignore")
     assert data.endswith(picture.data[picture.data.index(b"\xff\xda") :])
     image = Image.open(io.BytesIO(picture.data))
     assert image.info["icc_profile"] == profile
@@ -88,7 +88,7 @@ def test_an_orientation_in_xmp_turns_nothing(exif: ExifRule) -> None:
             image.save(stream, "PNG", pnginfo=info)
         data = stream.getvalue()
         assert ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size == (32, 48), "Pillow obeys it"
-        picture = portable_picture(data, exif=exif)
+        picture = portable_image(data, exif=exif)
         assert picture.change == "orientation removed"
         for reading in readings(picture.data):
             np.testing.assert_array_equal(reading, decode_image(data, exif=exif))
@@ -96,7 +96,7 @@ def test_an_orientation_in_xmp_turns_nothing(exif: ExifRule) -> None:
 
 def test_what_is_no_image_is_refused() -> None:
     with pytest.raises(ImageError, match="not an image"):
-        portable_picture(b"<html>not found</html>", exif="ignore")
+        portable_image(b"<html>not found</html>", exif="ignore")
 
 
 def test_awkward_files_read_as_they_were_labelled(shared: Path) -> None:
@@ -108,7 +108,7 @@ def test_awkward_files_read_as_they_were_labelled(shared: Path) -> None:
                 labelled = decode_image(data, exif=exif, max_pixels=4_000_000)
             except ImageError:
                 continue
-            picture = portable_picture(data, exif=exif)
+            picture = portable_image(data, exif=exif)
             assert decode_image(picture.data, exif=exif).shape == labelled.shape, path
             image = Image.open(io.BytesIO(picture.data))
             assert f".{image.format.lower().replace('jpeg', 'jpg').replace('mpo', 'jpg').replace('tiff', 'tif')}" == (

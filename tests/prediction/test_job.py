@@ -22,7 +22,7 @@ from prediction_cases import CLASSES, DAMAGED, make_student
 from processes import SlowStorage, killing, noted, started
 from soak import SOAK
 
-from wsss_ray import audit, evaluation, export, prediction, report
+from wsss_ray import audit, evaluation, prediction, report
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig, EvaluateConfig, ExportConfig, PredictConfig, RayConfig, ReportConfig
 from wsss_ray.engine import run as engine_run
@@ -30,6 +30,7 @@ from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Outcome, Task
+from wsss_ray.export.job import run as run_export
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.models.student.files import encode_student
 from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, shard_name
@@ -193,9 +194,9 @@ def test_predictions_are_judged_shown_audited_and_exported(finished: PredictConf
     assert "deeplabv2-tiny" in page
     assert "<dt>boxes</dt>" not in page
     for name in ("voc", "coco-semantic", "huggingface"):
-        export.run(ExportConfig(**places, output=str(tmp_path / name), format=name))
+        run_export(ExportConfig(**places, output=str(tmp_path / name), format=name))
     exported = {path.stem for path in (tmp_path / "voc").rglob("SegmentationClass/*.png")}
     assert exported == {f"scene-{index}" for index in range(6)} - {DAMAGED}
     for name in ("coco-instances", "coco-panoptic", "yolo-seg"):
         with pytest.raises(ValueError, match=r"holds predictions: .* needs objects"):
-            export.run(ExportConfig(**places, output=str(tmp_path / name), format=name))
+            run_export(ExportConfig(**places, output=str(tmp_path / name), format=name))

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from made_runs import Made, image_row, instance, label_row, write_run
 
-from wsss_ray import export, report
+from wsss_ray import report
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ExportConfig, ReportConfig
 from wsss_ray.engine.cluster import Resources
+from wsss_ray.export.job import run as run_export
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, read_unit, shard_name
 from wsss_ray.shards.label_files import encode_labels, read_labels
@@ -87,7 +88,7 @@ def test_class_names_are_no_paths(hostile: Path, local_ray: Resources, name: str
         pages = "".join(path.read_text() for path in output.rglob("*.html"))
         assert "<script>alert(1)" not in pages
     else:
-        export.run(ExportConfig(**common, format=name))  # type: ignore[arg-type]
+        run_export(ExportConfig(**common, format=name))  # type: ignore[arg-type]
     assert outside(hostile, output) == before
     written = [path for path in output.rglob("*") if path.is_file()]
     assert written

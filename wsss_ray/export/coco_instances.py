@@ -11,8 +11,9 @@ from wsss_ray.export.categories import category_ids
 from wsss_ray.export.coco_file import CocoFormat
 from wsss_ray.export.exported import ExportedUnits
 from wsss_ray.export.format import EXPORT_FORMATS
-from wsss_ray.export.records import Instance, Record
+from wsss_ray.export.records import Record, shortest
 from wsss_ray.export.unit_output import UnitOutput
+from wsss_ray.shards.instance import Instance
 
 
 @EXPORT_FORMATS.register("coco-instances")
@@ -49,15 +50,15 @@ class CocoInstances(CocoFormat):
 
 
 def _annotation(instance: Instance, category_id: int) -> dict[str, Any]:
-    left, top, right, bottom = instance.box
+    left, top, right, bottom = map(shortest, instance.box)
     return {
         "category_id": category_id,
         "segmentation": {"size": [instance.height, instance.width], "counts": instance.counts.decode("ascii")},
         "area": instance.area,
         "bbox": [int(value) for value in coco_mask.toBbox(instance.rle)],
         "iscrowd": 0,
-        "score": instance.score,
-        "mask_score": instance.mask_score,
+        "score": shortest(instance.score),
+        "mask_score": shortest(instance.mask_score),
         "detector_bbox": [left, top, round(right - left, 4), round(bottom - top, 4)],
         "phrase": instance.phrase,
     }

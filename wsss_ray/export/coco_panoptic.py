@@ -13,7 +13,7 @@ from wsss_ray.export.categories import category_ids
 from wsss_ray.export.coco_file import CocoFormat
 from wsss_ray.export.exported import ExportedUnits
 from wsss_ray.export.format import EXPORT_FORMATS
-from wsss_ray.export.records import Record
+from wsss_ray.export.records import Record, shortest
 from wsss_ray.export.segments import Segments, divide_label, look_up
 from wsss_ray.export.unit_output import UnitOutput
 
@@ -46,7 +46,7 @@ class CocoPanoptic(CocoFormat):
                     "area": segment.area,
                     "bbox": list(segment.bbox),
                     "iscrowd": int(segment.instance is None),
-                    **({} if segment.instance is None else {"score": segment.instance.score}),
+                    **({} if segment.instance is None else {"score": shortest(segment.instance.score)}),
                 }
                 for segment in divided.segments
             ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -48,6 +48,8 @@ class ExportedUnit:
     images: tuple[ExportedImage, ...]
     left_out: tuple[LeftOut, ...]
     counts: dict[str, int]
+    damage: str | None = None
+    """Why the unit's label file cannot be used; all its images are left out then."""
 
     def to_json(self) -> bytes:
         """Return the content of the unit's report."""
@@ -61,6 +63,7 @@ class ExportedUnit:
             images=tuple(ExportedImage(**image) for image in content["images"]),
             left_out=tuple(LeftOut(**image) for image in content["left_out"]),
             counts=content["counts"],
+            damage=content.get("damage"),
         )
 
 
@@ -94,7 +97,7 @@ class ExportedUnits:
 
     output: Storage
     slots: Sequence[Slot]
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
     """Sums over all units."""
 
     def units(self) -> Iterator[ExportedUnit]:

@@ -15,9 +15,10 @@ import yaml
 
 from wsss_ray.export.exported import ExportedUnits
 from wsss_ray.export.format import EXPORT_FORMATS, ExportFormat
-from wsss_ray.export.records import Instance, Record
+from wsss_ray.export.records import Record
 from wsss_ray.export.unit_output import UnitOutput
 from wsss_ray.images.label_png import encode_label
+from wsss_ray.shards.instance import Instance
 
 _ROWS_PER_GROUP = 32
 _FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

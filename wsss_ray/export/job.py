@@ -1,10 +1,11 @@
-"""The export job: label files in, the forms that other tools read out."""
+"""The export job: read label files, write the formats that other tools read."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,13 @@ from wsss_ray.engine.cluster import connect, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
-from wsss_ray.export.formats import Ending, Format
+from wsss_ray.export.exported import ExportedUnits, Slot
+from wsss_ray.export.format import ExportFormat
 from wsss_ray.export.plan import claim_output, find_slots, identity_of, make_format
 from wsss_ray.export.records import RecordReader
-from wsss_ray.export.sheets import Parts, Sheet, Slot
-from wsss_ray.export.summary import SUMMARY_FILE, Summary, state_of, summarise
-from wsss_ray.labels.run import LabelRun
+from wsss_ray.export.summary import SUMMARY_FILE, Summary, state_of, summarize
+from wsss_ray.export.unit_output import UnitOutput
+from wsss_ray.labels.run import LabelRun, damage_error
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
@@ -27,70 +29,78 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """An export, resolved: `write` every unit of `todo`, in any order or place, then `finish`."""
+    """A prepared export: call `writer` on every unit of `todo` in any order, then `finish`."""
 
     run: LabelRun
-    form: Format
+    format_name: str
+    form: ExportFormat
     output: Storage
     slots: tuple[Slot, ...]
     """All labelled units, in order."""
     todo: tuple[Slot, ...]
-    """Those that are not exported yet, or were labelled anew since."""
+    """Those that are not exported yet, or were labelled again since."""
 
     @classmethod
     def prepare(cls, config: ExportConfig) -> Export:
-        """Check the configuration, claim the output and find what is to be done.
+        """Check the configuration, claim the output and find the units to export.
 
         Raises:
-            ValueError: labels, images, format and output do not go together; nothing was written.
+            ValueError: labels, images, format and output do not fit together; nothing was written.
         """
         run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
         form = make_format(config, run)
         output = Storage(config.output, config.storage)
-        claim_output(output, identity_of(config, run))
+        claim_output(output, identity_of(config, run, form))
         slots, todo = find_slots(run, output)
-        return cls(run=run, form=form, output=output, slots=tuple(slots), todo=tuple(todo))
+        return cls(
+            run=run,
+            format_name=config.format,
+            form=form,
+            output=output,
+            slots=tuple(slots),
+            todo=tuple(todo),
+        )
 
     @property
     def writer(self) -> UnitWriter:
-        """What writes the units of `todo`."""
+        """Writer of the units of `todo`."""
         reader = RecordReader(
             images=self.run.images,
             labels=self.run.labels,
             classes=self.run.classes,
-            pictures=self.form.reads_pictures,
+            reads_images=self.form.reads_images,
         )
         slots = {slot.unit.name: slot for slot in self.todo}
         return UnitWriter(form=self.form, reader=reader, output=self.output, slots=slots)
 
     def earlier_summary(self) -> Summary | None:
-        """The summary of an earlier call that finished with the label files as they are now."""
+        """Return the summary of an earlier call that finished with the present label files, or None."""
         if self.todo or not self.output.exists(SUMMARY_FILE):
             return None
         try:
             summary = Summary.from_json(self.output.read(SUMMARY_FILE))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            _LOG.warning("%s is damaged (%s) and is made again.", self.output.describe(SUMMARY_FILE), error)
+            _LOG.warning("%s is damaged (%s) and will be written again.", self.output.describe(SUMMARY_FILE), error)
             return None
         return summary if summary.state == state_of(self.slots, self.run.missing) else None
 
     def finish(self) -> Summary:
-        """Join what the units left, and write the summary, the mark that the export is complete.
+        """Join the units' parts, and write the summary, which marks the export as complete.
 
         Raises:
-            JobError: not one image could be exported, or units are not there.
+            JobError: no image could be exported, or units are missing.
         """
         _, missing = find_slots(self.run, self.output)
         if missing:
             raise JobError(
                 f"{len(missing)} units were written, but {self.output.uri} does not hold them, e.g. "
                 f"{missing[0].report_path}. On a cluster --output must be on storage that every node shares, or s3://. "
-                "Where label files are still changing, run this command again when they stand."
+                "If label files are still changing, run this command again when they do not."
             )
-        parts = Parts(output=self.output, slots=self.slots)
-        summary = summarise(parts, form=self.form.name, split=self.form.split, missing=self.run.missing)
+        exported = ExportedUnits(output=self.output, slots=self.slots)
+        summary = summarize(exported, format_name=self.format_name, split=self.form.split, missing=self.run.missing)
         if summary.images:
-            notes = self.form.finish(Ending(parts=parts, output=self.output, counts=summary.counts))
+            notes = self.form.finish(dataclasses.replace(exported, counts=Counter(summary.counts)))
             summary = dataclasses.replace(summary, notes=tuple(notes))
         self.output.write(SUMMARY_FILE, summary.to_json())
         if not summary.images:
@@ -100,9 +110,9 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitWriter:
-    """Exports one unit. Can be pickled."""
+    """Writer of single units. It is pickled to Ray tasks."""
 
-    form: Format
+    form: ExportFormat
     reader: RecordReader
     output: Storage
     slots: dict[str, Slot]
@@ -114,37 +124,40 @@ class UnitWriter:
         The same rows give the same bytes.
         """
         slot = self.slots[unit.name]
-        with Sheet(unit=unit, output=self.output) as sheet:
-            self.form.write(sheet.kept(self.reader.read(unit)), sheet)
+        with UnitOutput(unit=unit, storage=self.output) as output:
+            self.form.write(output.count(self.reader.read(unit, output.note_damage)), output)
         if self.form.has_parts:
-            self.output.write(slot.part_path, sheet.part.getvalue())
-        self.output.write(slot.report_path, sheet.report.to_json())
-        return len(sheet.left_out)
+            self.output.write(slot.part_path, output.part.getvalue())
+        self.output.write(slot.report_path, output.exported.to_json())
+        return len(output.left_out)
 
 
 def run(config: ExportConfig) -> Summary:
-    """Export the labels of a run, or what an earlier call left to do.
+    """Export the labels of a run, or the units that an earlier call did not reach.
 
-    The output gets the format's files, `export.json` (what decides them), `export-summary.json` (what is in them and
-    what is not) and `export-parts/` (what a rerun goes on from).
+    The output holds the format's files, `export.json` (what decides them), `export-summary.json` (what is in them and
+    what is not) and `export-parts/` (from which a rerun continues).
 
     Raises:
-        ValueError: labels, images, format and output do not go together; nothing was written.
+        ValueError: labels, images, format and output do not fit together; nothing was written.
         StorageError: a store fails.
-        JobError: the export broke off, or no image could be exported.
+        JobError: the export broke off, no image could be exported, or label files are damaged.
     """
     export = Export.prepare(config)
     summary = export.earlier_summary()
     if summary is not None:
         print(f"nothing to do: {export.output.uri} holds this export.\n{summary}", flush=True)
-        return summary
-    if export.todo:
-        _write_units(export, export.todo, config)
-    summary = export.finish()
-    print(
-        f"{summary}\n{config.format} in {export.output.uri}, summary in {export.output.describe(SUMMARY_FILE)}",
-        flush=True,
-    )
+    else:
+        if export.todo:
+            _write_units(export, export.todo, config)
+        summary = export.finish()
+        print(
+            f"{summary}\n{config.format} in {export.output.uri}, summary in {export.output.describe(SUMMARY_FILE)}",
+            flush=True,
+        )
+    damage = damage_error(summary.damaged)
+    if damage is not None:
+        raise damage
     return summary
 
 
@@ -163,4 +176,4 @@ def _write_units(export: Export, todo: Sequence[Slot], config: ExportConfig) -> 
                 for index, left_out in map_units(units, export.writer, config=config.ray, resources=resources):
                     progress.add(units[index].rows, failed=left_out)
         except JobError as error:
-            raise JobError(f"{error}\nFinished units stand; the same command goes on from there.") from error
+            raise JobError(f"{error}\nFinished units are kept; the same command continues from there.") from error

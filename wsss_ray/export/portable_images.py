@@ -37,7 +37,7 @@ _START_OF_SCAN, _APP1, _APP2 = 0xDA, 0xE1, 0xE2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class PortableImage:
     """An encoded image for an export."""
 
     data: bytes
@@ -47,7 +47,7 @@ class Picture:
     """What was done to it: "turned upright", "orientation removed", or None where the bytes are the original ones."""
 
 
-def portable_picture(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+def portable_image(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX_PIXELS) -> PortableImage:
     """The image of an export, by the rules at the head of this module.
 
     Args:
@@ -64,15 +64,15 @@ def portable_picture(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_M
         pixels = decode_image(data, exif="apply", max_pixels=max_pixels)
         if is_jpeg:
             turned = simplejpeg.encode_jpeg(pixels, quality=_JPEG_QUALITY, colorsubsampling="444")
-            return Picture(data=turned, suffix=".jpg", change="turned upright")
-        return Picture(data=_png(pixels), suffix=".png", change="turned upright")
+            return PortableImage(data=turned, suffix=".jpg", change="turned upright")
+        return PortableImage(data=_png(pixels), suffix=".png", change="turned upright")
     # Pillow's own turn, which `datasets` uses, also obeys an orientation in XMP where EXIF has none; the shards do not.
     if header.orientation != 1 or _XMP_TURN.search(data):
         if is_jpeg:
-            return Picture(data=_without_exif(data), suffix=".jpg", change="orientation removed")
+            return PortableImage(data=_without_exif(data), suffix=".jpg", change="orientation removed")
         pixels = decode_image(data, exif="ignore", max_pixels=max_pixels)
-        return Picture(data=_png(pixels), suffix=".png", change="orientation removed")
-    return Picture(data=data, suffix=SUFFIXES[header.format])
+        return PortableImage(data=_png(pixels), suffix=".png", change="orientation removed")
+    return PortableImage(data=data, suffix=SUFFIXES[header.format])
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.export.records import Instance, Record
+from wsss_ray.export.records import Record
+from wsss_ray.shards.instance import Instance
 
 _PIXELS_AT_ONCE = 1 << 20
 """NumPy widens indices to 8 bytes each, so large maps are processed in bands of rows."""
@@ -67,16 +68,18 @@ def divide_label(record: Record, classes: ClassSet, paint: str) -> Segments:
     is_object = np.ones(np.iinfo(label.dtype).max + 1, np.bool_)
     is_object[[classes.background_id, classes.ignore_id]] = False
     areas = np.zeros(count, np.int64)
-    for rows in _bands(label):
-        uncovered = (values[rows] == 0) & is_object[label[rows]]
-        values[rows][uncovered] = label[rows][uncovered].astype(values.dtype) + len(instances)
-        areas += np.bincount(values[rows].reshape(-1), minlength=count)
+    for band in _bands(label):
+        uncovered = (values[band] == 0) & is_object[label[band]]
+        values[band][uncovered] = label[band][uncovered].astype(values.dtype) + len(instances)
+        areas += np.bincount(values[band].reshape(-1), minlength=count)
     visible = np.flatnonzero(areas[1:]) + 1
     table = np.zeros(count, values.dtype)
     table[visible] = np.arange(1, visible.size + 1)
     numbers = look_up(table, values)
     segments = []
-    for number, (value, slices) in enumerate(zip(visible.tolist(), ndimage.find_objects(numbers), strict=True), start=1):
+    for number, (value, slices) in enumerate(
+        zip(visible.tolist(), ndimage.find_objects(numbers), strict=True), start=1
+    ):
         instance = instances[value - 1] if value <= len(instances) else None
         rows, columns = slices
         segments.append(

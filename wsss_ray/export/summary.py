@@ -1,4 +1,4 @@
-"""The end of an export: export-summary.json, and the same as text for the screen."""
+"""export-summary.json, and the same as text for the screen."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from wsss_ray.export.records import LeftOut
-from wsss_ray.export.sheets import Parts, Slot
+from wsss_ray.export.exported import ExportedUnits, LeftOut, Slot
 from wsss_ray.shards.units import Unit
 
 SUMMARY_FILE = "export-summary.json"
@@ -27,32 +26,34 @@ class Summary:
     """Labelled images that are not in the export: failed ones, and rows that could not be exported."""
     unlabelled_images: int
     unlabelled_units: tuple[str, ...]
-    """Units that the labelling run has not finished, and the images they hold."""
+    """Units that the labelling run has not finished, and the number of their images."""
+    damaged: dict[str, str]
+    """Reason by unit for label files that cannot be used; their images are left out."""
     counts: dict[str, int]
     notes: tuple[str, ...]
     state: str
     """Digest of the label files that are in the export."""
 
     def to_json(self) -> bytes:
-        """The summary as a JSON file."""
+        """Return the content of the summary file."""
         return (json.dumps(asdict(self), indent=1) + "\n").encode()
 
     @staticmethod
     def from_json(data: bytes) -> Summary:
-        """Inverse of `to_json`."""
+        """Read a summary file; inverse of `to_json`."""
         content = json.loads(data)
-        content["left_out"] = tuple(LeftOut(**entry) for entry in content["left_out"])
+        content["left_out"] = tuple(LeftOut(**image) for image in content["left_out"])
         content["unlabelled_units"] = tuple(content["unlabelled_units"])
         content["notes"] = tuple(content["notes"])
         return Summary(**content)
 
     def __str__(self) -> str:
-        """The text for the screen."""
+        """Return the text for the screen."""
         lines = [f"{self.format}, split {self.split}: {self.images:,} images"]
         lines += [f"  {name}: {count:,}" for name, count in self.counts.items() if name != "images"]
         if self.left_out:
             lines.append(f"left out: {len(self.left_out):,}, all in {SUMMARY_FILE}")
-            lines += [f"  {entry.image_id}: {entry.reason}" for entry in self.left_out[:_SHOWN]]
+            lines += [f"  {image.image_id}: {image.reason}" for image in self.left_out[:_SHOWN]]
             if len(self.left_out) > _SHOWN:
                 lines.append(f"  and {len(self.left_out) - _SHOWN:,} more")
         if self.unlabelled_images:
@@ -63,27 +64,31 @@ class Summary:
         return "\n".join([*lines, *self.notes])
 
 
-def summarise(parts: Parts, *, form: str, split: str, missing: Sequence[Unit]) -> Summary:
-    """Sum up the reports of all units; `notes` are still to come."""
+def summarize(exported: ExportedUnits, *, format_name: str, split: str, missing: Sequence[Unit]) -> Summary:
+    """Sum up all units; `notes` are empty yet."""
     counts: Counter[str] = Counter()
     left_out: list[LeftOut] = []
-    for report in parts.reports():
-        counts.update(report.counts)
-        left_out += report.left_out
+    damaged = {}
+    for slot, unit in zip(exported.slots, exported.units(), strict=True):
+        counts.update(unit.counts)
+        left_out += unit.left_out
+        if unit.damage is not None:
+            damaged[slot.unit.name] = unit.damage
     return Summary(
-        format=form,
+        format=format_name,
         split=split,
         images=counts["images"],
         left_out=tuple(left_out),
         unlabelled_images=sum(unit.rows for unit in missing),
         unlabelled_units=tuple(unit.name for unit in missing),
+        damaged=damaged,
         counts=dict(sorted(counts.items())),
         notes=(),
-        state=state_of(parts.slots, missing),
+        state=state_of(exported.slots, missing),
     )
 
 
 def state_of(slots: Sequence[Slot], missing: Sequence[Unit]) -> str:
-    """Digest of which label files, in which versions, an export is made of."""
+    """Return the digest of the label files, in their versions, that an export is made of."""
     names = [*(slot.name for slot in slots), "", *(unit.name for unit in missing)]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()

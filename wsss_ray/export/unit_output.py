@@ -31,6 +31,8 @@ class UnitOutput:
     """Counts for the summary, by description."""
     images: list[ExportedImage] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    damage: str | None = None
+    """Why the unit's label file cannot be used."""
     _pending: deque[Future[None]] = field(default_factory=deque)
 
     def __enter__(self) -> Self:
@@ -56,6 +58,10 @@ class UnitOutput:
         """Add a JSON line to the part."""
         self.part.write(json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n")
 
+    def note_damage(self, problem: str) -> None:
+        """Note why the unit's label file cannot be used."""
+        self.damage = problem
+
     def count(self, records: Iterator[Record | LeftOut]) -> Iterator[Record]:
         """Yield the records that are exported; count all."""
         for record in records:
@@ -77,5 +83,8 @@ class UnitOutput:
     def exported(self) -> ExportedUnit:
         """Images and counts so far."""
         return ExportedUnit(
-            images=tuple(self.images), left_out=tuple(self.left_out), counts=dict(sorted(self.counts.items()))
+            images=tuple(self.images),
+            left_out=tuple(self.left_out),
+            counts=dict(sorted(self.counts.items())),
+            damage=self.damage,
         )

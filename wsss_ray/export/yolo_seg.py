@@ -11,8 +11,9 @@ import yaml
 
 from wsss_ray.export.exported import ExportedUnits
 from wsss_ray.export.format import EXPORT_FORMATS, ExportFormat
-from wsss_ray.export.records import Instance, Record
+from wsss_ray.export.records import Record
 from wsss_ray.export.unit_output import UnitOutput
+from wsss_ray.shards.instance import Instance
 
 _ROLES = ("train", "val", "test")
 

@@ -26,14 +26,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StudentConfig
 from wsss_ray.models.student.building import build_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.spec import IGNORE, label_to_index
 
 SHARED = Path(os.environ.get("WSSS_SHARED", "../shared"))
 LR, MOMENTUM, WEIGHT_DECAY = 2.5e-4, 0.9, 5e-4
 
 
-def load_crops(voc: Path, student: Student, count: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+def load_crops(voc: Path, student: StudentNetwork, count: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Top left crops of the first photos that have truth: (N, 3, S, S) uint8 and (N, S, S) channels, padded."""
     images, labels = [], []
     for path in sorted((voc / "SegmentationClass").glob("*.png"))[:count]:
@@ -63,7 +63,7 @@ def measure_peak(side: int = 2048, repeats: int = 5) -> float:
 
 
 def train_step(
-    student: Student, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
+    student: StudentNetwork, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
     """One update; the loss, summed over the outputs."""
     targets = student.targets(labels)

@@ -25,7 +25,7 @@ from wsss_ray.engine.cluster import Resources
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import decode_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.pipeline import run
 from wsss_ray.pipeline.job import evaluate_once, truth_files
 from wsss_ray.storage.errors import StorageError
@@ -137,7 +137,7 @@ def check_start(output: Path) -> None:
     assert distance(student, first) < reach < distance(student, from_nothing)
 
 
-def distance(one: Student, other: Student) -> float:
+def distance(one: StudentNetwork, other: StudentNetwork) -> float:
     """The most that a weight of their backbones differs by."""
     weights = [student.network.get_submodule("backbone").state_dict() for student in (one, other)]
     return max(float((value - weights[1][name]).abs().max()) for name, value in weights[0].items())

@@ -11,7 +11,7 @@ from prediction_cases import CLASSES, draw_rows, make_student
 
 from wsss_ray.config import PredictConfig, RayConfig
 from wsss_ray.models.student.files import encode_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.shards.image_shards import encode_image_shard, shard_name
 from wsss_ray.storage.storage import Storage
 
@@ -33,13 +33,13 @@ def scenes(scene_rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def student() -> Student:
+def student() -> StudentNetwork:
     """The student that the runs predict with."""
     return make_student(seed=0)
 
 
 @pytest.fixture(scope="session")
-def student_run(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def student_run(student: StudentNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training's output, as far as predictions need it."""
     folder = tmp_path_factory.mktemp("training")
     (folder / "student.safetensors").write_bytes(encode_student(student))

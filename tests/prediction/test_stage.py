@@ -18,7 +18,7 @@ from wsss_ray.engine.stage import Meter
 from wsss_ray.images.decoding import decode_image
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.models.crf.crf import dense_crf
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.prediction import stage
 from wsss_ray.prediction.sink import PredictionSink
 from wsss_ray.prediction.soft import probabilities_of, read_soft, soft_path
@@ -44,7 +44,9 @@ def predict(config: PredictConfig, rows: pa.Table) -> pa.Table:
     return result
 
 
-def alone(student: Student, rows: pa.Table, image_id: str, *, flip: bool = False) -> tuple[np.ndarray, torch.Tensor]:
+def alone(
+    student: StudentNetwork, rows: pa.Table, image_id: str, *, flip: bool = False
+) -> tuple[np.ndarray, torch.Tensor]:
     """The image, and its probabilities when it is predicted by itself."""
     row = next(row for row in rows.to_pylist() if row["image_id"] == image_id)
     image = decode_image(row["image"], exif="ignore")
@@ -56,7 +58,7 @@ def alone(student: Student, rows: pa.Table, image_id: str, *, flip: bool = False
     [({}, 1), ({}, 4), ({"flip": True, "decoded_mb": 1}, 2), ({"crf": True, "crf_settings": CRF}, 4)],
 )
 def test_labels_are_those_of_the_images_one_by_one(
-    configure: Configure, student: Student, scene_rows: pa.Table, fields: dict[str, object], batch_size: int
+    configure: Configure, student: StudentNetwork, scene_rows: pa.Table, fields: dict[str, object], batch_size: int
 ) -> None:
     config = configure("out", batch_size=batch_size, **fields)
     rows = predict(config, scene_rows).to_pylist()
@@ -83,7 +85,7 @@ def test_labels_are_those_of_the_images_one_by_one(
 
 
 def test_large_images_are_predicted_smaller_and_labelled_at_their_size(
-    configure: Configure, student: Student, scene_rows: pa.Table
+    configure: Configure, student: StudentNetwork, scene_rows: pa.Table
 ) -> None:
     config = configure("out", longest_side=96, soft=True, crf=True, crf_settings=CRF)
     row = predict(config, scene_rows.slice(0, 1)).to_pylist()[0]
@@ -124,7 +126,7 @@ def test_flip_and_crf_change_something(configure: Configure, scene_rows: pa.Tabl
     assert predict(configure("out", crf=True, crf_settings=CRF), scene_rows)["label"].to_pylist() != plain
 
 
-def test_tags_restrict_the_classes(configure: Configure, student: Student, scene_rows: pa.Table) -> None:
+def test_tags_restrict_the_classes(configure: Configure, student: StudentNetwork, scene_rows: pa.Table) -> None:
     rows = predict(configure("out", tags_only=True), scene_rows).to_pylist()
     for row in rows:
         if row["image_id"] == DAMAGED:
@@ -138,7 +140,7 @@ def test_tags_restrict_the_classes(configure: Configure, student: Student, scene
 
 
 def test_soft_scores_are_the_probabilities_in_255ths(
-    configure: Configure, student: Student, scene_rows: pa.Table, tmp_path: Path
+    configure: Configure, student: StudentNetwork, scene_rows: pa.Table, tmp_path: Path
 ) -> None:
     config = configure(tmp_path, soft=True, soft_threshold=0.2)
     sink = PredictionSink(output=Storage(str(tmp_path)), classes=CLASSES, png=False, grey=False, soft=True)

@@ -12,7 +12,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import StudentConfig
 from wsss_ray.demo.scenes import draw_scene
 from wsss_ray.models.student.building import build_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 
 DAMAGED = "scene-4"
@@ -20,7 +20,7 @@ DAMAGED = "scene-4"
 CLASSES = ClassSet.load("demo")
 
 
-def make_student(seed: int, classes: ClassSet = CLASSES) -> Student:
+def make_student(seed: int, classes: ClassSet = CLASSES) -> StudentNetwork:
     """Random weights, with a head that makes up its mind."""
     torch.manual_seed(seed)
     config = StudentConfig(architecture="deeplabv2-tiny", init="none", scales=(1.0, 0.5))

@@ -17,7 +17,7 @@ from wsss_ray.config import StudentConfig
 from wsss_ray.config.train import Optimizer
 from wsss_ray.models.device import Compute
 from wsss_ray.models.student.building import build_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.spec import IGNORE
 from wsss_ray.training.checkpoint import put_back, take_snapshot
 from wsss_ray.training.updates import Schedule, Updater
@@ -32,7 +32,7 @@ def make_updater(
     seed: int = 0,
     learning_rate: float = 1e-3,
     optimizer: Optimizer = "sgd",
-    student: Student | None = None,
+    student: StudentNetwork | None = None,
 ) -> Updater:
     torch.manual_seed(seed)
     student = student or build_student(StudentConfig(architecture="deeplabv2-tiny", init="none"), CLASSES, weights=None)
@@ -57,7 +57,7 @@ def make_batch(samples: int = 4, *, size: int = 33) -> tuple[np.ndarray, np.ndar
     return images, labels
 
 
-def weights(student: Student) -> dict[str, Tensor]:
+def weights(student: StudentNetwork) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in student.state_dict().items()}
 
 

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wsss_ray.config.train import Optimizer
 from wsss_ray.models.device import Compute
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.spec import IGNORE
 
 
@@ -38,7 +38,7 @@ class Updater:
 
     def __init__(
         self,
-        student: Student,
+        student: StudentNetwork,
         *,
         compute: Compute,
         optimizer: Optimizer,

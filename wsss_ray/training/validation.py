@@ -15,7 +15,7 @@ from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_truth
 from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
 from wsss_ray.models.device import Compute
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.image_shards import read_unit
 from wsss_ray.shards.units import Unit
@@ -33,7 +33,7 @@ class Validation:
     ignore_id: int
     """Value in the truth of pixels that count for nothing."""
 
-    def miou(self, student: Student, compute: Compute, *, rank: int, workers: int) -> float:
+    def miou(self, student: StudentNetwork, compute: Compute, *, rank: int, workers: int) -> float:
         """mIoU (0 to 1) over all units, the same in every worker: background included, as `wsss-ray evaluate` counts.
 
         Raises:
@@ -51,7 +51,7 @@ class Validation:
             )
         return score(headline(matrix)).miou
 
-    def _count(self, student: Student, compute: Compute, units: Sequence[Unit]) -> np.ndarray:
+    def _count(self, student: StudentNetwork, compute: Compute, units: Sequence[Unit]) -> np.ndarray:
         """Pixels of these units by true and by predicted class."""
         matrix = np.zeros((self.index.count + 1, self.index.count + 1), np.int64)
         tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # each size would be tuned for

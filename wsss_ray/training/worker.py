@@ -24,7 +24,7 @@ from wsss_ray.config.train import TrainConfig
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import encode_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
@@ -183,7 +183,7 @@ class Worker:
                 "different kinds. Give a --precision that all of them have, or train on GPUs of one kind."
             )
 
-    def _build(self) -> Student:
+    def _build(self) -> StudentNetwork:
         weights = fetch_student_weights(self.config.student, self.config.storage)
         torch.manual_seed(self.config.seed)
         student = build_student(self.config.student, self.assignment.classes, weights=weights)

@@ -22,7 +22,7 @@ from wsss_ray.config import StudentConfig
 from wsss_ray.models.student.adapters import build_adapter, torchvision_classes_fit
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import decode_student, encode_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.sources import weights_source
 from wsss_ray.models.student.spec import IMAGENET
 
@@ -49,7 +49,7 @@ def segformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def pretrained(directory: Path, class_set: ClassSet = ANIMALS) -> Student:
+def pretrained(directory: Path, class_set: ClassSet = ANIMALS) -> StudentNetwork:
     config = StudentConfig(architecture=f"transformers:{directory}", init="pretrained")
     source = weights_source(config)
     assert source is not None
@@ -57,7 +57,7 @@ def pretrained(directory: Path, class_set: ClassSet = ANIMALS) -> Student:
     return build_student(config, class_set, weights=directory)
 
 
-def check_that_it_trains_and_comes_back(student: Student) -> None:
+def check_that_it_trains_and_comes_back(student: StudentNetwork) -> None:
     images = (torch.rand(2, 3, 64, 48) * 255).to(torch.uint8)
     outputs = student.train()(images)
     assert [tuple(output.shape) for output in outputs] == [(2, 3, 64, 48)]

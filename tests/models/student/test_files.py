@@ -14,24 +14,24 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import StudentConfig
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import decode_student, encode_student, read_spec
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 
 TINY = StudentConfig(architecture="deeplabv2-tiny", init="none")
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 31, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
-def student() -> Student:
+def student() -> StudentNetwork:
     torch.manual_seed(0)
     return build_student(TINY, ClassSet.load("demo"), weights=None).eval()
 
 
 @pytest.fixture(scope="module")
-def data(student: Student) -> bytes:
+def data(student: StudentNetwork) -> bytes:
     return encode_student(student)
 
 
-def test_a_student_comes_back_to_the_bit(student: Student, data: bytes) -> None:
+def test_a_student_comes_back_to_the_bit(student: StudentNetwork, data: bytes) -> None:
     decoded = decode_student(data)
     assert decoded.spec == student.spec
     assert not decoded.training
@@ -55,7 +55,7 @@ def test_the_file_is_plain_safetensors(data: bytes, tmp_path: Path) -> None:
     assert spec["preprocessing"]["mean"] == [123.675, 116.28, 103.53]
 
 
-def test_the_spec_is_read_from_the_head_of_the_file(student: Student, data: bytes) -> None:
+def test_the_spec_is_read_from_the_head_of_the_file(student: StudentNetwork, data: bytes) -> None:
     head = data[: 8 + int.from_bytes(data[:8], "little")]
     assert read_spec(head) == student.spec
 
@@ -96,7 +96,9 @@ def test_tensors_without_a_description_are_refused() -> None:
         ({"class_names": ["a", "b"], "class_ids": [0, 1]}, "of another shape"),
     ],
 )
-def test_a_description_of_another_network_is_refused(student: Student, change: dict[str, object], message: str) -> None:
+def test_a_description_of_another_network_is_refused(
+    student: StudentNetwork, change: dict[str, object], message: str
+) -> None:
     description = json.dumps(json.loads(student.spec.to_json()) | change)
     forged = save(student.network.state_dict(), metadata={"student": description})
     with pytest.raises(ValueError, match=message):

@@ -13,13 +13,13 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import StudentConfig
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.deeplab import DeepLabV2
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.spec import CAFFE, IGNORE, StudentSpec
 
 CLASSES = ClassSet.from_names(["cat", "dog"])
 
 
-def build(architecture: str = "deeplabv2-tiny", scales: tuple[float, ...] | None = None) -> Student:
+def build(architecture: str = "deeplabv2-tiny", scales: tuple[float, ...] | None = None) -> StudentNetwork:
     torch.manual_seed(0)
     return build_student(StudentConfig(architecture=architecture, init="none", scales=scales), CLASSES, weights=None)
 
@@ -37,9 +37,9 @@ class Echo(nn.Module):
         return height, width
 
 
-def echo(scales: tuple[float, ...], **preprocessing: object) -> Student:
+def echo(scales: tuple[float, ...], **preprocessing: object) -> StudentNetwork:
     spec = StudentSpec.of(CLASSES, architecture="echo", geometry=None, scales=scales)
-    return Student(
+    return StudentNetwork(
         dataclasses.replace(spec, preprocessing=dataclasses.replace(spec.preprocessing, **preprocessing)), Echo()
     )
 

@@ -18,7 +18,7 @@ from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.caffe_weights import from_caffe_names
 from wsss_ray.models.student.deeplab import DeepLabV2
 from wsss_ray.models.student.files import encode_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.sources import weights_source
 from wsss_ray.models.student.spec import CAFFE, IMAGENET
 
@@ -42,7 +42,7 @@ def config(architecture: str, init: str, weights: Path, **fields: object) -> Stu
     return StudentConfig(architecture=architecture, init=init, weights=str(weights), **fields)
 
 
-def start(made: StudentConfig, class_set: ClassSet = ANIMALS) -> Student:
+def start(made: StudentConfig, class_set: ClassSet = ANIMALS) -> StudentNetwork:
     return build_student(made, class_set, weights=None if made.weights is None else Path(made.weights))
 
 

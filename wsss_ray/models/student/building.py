@@ -16,12 +16,12 @@ from wsss_ray.models.student import adapters as student_adapters
 from wsss_ray.models.student.architectures import build_network, class_tensors, shapes_of
 from wsss_ray.models.student.caffe_weights import from_caffe_names
 from wsss_ray.models.student.files import decode_student
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.sources import weights_source
 from wsss_ray.models.student.spec import CAFFE, StudentSpec
 
 
-def build_student(config: StudentConfig, class_set: ClassSet, *, weights: Path | None) -> Student:
+def build_student(config: StudentConfig, class_set: ClassSet, *, weights: Path | None) -> StudentNetwork:
     """A student of a class set, on the CPU, in training mode.
 
     `weights` is the local copy of what `student_sources.weights_source(config)` names, already held against its digest
@@ -43,7 +43,7 @@ def build_student(config: StudentConfig, class_set: ClassSet, *, weights: Path |
         return _from_transformers(spec, config, weights)
     if config.init == "caffe":
         spec = dataclasses.replace(spec, preprocessing=CAFFE)
-    student = Student(spec, build_network(spec))
+    student = StudentNetwork(spec, build_network(spec))
     if config.init == "none":
         return student
     assert weights is not None
@@ -61,7 +61,7 @@ def build_student(config: StudentConfig, class_set: ClassSet, *, weights: Path |
 
 
 def adopt(
-    student: Student, state: Mapping[str, Tensor], *, keep_head: bool, where: str, backbone_only: bool = False
+    student: StudentNetwork, state: Mapping[str, Tensor], *, keep_head: bool, where: str, backbone_only: bool = False
 ) -> None:
     """Copy weights into the student's network.
 
@@ -91,11 +91,11 @@ def _geometry(config: StudentConfig) -> Geometry | None:
     return config.geometry
 
 
-def _backbone_prefix(student: Student) -> str:
+def _backbone_prefix(student: StudentNetwork) -> str:
     return "backbone." if student.spec.architecture in DEEPLAB else "model.backbone."
 
 
-def _from_checkpoint(spec: StudentSpec, config: StudentConfig, weights: Path) -> Student:
+def _from_checkpoint(spec: StudentSpec, config: StudentConfig, weights: Path) -> StudentNetwork:
     former = decode_student(weights.read_bytes(), where=str(weights))
     if former.spec.architecture != spec.architecture:
         raise CheckpointError(
@@ -107,15 +107,15 @@ def _from_checkpoint(spec: StudentSpec, config: StudentConfig, weights: Path) ->
         geometry=former.spec.geometry if config.geometry == "auto" else spec.geometry,
         settings=former.spec.settings,
     )
-    student = Student(spec, build_network(spec))
+    student = StudentNetwork(spec, build_network(spec))
     keep = former.spec.class_names == spec.class_names
     adopt(student, former.network.state_dict(), keep_head=keep, where=str(weights))
     return student
 
 
-def _from_transformers(spec: StudentSpec, config: StudentConfig, directory: Path) -> Student:
+def _from_transformers(spec: StudentSpec, config: StudentConfig, directory: Path) -> StudentNetwork:
     spec, names = student_adapters.describe_transformers(spec, directory)
-    student = Student(spec, build_network(spec))
+    student = StudentNetwork(spec, build_network(spec))
     if config.init == "pretrained":
         state = student_adapters.transformers_state(directory)
         adopt(student, state, keep_head=names == spec.class_names, where=str(directory))

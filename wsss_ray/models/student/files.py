@@ -11,19 +11,19 @@ from safetensors.torch import load, save
 from wsss_ray.models.sam.weights import CheckpointError
 from wsss_ray.models.state_files import differences
 from wsss_ray.models.student.architectures import build_network, shapes_of
-from wsss_ray.models.student.network import Student
+from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.spec import StudentSpec
 
 _KEY = "student"
 
 
-def encode_student(student: Student) -> bytes:
+def encode_student(student: StudentNetwork) -> bytes:
     """The student as one file: whatever `decode_student` needs. Equal students give equal bytes."""
     state = {name: value.detach().cpu().contiguous() for name, value in student.network.state_dict().items()}
     return save(state, metadata={_KEY: student.spec.to_json()})  # one key: safetensors does not order several
 
 
-def decode_student(data: bytes, *, where: str = "the student's checkpoint") -> Student:
+def decode_student(data: bytes, *, where: str = "the student's checkpoint") -> StudentNetwork:
     """The student of a file that `encode_student` wrote, on the CPU, ready for `predict`.
 
     `where` names the file in errors. Raises CheckpointError (a ValueError) for anything else: nothing in the file is
@@ -42,7 +42,7 @@ def decode_student(data: bytes, *, where: str = "the student's checkpoint") -> S
         raise CheckpointError(f"{where} does not hold the network that it describes: {found}.")
     network = build_network(spec)
     network.load_state_dict(state)
-    return Student(spec, network).eval()
+    return StudentNetwork(spec, network).eval()
 
 
 def read_spec(data: bytes, *, where: str = "the student's checkpoint") -> StudentSpec:

@@ -34,7 +34,7 @@ class Network(Protocol):
         ...
 
 
-class Student(nn.Module):
+class StudentNetwork(nn.Module):
     """A network seen at several scales (MSC), the logits joined by their maximum."""
 
     mean: Tensor

@@ -13,7 +13,7 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
     && pip install --no-cache-dir -c constraints.txt torch torchvision \
     && pip install --no-cache-dir -c constraints.txt -r requirements.txt
 
-# Weights: `published` bakes in those that configs/coco.yaml and configs/voc.yaml name, checked; `none` leaves them out.
+# Weights: `published` bakes in those that the configurations coco and voc name, checked; `none` leaves them out.
 ARG WEIGHTS=published
 ARG SAM_URL=https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth
 ARG SAM_SHA256=a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e
@@ -33,5 +33,4 @@ RUN case "$WEIGHTS" in \
 COPY --chown=ray:users README.md LICENSE ./
 COPY --chown=ray:users wsss_ray wsss_ray
 COPY --chown=ray:users jobs jobs
-COPY --chown=ray:users configs configs
 RUN pip install --no-cache-dir --no-deps .

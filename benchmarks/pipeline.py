@@ -54,7 +54,7 @@ def make_stage(name: str) -> Stage:
     if name == "models":
         from wsss_ray.labelling.stages import LabelStage  # noqa: PLC0415 - not in the driver
 
-        config = parse(LabelConfig, ["--config", str(Path(__file__).parent.parent / "configs" / "demo.yaml"),
+        config = parse(LabelConfig, ["--config", "demo",
                                      "--input", "-", "--output", "-", "--no-png"])  # fmt: skip
         return LabelStage(config, ClassSet.load("demo"), "ignore")
     from simulated import Sleeping, SleepingLabel  # noqa: PLC0415

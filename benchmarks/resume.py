@@ -135,7 +135,7 @@ def main() -> None:
         root = Path(folder)
         write_shards(root / "shards", options.images)
         shards = read_shard_set(Storage(str(root / "shards")))
-        flags = ["--config", str(ROOT / "configs" / "demo.yaml"), "--no-png", "--input", str(root / "shards")]
+        flags = ["--config", "demo", "--no-png", "--input", str(root / "shards")]
         config = parse(LabelConfig, [*flags, "--output", str(root / "finished")])
         write_run(root / "finished", shards, config, share=1)
         write_run(root / "half", shards, config, share=0.5)

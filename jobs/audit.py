@@ -1,8 +1,8 @@
-"""Rank the images of a labelling run that deserve a look; see `python jobs/audit.py --help`."""
+"""`wsss-ray audit` as a file for `ray job submit`."""
 
-from wsss_ray.audit import run
-from wsss_ray.config import AuditConfig
-from wsss_ray.entry import run_job
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(AuditConfig, run)
+    main(["audit", *sys.argv[1:]])

@@ -1,8 +1,8 @@
-"""Run the embedded demo: scenes, shards, labels, evaluation; see `python jobs/demo.py --help`."""
+"""`wsss-ray demo` as a file for `ray job submit`."""
 
-from wsss_ray.config import DemoConfig
-from wsss_ray.demo.run import run
-from wsss_ray.entry import run_job
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(DemoConfig, run)
+    main(["demo", *sys.argv[1:]])

@@ -1,8 +1,8 @@
-"""Judge labels against a ground truth; see `python jobs/evaluate.py --help`."""
+"""`wsss-ray evaluate` as a file for `ray job submit`."""
 
-from wsss_ray.config import EvaluateConfig
-from wsss_ray.entry import run_job
-from wsss_ray.evaluation import run
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(EvaluateConfig, run)
+    main(["evaluate", *sys.argv[1:]])

@@ -1,8 +1,8 @@
-"""Write labels as VOC, COCO, YOLO-seg, Hugging Face or VOC test server files; see `python jobs/export.py --help`."""
+"""`wsss-ray export` as a file for `ray job submit`."""
 
-from wsss_ray.config import ExportConfig
-from wsss_ray.entry import run_job
-from wsss_ray.export.job import run
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(ExportConfig, run)
+    main(["export", *sys.argv[1:]])

@@ -1,8 +1,8 @@
-"""Label image shards with Grounding DINO and SAM; see `python jobs/label.py --help`."""
+"""`wsss-ray label` as a file for `ray job submit`."""
 
-from wsss_ray.config import LabelConfig
-from wsss_ray.entry import run_job
-from wsss_ray.labelling import run
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(LabelConfig, run)
+    main(["label", *sys.argv[1:]])

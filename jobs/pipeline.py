@@ -1,8 +1,8 @@
-"""Run all jobs from images to a judged student; see `python jobs/pipeline.py --help`."""
+"""`wsss-ray pipeline` as a file for `ray job submit`."""
 
-from wsss_ray.config.pipeline import PipelineConfig
-from wsss_ray.entry import run_job
-from wsss_ray.pipeline import run
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(PipelineConfig, run)
+    main(["pipeline", *sys.argv[1:]])

@@ -1,8 +1,8 @@
-"""Predict labels of image shards with a trained student; see `python jobs/predict.py --help`."""
+"""`wsss-ray predict` as a file for `ray job submit`."""
 
-from wsss_ray.config import PredictConfig
-from wsss_ray.entry import run_job
-from wsss_ray.prediction import run
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(PredictConfig, run)
+    main(["predict", *sys.argv[1:]])

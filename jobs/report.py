@@ -1,8 +1,8 @@
-"""Make a static HTML gallery of labels; see `python jobs/report.py --help`."""
+"""`wsss-ray report` as a file for `ray job submit`."""
 
-from wsss_ray.config import ReportConfig
-from wsss_ray.entry import run_job
-from wsss_ray.report import run
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(ReportConfig, run)
+    main(["report", *sys.argv[1:]])

@@ -1,8 +1,8 @@
-"""Turn a VOC tree, COCO or a folder of images with tags into Parquet image shards."""
+"""`wsss-ray shard` as a file for `ray job submit`."""
 
-from wsss_ray import sharding
-from wsss_ray.config import ShardConfig
-from wsss_ray.entry import run_job
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(ShardConfig, sharding.run)
+    main(["shard", *sys.argv[1:]])

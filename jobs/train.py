@@ -1,8 +1,8 @@
-"""Train a segmentation network on labels; see `python jobs/train.py --help`."""
+"""`wsss-ray train` as a file for `ray job submit`."""
 
-from wsss_ray.config import TrainConfig
-from wsss_ray.entry import run_job
-from wsss_ray.training import run
+import sys
+
+from wsss_ray.cli import main
 
 if __name__ == "__main__":
-    run_job(TrainConfig, run)
+    main(["train", *sys.argv[1:]])

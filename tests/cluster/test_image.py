@@ -48,7 +48,7 @@ def test_the_base_is_ray_s_gpu_image_of_the_tested_version() -> None:
 
 
 def test_every_source_exists_and_reaches_the_build() -> None:
-    assert {"pyproject.toml", "constraints.txt", "wsss_ray", "jobs", "configs"} <= set(copied())
+    assert {"pyproject.toml", "constraints.txt", "wsss_ray", "jobs"} <= set(copied())
     admitted = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert "*" in admitted
     for source in copied():
@@ -74,7 +74,7 @@ def test_dependencies_are_the_constrained_ones_and_come_before_the_code() -> Non
 def test_weights_are_the_configurations_own_and_checked() -> None:
     assert ARGUMENTS["WEIGHTS"] == "published"
     for name in ("coco.yaml", "voc.yaml", "coco-paper.yaml", "voc-paper.yaml"):
-        settings = yaml.safe_load((REPOSITORY / "configs" / name).read_text())
+        settings = yaml.safe_load((REPOSITORY / "wsss_ray/config/presets" / name).read_text())
         assert settings["segmenter"]["sha256"] == ARGUMENTS["SAM_SHA256"]
         assert Path(settings["segmenter"]["checkpoint"]).name == ARGUMENTS["SAM_URL"].rsplit("/", 1)[1]
         assert settings["detector"]["model"] == ARGUMENTS["DETECTOR"]

@@ -34,7 +34,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def label_command(source: Path, output: Path) -> list[str]:
-    command = ["python", "jobs/label.py", "--config", "configs/demo.yaml", "--no-png", "--status-seconds", "1"]
+    command = ["python", "jobs/label.py", "--config", "demo", "--no-png", "--status-seconds", "1"]
     return [*command, "--ray.actors", "1", "--input", str(source), "--output", str(output)]
 
 

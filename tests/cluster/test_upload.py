@@ -21,10 +21,10 @@ def pack(folder: Path, target: Path) -> list[str]:
 
 def test_this_repository_is_a_few_megabytes(tmp_path: Path) -> None:
     names = pack(REPOSITORY, tmp_path / "upload.zip")
-    assert {name.split("/")[0] for name in names} == {"configs", "jobs", "wsss_ray"}
+    assert {name.split("/")[0] for name in names} == {"jobs", "wsss_ray"}
     assert (tmp_path / "upload.zip").stat().st_size < 20 * 2**20  # Ray refuses 500 MB; the demo's weights are 10
     tracked = subprocess.run(
-        ["git", "ls-files", "configs", "jobs", "wsss_ray"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        ["git", "ls-files", "jobs", "wsss_ray"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     if tracked.returncode == 0:
         there = {name for name in tracked.stdout.splitlines() if (REPOSITORY / name).exists()}

@@ -60,7 +60,7 @@ def test_a_bad_file_is_refused_by_key(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--config"], "--config needs the path"),
+        (["--config"], "--config needs a name or a file"),
         (["--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml"),
         ([*REQUIRED, "--segmenter.bach-size", "3"], "--segmenter.batch-size"),
         ([*REQUIRED, "--detector.box-threshold", "2"], "at"),
@@ -78,8 +78,7 @@ def test_bad_flags_say_what_is_valid(capsys: pytest.CaptureFixture[str], argumen
 @pytest.mark.parametrize("gpu", ["t4", "a100", "h100"])
 @pytest.mark.parametrize("name", ["voc", "coco", "coco-paper"])
 def test_a_later_file_wins_field_by_field(name: str, gpu: str) -> None:
-    configs = Path(__file__).resolve().parents[2] / "configs"
-    files = ["--config", str(configs / f"{name}.yaml"), f"--config={configs / f'gpu-{gpu}.yaml'}"]
+    files = ["--config", name, f"--config=gpu-{gpu}"]
     config = parse(LabelConfig, [*files, "--input", "in", "--output", "out", "--segmenter.batch-size", "5"])
     alone = parse(LabelConfig, [*files[:2], "--input", "in", "--output", "out"])
     assert config.segmenter.precision == {"t4": "float16", "a100": "bfloat16", "h100": "bfloat16"}[gpu]

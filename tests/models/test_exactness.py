@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import random_models
 import reference
-from repository import REPOSITORY
 from safetensors.torch import load_file
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
@@ -95,8 +94,7 @@ def case(
         reference.label_photo(photo, photo_phrases, sam=sam, **settings)
         for photo, photo_phrases in zip(photos, phrases, strict=True)
     ]
-    path = REPOSITORY / f"configs/{request.param}-paper.yaml"
-    config = parse(LabelConfig, ["--config", str(path), "--input", "shards", "--output", "run"])
+    config = parse(LabelConfig, ["--config", f"{request.param}-paper", "--input", "shards", "--output", "run"])
     config = dataclasses.replace(
         config,
         detector=dataclasses.replace(config.detector, model=str(detector), device="cpu"),

@@ -14,8 +14,6 @@ from wsss_ray.engine.cluster import Resources
 from wsss_ray.pipeline import run
 from wsss_ray.pipeline.plan import make_plan
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
 
 def read(tmp_path: Path, text: str, *flags: str) -> PipelineConfig:
     (tmp_path / "pipeline.yaml").write_text(text)
@@ -134,7 +132,7 @@ def test_places_that_say_the_same_are_no_contradiction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["voc", "coco", "demo"])
 def test_the_configurations_are_complete(name: str) -> None:
-    config = parse(PipelineConfig, ["--config", str(CONFIGS / f"pipeline-{name}.yaml"), "--output", "s3://bucket/run"])
+    config = parse(PipelineConfig, ["--config", f"pipeline-{name}", "--output", "s3://bucket/run"])
     plan = make_plan(config)
     assert FOLLOWS not in flat(plan)
     assert plan.train.labels == "s3://bucket/run/labels"

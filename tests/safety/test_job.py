@@ -53,7 +53,7 @@ def told(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tol
     write_shards(Storage(s3.uri("safety/in"), s3.config), image_rows(images), images_per_unit=4, classes="demo")
     temporary = tempfile.mkdtemp(prefix="s", dir="/tmp")  # sockets' paths must be short
     log = tmp_path_factory.mktemp("job") / "log"
-    command = ["jobs/label.py", "--config", "configs/demo.yaml", "--ray.actors", "1", "--no-png"]
+    command = ["jobs/label.py", "--config", "demo", "--ray.actors", "1", "--no-png"]
     command += ["--input", s3.uri("safety/in"), "--output", s3.uri("safety/out")]
     secrets = SECRETS | {"AWS_ENDPOINT_URL": s3.endpoint_url}
     status, listening = watch(command, log, temporary=temporary, environment=secrets)
@@ -123,7 +123,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "reason"), REFUSED)
 def test_what_is_refused_is_told_without_its_secret(tmp_path: Path, arguments: list[str], reason: str) -> None:
-    command = [sys.executable, str(REPOSITORY / "jobs" / "label.py"), "--config", str(REPOSITORY / "configs/demo.yaml")]
+    command = [sys.executable, str(REPOSITORY / "jobs" / "label.py"), "--config", "demo"]
     done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
@@ -138,7 +138,7 @@ def test_a_job_that_a_store_refuses_tells_no_secret(s3: S3Server, tmp_path: Path
     key = f"<AWSAccessKeyId>{SECRETS['AWS_ACCESS_KEY_ID']}</AWSAccessKeyId>"
     with faulty(s3) as proxy:
         proxy.faults = Faults(error=(403, "InvalidAccessKeyId", key))
-        command = [sys.executable, str(REPOSITORY / "jobs" / "label.py"), "--config", "configs/demo.yaml"]
+        command = [sys.executable, str(REPOSITORY / "jobs" / "label.py"), "--config", "demo"]
         command += ["--input", proxy.uri("safety/in"), "--output", str(tmp_path / "out")]
         environment = {**os.environ, **SECRETS, "AWS_ENDPOINT_URL": proxy.endpoint_url}
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from repository import REPOSITORY
 from training_cases import configure
 
 from wsss_ray.config import RayConfig, parse
@@ -34,8 +33,7 @@ def test_labels_may_be_named_by_a_flag_alone(flags: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["voc", "coco"])
 def test_the_shipped_configurations_can_be_read(name: str) -> None:
-    path = REPOSITORY / "configs" / f"train-{name}.yaml"
-    config = parse(TrainConfig, ["--config", str(path), "--images", "i", "--output", "o", "--labels", "l"])
+    config = parse(TrainConfig, ["--config", f"train-{name}", "--images", "i", "--output", "o", "--labels", "l"])
     assert (config.preset, config.classes) == (name, name)
 
 

@@ -9,6 +9,7 @@ from wsss_ray.config.evaluate import EvaluateConfig
 from wsss_ray.config.export import ExportConfig
 from wsss_ray.config.label import LabelConfig
 from wsss_ray.config.parsing import ConfigError, parse
+from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.config.predict import CrfConfig, PredictConfig
 from wsss_ray.config.report import ReportConfig
 from wsss_ray.config.shard import ShardConfig
@@ -36,6 +37,7 @@ __all__ = [
     "ExportConfig",
     "FusionConfig",
     "LabelConfig",
+    "PipelineConfig",
     "Precision",
     "PredictConfig",
     "RayConfig",

@@ -9,7 +9,7 @@ from wsss_ray.config.shared import RayConfig, StorageConfig, require
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """Rank the images of a labelling run that deserve a look, by what the labels themselves tell."""
+    """Rank the images of a labelling run by how likely their labels are wrong."""
 
     labels: str
     """Run directory of `wsss-ray label`."""

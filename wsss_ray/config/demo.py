@@ -10,8 +10,9 @@ from wsss_ray.config.shared import require
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """The embedded demo, end to end and offline: draw scenes, shard, label, judge and show them, and train a student.
+    """Run the embedded demo: offline and end to end, with the models that the package ships.
 
+    It draws scenes, shards, labels, evaluates and shows them, and trains a student.
     The student learns from pseudo-labels of train scenes that nobody was trained on, and is judged on the demo's.
     """
 

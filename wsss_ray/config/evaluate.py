@@ -10,7 +10,7 @@ from wsss_ray.config.shared import RayConfig, StorageConfig, require
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Judge labels or predictions against a ground truth: mIoU as the field counts it.
+    """Evaluate labels or predictions against a ground truth: standard mIoU with its confidence interval.
 
     One confusion matrix over all pixels; the background is a class; pixels whose truth is no class (ignore) are left
     out; the mean is over the classes present in the truth. A prediction of ignore counts as background, and so does an

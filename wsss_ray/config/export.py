@@ -11,7 +11,7 @@ from wsss_ray.export.format import EXPORT_FORMATS
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write labels in the formats that other tools read."""
+    """Export labels in the formats of other tools: VOC, COCO, YOLO-seg, Hugging Face."""
 
     labels: str
     """Run directory of `wsss-ray label` or `wsss-ray predict`."""

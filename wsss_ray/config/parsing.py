@@ -15,6 +15,8 @@ import typeguard
 import tyro
 import yaml
 
+from wsss_ray.config import builtin
+
 ConfigT = TypeVar("ConfigT")
 
 
@@ -22,33 +24,45 @@ class ConfigError(ValueError):
     """A configuration file or flag that cannot be used; the text says where and what is valid."""
 
 
-def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
-    """Read each `--config FILE.yaml`, of which a later one wins, then the flags, which win over all.
+def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, *, program: str | None = None) -> ConfigT:
+    """Return the configuration from each `--config`, of which a later one wins, and the flags, which win over all.
 
     Prints help or the error and exits, as a command line does (status 2 for bad input).
+
+    Args:
+        config_type: the configuration's class.
+        argv: the flags; those of this process if None.
+        program: name of the command, for help and errors; this process's if None.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     description = (
         f"{inspect.cleandoc(typing.cast(str, config_type.__doc__))}\n\n"
-        "--config FILE.yaml reads the same fields from YAML (nested as the flags' dots show); it may be given again, "
-        "a later file wins, and flags win over files."
+        "--config NAME-OR-FILE reads the same fields from YAML (nested as the flags' dots show): a built-in "
+        "configuration (`wsss-ray init` lists them) or a file. It may be given several times; a later one wins, and "
+        "flags win over all."
     )
     try:
         paths, arguments = _take_config_flags(arguments)
-        files = [_read_yaml(Path(path)) for path in paths]
+        files = [_read_yaml(builtin.find(path)) for path in paths]
         for path, values in zip(paths, files, strict=True):
             _build(config_type, values, where=path, prefix="")  # names the file at fault
         merged: dict[str, Any] = {}
         for values in files:
             merged = _merge(merged, values)
         default = _build(config_type, merged, where=" and ".join(paths), prefix="")
-        return tyro.cli(config_type, args=arguments, default=default, description=description)
-    except ConfigError as error:
+        return tyro.cli(config_type, prog=program, args=arguments, default=default, description=description)
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except ValueError as error:  # a range check of a dataclass
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except SystemExit as ended:
+        if ended.code == 2:
+            print("error: these flags cannot be used; the lines above say why.", file=sys.stderr)
+        raise
+
+
+def unset_defaults(config_type: type[ConfigT]) -> ConfigT:
+    """Return the configuration of the defaults, with tyro.MISSING for required fields."""
+    return _build(config_type, {}, where="", prefix="")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -75,7 +89,7 @@ def _take_config_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
         if argument == "--config":
             path = next(remaining, None)
             if path is None:
-                raise ConfigError("--config needs the path of a YAML file after it.")
+                raise ConfigError("--config needs a name or a file after it: `wsss-ray init` lists the built-in names.")
             paths.append(path)
         elif argument.startswith("--config="):
             paths.append(argument.removeprefix("--config="))

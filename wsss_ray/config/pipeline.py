@@ -39,8 +39,9 @@ class PretrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """Images to a judged student: shard, label, evaluate, train, predict, evaluate, report.
+    """Run all jobs from images to an evaluated student.
 
+    The steps are shard, label, evaluate, train, predict, evaluate and report.
     Each section is the configuration of a job. Inputs and outputs follow from `output` (below it: shards/, labels/,
     student/, test-shards/, predictions/, evaluation/, gallery/); leave them out. A rerun of the same command does only
     what is missing; a step whose configuration changed is refused by name.

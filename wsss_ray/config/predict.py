@@ -40,8 +40,9 @@ class CrfConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Predict labels of image shards with a trained student, in the form of a labelling run.
+    """Predict labels of image shards with a trained student.
 
+    The output has the form of a labelling run.
     Every image is predicted, whatever its tags, and unless told otherwise at its own size; classes, palette and
     preprocessing are the student's.
     """

@@ -9,7 +9,7 @@ from wsss_ray.config.shared import RayConfig, StorageConfig, require
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Make one static HTML gallery of labels: a folder that opens from disk or a bucket."""
+    """Write a static HTML gallery of labels: a folder that opens from disk or a bucket."""
 
     labels: str
     """Run directory of `wsss-ray label` or `wsss-ray predict`."""

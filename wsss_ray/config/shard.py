@@ -11,7 +11,7 @@ from wsss_ray.datasets.source import SOURCES
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
-    """Turn a VOC tree, COCO or a folder of images with tags into Parquet image shards."""
+    """Pack a VOC tree, COCO, or a folder of images with tags into Parquet image shards."""
 
     input: str
     """Root of the images: a VOCdevkit (or VOC2012) tree, a COCO image directory, or any folder."""

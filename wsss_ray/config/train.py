@@ -51,8 +51,9 @@ PRESETS: dict[PresetName, Recipe] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train a segmentation network on labels: pseudo-labels of a run, PNGs of another method, or the ground truth.
+    """Train a segmentation network (the student) on labels.
 
+    The labels are those of a run, PNGs of another method, or the ground truth.
     The data stream through Ray Data, the workers are Ray Train's. A batch is that of all workers together, and the
     samples and their order depend on the seed alone, so one worker or eight train the same network. A rerun of the
     same command goes on from the last checkpoint.

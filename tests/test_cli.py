@@ -37,6 +37,7 @@ def test_the_help_has_a_line_for_each_job(capsys: pytest.CaptureFixture[str]) ->
     assert max(map(len, lines)) <= 120
 
 
+@pytest.mark.processes  # importing torch starts ldconfig
 @pytest.mark.parametrize("name", cli.JOBS)
 def test_every_job_has_its_help_and_its_module(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended([name, "--help"]) == 0

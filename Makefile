@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env demo test lint bench bench-full soak
+.PHONY: help env demo test lint docs bench bench-full soak
 
 help:
 	@echo "make env     make or update .venv"
 	@echo "make demo    label the embedded demo, end to end (CLEAN=1 starts anew)"
 	@echo "make test    lint, type check and tests (TESTS=unit: those that start no process; TESTS=path: some of them)"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make docs    build the pages of docs/ and the API reference into site/"
 	@echo "make soak    endurance under kills and outages"
 	@echo "make bench   the short benchmarks, JSON in runs/bench (make bench-full: the long ones)"
 
@@ -37,8 +38,12 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Strict: a link, an anchor or a documented name that does not exist is an error.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # Ray starts hundreds of processes for the tests, and none of them is to compile the package again.
-test: lint
+test: lint docs
 	$(BIN)/python -m compileall -q wsss_ray
 	$(BIN)/python -m pytest $(if $(filter unit,$(TESTS)),-n 2 -m unit tests,$(or $(TESTS),-n 2 tests))
 

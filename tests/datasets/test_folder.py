@@ -57,7 +57,7 @@ def test_a_tag_file_names_the_images(tmp_path: Path) -> None:
         ("b", ("dog", "tv monitor"), False),
         ("gone", ("cat",), True),
     ]
-    assert listing.unlisted == 2
+    assert listing.unlisted == ("left.jpg", "left.png")
 
 
 def test_collisions_are_resolved_whatever_the_order(tmp_path: Path) -> None:
@@ -125,10 +125,70 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:
         list_images(tmp_path / "in", tags=write_csv(tmp_path, "a.jpg,dog"))
 
 
-@pytest.mark.parametrize("options", [{}, {"tags": "t.csv", "tags_for_all": ("dog",)}])
-def test_tags_come_from_one_place(tmp_path: Path, options: Any) -> None:
-    with pytest.raises(ValueError, match="a folder needs tags: give --tags"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"a folder needs tags: give --tags .*, or images in folders that are named by class \(aeroplane/1.jpg\)"),
+        ({"tags": "t.csv", "tags_for_all": ("dog",)}, "give --tags or --tags-for-all, not both"),
+    ],
+)
+def test_tags_come_from_one_place(tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         list_images(make_folder(tmp_path / "in", "a.jpg"), **options)
+
+
+def test_folders_named_by_class_are_tags(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "in", "Cat/1.jpg", "Cat/more/2.jpg", "dining_table/1.jpg", "masks/Cat/1.png")
+    listing = list_images(root, truth=str(root / "masks"))
+    assert [(item.path, item.tags) for item in listing.items] == [
+        ("Cat/1.jpg", ("cat",)),
+        ("Cat/more/2.jpg", ("cat",)),
+        ("dining_table/1.jpg", ("dining table",)),
+    ]
+    assert listing.notes == ("tags from class folders: Cat, dining_table.",)
+
+
+def test_a_folder_that_is_no_class_is_an_unknown_tag(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "in", "cat/1.jpg", "dgo/1.jpg")
+    with pytest.raises(ValueError, match=r"class folder .*/in/dgo: tag 'dgo' is no class .* Near: dog"):
+        list_images(root)
+    assert [item.tags for item in list_images(root, unknown_tags="drop").items] == [("cat",), ()]
+    make_folder(root, "loose.jpg")
+    with pytest.raises(ValueError, match=r"images that are in no class folder: loose.jpg"):
+        list_images(root)
+
+
+def test_a_single_image_is_an_input(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "in", "a.JPG", "b.jpg", "folder.jpg/c.jpg")
+    listing = list_images(root / "a.JPG", tags_for_all=("dog",))
+    assert [(item.path, item.tags) for item in listing.items] == [("a.JPG", ("dog",))]
+    table = write_csv(tmp_path, "b.jpg,cat", "a.JPG,cow")
+    assert [item.tags for item in list_images(root / "a.JPG", tags=table).items] == [("cow",)]
+    with pytest.raises(ValueError, match=r"tags.csv has no line for b.jpg, the image that --input names"):
+        list_images(root / "b.jpg", tags=write_csv(tmp_path, "a.JPG,cow"))
+    assert [item.path for item in list_images(root / "folder.jpg", tags_for_all=("dog",)).items] == ["c.jpg"]
+
+
+def test_an_absent_file_comes_with_one_that_may_be_meant(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "in", "a.JPG", "sub/B.png", "x/deep.jpg", "notes.txt", "there.jpg")
+    table = write_csv(
+        tmp_path, *(f"{name},dog" for name in ("a.jpg", "sub/b.jpg", "deep.jpg", "notes.jpg", "there.jpg"))
+    )
+    similar = {item.path: item.similar for item in list_images(root, tags=table).items}
+    assert similar == {
+        "a.jpg": "a.JPG",
+        "sub/b.jpg": "sub/B.png",
+        "deep.jpg": "x/deep.jpg",
+        "notes.jpg": None,
+        "there.jpg": None,
+    }
+
+
+@pytest.mark.parametrize("line", ['a.jpg,"dog, tvmonitor"', '"a.jpg","dog,tv monitor"'])
+def test_a_comma_between_tags_gets_a_hint(tmp_path: Path, line: str) -> None:
+    root = make_folder(tmp_path / "in", "a.jpg")
+    with pytest.raises(ValueError, match=r"Separate several tags by `;` or `\|`: dog;tv monitor\."):
+        list_images(root, tags=write_csv(tmp_path, line))
 
 
 def test_links(tmp_path: Path) -> None:
@@ -156,4 +216,4 @@ def test_s3(s3: Any) -> None:
     options = {"storage": s3.config, "tags": s3.uri("folder-source/tags.jsonl")}
     listing = list_images(s3.uri("folder-source/in"), **options)
     assert [(item.image_id, item.size) for item in listing.items] == [("sub.2F.C3.BC", 3)]
-    assert listing.unlisted == 1
+    assert len(listing.unlisted) == 1

@@ -68,6 +68,17 @@ def test_long_paths_are_cut_and_stay_distinct() -> None:
     assert ids[paths[0]].startswith("x" * 167 + "-")
 
 
+def test_a_file_whose_name_is_the_cut_id_of_another_has_its_own() -> None:
+    long = "z" * 300
+    cut = image_ids([long])[long]
+    again = image_ids([long, cut])
+    third = again[cut]
+    for paths in ([long, cut], [cut, long, f"{cut}.jpg"], [long, cut, third]):
+        ids = image_ids(paths)
+        assert len(set(ids.values())) == len(paths)
+        assert all(len(image_id) <= 200 for image_id in ids.values())
+
+
 def test_file_names_that_are_no_text_have_ids() -> None:
     path = os.fsdecode(b"caf\xe9.jpg")
     assert image_ids([path]) == {path: "caf.E9"}
@@ -93,6 +104,7 @@ def test_plain_paths(text: str, path: str) -> None:
         ("", "empty"),
         (".", "names no file"),
         ("a\0.jpg", "NUL"),
+        ("a\ud800.jpg", "not Unicode"),
     ],
 )
 def test_paths_that_leave_the_root_are_refused_with_their_line(text: str, reason: str) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,62 @@ def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monk
 
     monkeypatch.setattr(job, "connect", no_ray)
     assert sharding.run(config) == summary
-    (out / "summary.json").unlink()
-    assert sharding.run(config) == summary, "made again from the reports"
+    (out / "summary.json").write_bytes(b"[")
+    assert sharding.run(config) == summary, "from the reports"
+    assert json.loads((out / "summary.json").read_text())["rows"] == 88
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("shard-00000-of-00001.parquet", lambda path: path.write_bytes(b"")),
+        ("shard-00000-of-00001.parquet", lambda path: path.write_bytes(path.read_bytes()[:-100])),
+        ("shard-00000-of-00001.parquet", lambda path: flip(path, -6)),
+        ("reports/shard-00000-of-00001.json", lambda path: path.write_bytes(b"{")),
+        ("reports/shard-00000-of-00001.json", lambda path: path.write_bytes(b"[" * 100_000)),
+        (
+            "reports/shard-00000-of-00001.json",
+            lambda path: path.write_text(path.read_text().replace('"rows": 3', '"rows": 7')),
+        ),
+        ("reports/shard-00000-of-00001.json", lambda path: path.write_text(path.read_text(), encoding="utf-16")),
+    ],
+)
+def test_a_damaged_shard_or_report_is_written_again(
+    tmp_path: Path,
+    local_ray: Resources,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    damage: Callable[[Path], object],
+) -> None:
+    root = write_photos(tmp_path / "in", 4, broken=(2,))
+    config = folder_config(root, tmp_path / "out")
+    summary = sharding.run(config)
+    whole = (tmp_path / "out" / file).read_bytes()
+    damage(tmp_path / "out" / file)
+    assert sharding.run(config) == summary
+    assert (tmp_path / "out" / file).read_bytes() == whole
+    assert f"/out/{file} is written again: " in capsys.readouterr().out
+
+
+def test_the_first_rejects_and_unlisted_images_are_named(
+    tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_photos(tmp_path / "in", 14, broken=tuple(range(6)))
+    table = tmp_path / "tags.csv"
+    table.write_text("file,tags\n000.PNG,dog\n" + "".join(f"{number:03d}.png,dog\n" for number in range(1, 8)))
+    sharding.run(folder_config(root, tmp_path / "out", tags=str(table), tags_for_all=()))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    start = lines.index("000.PNG: read: absent: no such file; there is 000.png")
+    assert lines[start + 1].startswith("001.png: decode: not an image")
+    assert lines[start + 5] == "and 1 more"
+    assert lines[start + 6].split(maxsplit=2) == ["not", "listed", "7 images on disk are not in the tag file"]
+    assert lines[start + 7 : start + 13] == ["000.png", "008.png", "009.png", "010.png", "011.png", "and 2 more"]
 
 
 def test_another_configuration_is_refused_with_the_fields(tmp_path: Path, local_ray: Resources) -> None:

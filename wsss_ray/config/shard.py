@@ -11,10 +11,26 @@ from wsss_ray.datasets.source import SOURCES
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
-    """Pack a VOC tree, COCO, or a folder of images with tags into Parquet image shards."""
+    """Pack a VOC tree, COCO, or a folder of images with tags into Parquet image shards.
+
+    A folder's tags are in a table, tags.csv, UTF-8 with a header; `;` or `|` separates several tags of an image:
+
+        file,tags
+        pets/a.jpg,dog;person
+        pets/b.jpg,cat
+        empty.jpg,
+
+    or in tags.jsonl, one object per line:
+
+        {"file": "pets/a.jpg", "tags": ["dog", "person"]}
+        {"file": "empty.jpg", "tags": []}
+
+    Files are named relative to --input. Without a table, give --tags-for-all, or sort the images into folders that are
+    named by class (cat/1.jpg, dog/2.jpg).
+    """
 
     input: str
-    """Root of the images: a VOCdevkit (or VOC2012) tree, a COCO image directory, or any folder."""
+    """Root of the images: a VOCdevkit (or VOC2012) tree, a COCO image directory, any folder, or a single image."""
     output: str
     """Directory or `s3://` prefix for the shards."""
     source: str = "folder"
@@ -46,9 +62,9 @@ class ShardConfig:
     untagged: Literal["keep", "skip"] = "keep"
     """Images without a tag: kept (their label will be background) or left out and counted."""
     tags: str | None = None
-    """Folder: CSV or JSONL of tags. VOC: path of cls_labels.npy."""
+    """Folder: table of tags, .csv or .jsonl (see above). VOC: path of cls_labels.npy."""
     tags_for_all: tuple[str, ...] = ()
-    """Folder: these tags for every image, separated by spaces or commas, instead of a file."""
+    """Folder: these tags for every image, separated by spaces or commas, instead of a table."""
     exif: Literal["auto", "apply", "ignore"] = "auto"
     """EXIF orientation. auto: applied for folders, ignored for VOC and COCO, whose truth is on stored pixels."""
     images_per_unit: int = 32

@@ -63,6 +63,7 @@ def _make_listing(config: ShardConfig, images: Sequence[CocoImage], tags: TagRea
                 image_id=ids[image.path],
                 path=image.path,
                 size=sizes[image.path],
+                similar=files.similar(image.path) if sizes[image.path] is None else None,
                 tags=tags.read(sorted(image.tags), image.where),
                 truth=truth,
             )

@@ -48,6 +48,8 @@ class Item:
     tags: tuple[str, ...] | None
     """Canonical names in the class set's order; None: they are read from the truth mask."""
     truth: TruthFile | TruthInstances | None = None
+    similar: str | None = None
+    """Path of a file that is there, where an absent one may have been meant by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,8 @@ class Listing:
     """The source's own rule for EXIF orientation."""
     dropped_tags: Mapping[str, int] = field(default_factory=dict)
     """Unknown tags that were dropped, with how often."""
-    unlisted: int = 0
-    """Images found on disk that the tag file does not name."""
+    unlisted: tuple[str, ...] = ()
+    """Paths of images on disk that the tag file does not name."""
     notes: tuple[str, ...] = ()
     """Choices that the source made, and what a user should know of them, one line each."""
 
@@ -108,13 +110,22 @@ class TagReader:
                     self._known[tag] = self._class_set.canonical(tag)
                 except UnknownTagError as error:
                     self._known[tag] = None
-                    self._errors[tag] = f"{where}: {error}"
+                    self._errors[tag] = f"{where}: {error}{self._comma_hint(tag)}"
             name = self._known[tag]
             if name is None:
                 self.dropped[tag] += 1
             else:
                 names.add(name)
         return tuple(sorted(names, key=self._ranks.__getitem__))
+
+    def _comma_hint(self, tag: str) -> str:
+        """What to write instead of several tags with commas between them."""
+        parts = [part.strip() for part in tag.split(",")]
+        try:
+            names = [self._class_set.canonical(part) for part in parts]
+        except UnknownTagError:
+            return ""
+        return f" Separate several tags by `;` or `|`: {';'.join(names)}."
 
     def finish(self) -> Mapping[str, int]:
         """The dropped tags and how often each came.

@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss_ray.config import StorageConfig
-from wsss_ray.datasets.paths import plain_path
-from wsss_ray.storage.storage import Storage
+from wsss_ray.datasets.paths import plain_path, split_file
 
 _SHOWN = 10
 
@@ -58,8 +57,7 @@ def read_text(path: str, storage: StorageConfig, *, what: str) -> str:
 
 def read_bytes(path: str, storage: StorageConfig, *, what: str) -> bytes:
     """Bytes of a file by local path or URI; ValueError, with `what` it should have been, where there is none."""
-    folder, _, name = path.rpartition("/")
-    root = Storage(folder or ("/" if path.startswith("/") else "."), storage)
+    root, name = split_file(path, storage)
     if root.is_local and Path(path).expanduser().is_dir():
         raise ValueError(f"{path} is a folder, not {what}.")
     try:

@@ -70,7 +70,8 @@ class RowMaker:
         try:
             image = read_inside(self._images, item.path, size=item.size, max_bytes=limit)
         except UnreadableError as error:
-            return reject(item, "read", str(error))
+            hint = f"; there is {shown_path(item.similar)}" if item.size is None and item.similar else ""
+            return reject(item, "read", f"{error}{hint}")
         if not isinstance(item.truth, TruthFile):
             return Fetched(image=image, truth=None)
         assert self._truths is not None, "a truth file has a root"

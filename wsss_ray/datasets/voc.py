@@ -54,6 +54,7 @@ class VocSource:
                 image_id=ids[f"{entry.voc_id}.jpg"],
                 path=entry.path,
                 size=sizes[entry.path],
+                similar=files.similar(entry.path) if sizes[entry.path] is None else None,
                 tags=tags_of(entry),
                 truth=truths[entry.voc_id],
             )

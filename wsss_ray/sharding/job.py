@@ -19,6 +19,7 @@ from wsss_ray.images.decoding import ExifRule
 from wsss_ray.sharding.plan import claim_output, group_items, identity_of, resolve_exif
 from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarise
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
+from wsss_ray.shards.footers import footer_readers, read_footer
 from wsss_ray.shards.image_shards import REJECTED_FILE
 from wsss_ray.storage.storage import Storage
 
@@ -48,33 +49,76 @@ def run(config: ShardConfig) -> Summary:
     tasks = [ShardTask(index=index, total=len(groups), items=group) for index, group in enumerate(groups)]
     claim_output(output, identity_of(config, class_set, listing), config, class_set)
 
-    missing = _missing(output, tasks)
-    if not missing and output.exists(SUMMARY_FILE):
-        summary = Summary.from_json(output.read(SUMMARY_FILE))
-        print(f"nothing to do: all {len(tasks)} shards of {output.uri} are finished.\n{summary}", flush=True)
-        return _with_rows(summary, output)
-    reports: dict[str, ShardReport] = {}
+    reports = read_finished(output, tasks)
+    missing = [task for task in tasks if task.name not in reports]
     if missing:
-        reports = _write_missing(config, class_set, listing, missing, done=len(tasks) - len(missing))
+        reports |= _write_missing(config, class_set, listing, missing, done=len(reports))
         _check_written(output, tasks)
-    summary = _finish(output, tasks, reports, listing, class_set, skipped=len(listing.items) - len(items))
+    else:
+        print(f"nothing to do: all {len(tasks)} shards of {output.uri} are finished.", flush=True)
+    everything = [reports[task.name] for task in tasks]
+    summary = summarise(everything, listing, class_set, skipped=len(listing.items) - len(items))
+    _update(output, REJECTED_FILE, encode_rejected([entry for report in everything for entry in report.rejected]))
+    _update(output, SUMMARY_FILE, summary.to_json())
     print(summary, flush=True)
-    return _with_rows(summary, output)
+    if not summary.rows:
+        raise JobError(_no_rows(summary, output))
+    return summary
 
 
-def _missing(output: Storage, tasks: Sequence[ShardTask]) -> list[ShardTask]:
+def read_finished(output: Storage, tasks: Sequence[ShardTask]) -> dict[str, ShardReport]:
+    """Return the reports of the shards that are finished and whole, by shard name. A damaged one is named.
+
+    A shard is held against its report's size, and its footer must be readable. Its rows are not read.
+    """
     shards, reports = output.list(), output.list("reports")
-    names = {f"reports/{name}" for name in reports}
-    return [task for task in tasks if task.name not in shards or task.report_path not in names]
+
+    def read(task: ShardTask) -> ShardReport | None:
+        if task.name not in shards or task.report_path.rpartition("/")[2] not in reports:
+            return None
+        path = task.report_path
+        try:
+            report = ShardReport.from_json(output.read(path))
+            path = task.name
+            if report.size != shards[path].size:
+                raise ValueError(f"it has {shards[path].size} bytes, and had {report.size}")  # noqa: TRY301
+            read_footer(output, path, kind="images")
+        except ValueError as error:
+            print(f"{output.describe(path)} is written again: {error}", flush=True)
+            return None
+        return report
+
+    with ThreadPoolExecutor(footer_readers(output)) as pool:
+        found = zip(tasks, pool.map(read, tasks), strict=True)
+        return {task.name: report for task, report in found if report is not None}
 
 
 def _check_written(output: Storage, tasks: Sequence[ShardTask]) -> None:
-    missing = _missing(output, tasks)
+    there = output.list()
+    missing = [task.name for task in tasks if task.name not in there]
     if missing:
         raise JobError(
-            f"{len(missing)} shards were written, but {output.uri} does not hold them, e.g. {missing[0].name}. "
+            f"{len(missing)} shards were written, but {output.uri} does not hold them, e.g. {missing[0]}. "
             "On a cluster --output must be on storage that every node shares, or s3://."
         )
+
+
+def _update(output: Storage, path: str, data: bytes) -> None:
+    """Write a file unless it has this content: finished shards may be on storage that cannot be written."""
+    try:
+        if output.read(path) == data:
+            return
+    except FileNotFoundError:
+        pass
+    output.write(path, data)
+
+
+def _no_rows(summary: Summary, output: Storage) -> str:
+    reason = next(iter(summary.reasons), "every image was skipped")
+    return (
+        f"none of the {summary.images} images became a row; most often: {reason}. "
+        f"{output.describe(REJECTED_FILE)} has each one's reason."
+    )
 
 
 def _write_missing(
@@ -127,35 +171,3 @@ def _run_tasks(
             reports[names[index]] = report
             progress.add(report.images, failed=len(report.rejected), size=tasks[index].size)
     return reports
-
-
-def _finish(
-    output: Storage,
-    tasks: Sequence[ShardTask],
-    reports: dict[str, ShardReport],
-    listing: Listing,
-    class_set: ClassSet,
-    *,
-    skipped: int,
-) -> Summary:
-    """Join the reports of this run and of earlier ones; write the rejected images, then the summary."""
-
-    def report_of(task: ShardTask) -> ShardReport:
-        return reports.get(task.name) or ShardReport.from_json(output.read(task.report_path))
-
-    with ThreadPoolExecutor(16) as pool:
-        everything = list(pool.map(report_of, tasks))
-    summary = summarise(everything, listing, class_set, skipped=skipped)
-    output.write(REJECTED_FILE, encode_rejected([entry for report in everything for entry in report.rejected]))
-    output.write(SUMMARY_FILE, summary.to_json())
-    return summary
-
-
-def _with_rows(summary: Summary, output: Storage) -> Summary:
-    if not summary.rows:
-        reason = next(iter(summary.reasons), "every image was skipped")
-        raise JobError(
-            f"none of the {summary.images} images became a row; most often: {reason}. "
-            f"{output.describe(REJECTED_FILE)} has each one's reason."
-        )
-    return summary

@@ -1,4 +1,4 @@
-"""The end of a shard job: `rejected.parquet`, `summary.json`, and the table on the screen."""
+"""Summary of a shard job: `rejected.parquet`, `summary.json`, and the table on the screen."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.datasets.items import Listing
-from wsss_ray.datasets.rows import Rejected
+from wsss_ray.datasets.rows import Rejected, shown_path
 from wsss_ray.sharding.writing import ShardReport
 from wsss_ray.shards.image_shards import REJECTED_FILE
 from wsss_ray.shards.schemas import REJECTED_SCHEMA
 
 SUMMARY_FILE = "summary.json"
+_SHOWN = 5
+"""Rejected or unlisted images that are named on the screen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a shard job made of its input. images = rows + rejected + skipped."""
+    """Counts of a shard job. images = rows + rejected + skipped."""
 
     images: int
     """Listed images."""
@@ -39,8 +41,12 @@ class Summary:
     """Rows of each class, in the class set's order, zeros included."""
     dropped_tags: Mapping[str, int]
     """Unknown tags that were dropped."""
+    rejected_first: tuple[str, ...]
+    """The first rejected images, each with its reason."""
     unlisted: int
     """Images on disk that the tag file does not name."""
+    unlisted_first: tuple[str, ...]
+    """The first of them."""
     truth: int
     """Rows with a truth."""
     shards: int
@@ -49,27 +55,22 @@ class Summary:
     notes: tuple[str, ...]
 
     def to_json(self) -> bytes:
-        """The summary as a JSON file."""
+        """Return the content of the JSON file."""
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
-    @staticmethod
-    def from_json(data: bytes) -> Summary:
-        """Inverse of `to_json`."""
-        content = json.loads(data)
-        return Summary(**{**content, "notes": tuple(content["notes"])})
-
     def __str__(self) -> str:
-        """The table for the screen."""
+        """Return the table for the screen."""
         lines = [
             ("images", f"{self.images:,}"),
             ("rows", f"{self.rows:,}" + (f" ({self.untagged:,} without a tag)" if self.untagged else "")),
             ("skipped (no tag)", f"{self.skipped:,}" if self.skipped else ""),
             ("rejected", f"{self.rejected:,}" + (f" (see {REJECTED_FILE})" if self.rejected else "")),
             *((f"  {reason}", f"{count:,}") for reason, count in self.reasons.items()),
-            (
-                "not listed",
-                f"{self.unlisted:,} images on disk that the tag file does not name" if self.unlisted else "",
-            ),
+            *(("", text) for text in self.rejected_first),
+            *(("", f"and {more:,} more") for more in [self.rejected - len(self.rejected_first)] if more),
+            ("not listed", f"{self.unlisted:,} images on disk are not in the tag file" if self.unlisted else ""),
+            *(("", text) for text in self.unlisted_first),
+            *(("", f"and {more:,} more") for more in [self.unlisted - len(self.unlisted_first)] if more),
             ("truth", f"{self.truth:,} of {self.rows:,} rows"),
             ("shards", f"{self.shards:,}, {self.size / 1e6:,.1f} MB"),
             ("tags", f"{sum(self.tags.values()):,} in {sum(map(bool, self.tags.values()))} classes"),
@@ -83,7 +84,7 @@ class Summary:
 
 
 def summarise(reports: Sequence[ShardReport], listing: Listing, class_set: ClassSet, *, skipped: int) -> Summary:
-    """Sum up the reports of all shards; `skipped` counts untagged images that came into none of them."""
+    """Return the sum of all shards' reports; `skipped` counts untagged images that are in none of them."""
     rejected = [entry for report in reports for entry in report.rejected]
     tags = sum((Counter(report.tags) for report in reports), Counter[str]())
     reasons = Counter(f"{entry.stage}: {entry.reason.partition(':')[0]}" for entry in rejected)
@@ -96,7 +97,9 @@ def summarise(reports: Sequence[ShardReport], listing: Listing, class_set: Class
         untagged=sum(report.untagged for report in reports),
         tags={name: tags[name] for name in class_set.names},
         dropped_tags=listing.dropped_tags,
-        unlisted=listing.unlisted,
+        rejected_first=tuple(f"{entry.source}: {entry.stage}: {entry.reason}" for entry in rejected[:_SHOWN]),
+        unlisted=len(listing.unlisted),
+        unlisted_first=tuple(shown_path(path) for path in listing.unlisted[:_SHOWN]),
         truth=sum(report.truth for report in reports),
         shards=len(reports),
         size=sum(report.size for report in reports),
@@ -107,7 +110,7 @@ def summarise(reports: Sequence[ShardReport], listing: Listing, class_set: Class
 
 
 def encode_rejected(rejected: Sequence[Rejected]) -> bytes:
-    """Parquet bytes of the rejected images."""
+    """Return the Parquet bytes of the rejected images."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in rejected], schema=REJECTED_SCHEMA), buffer)
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -74,15 +75,28 @@ class ShardReport:
     rejected: tuple[Rejected, ...] = field(default=())
 
     def to_json(self) -> bytes:
-        """The report as a JSON file."""
-        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+        """Return the content of the JSON file, with a digest."""
+        content = asdict(self)
+        return (json.dumps({"sha256": _digest(content), **content}, indent=1) + "\n").encode()
 
     @staticmethod
     def from_json(data: bytes) -> ShardReport:
-        """Inverse of `to_json`."""
-        content = json.loads(data)
-        rejected = tuple(Rejected(**entry) for entry in content.pop("rejected"))
-        return ShardReport(**content, rejected=rejected)
+        """Inverse of `to_json`; raises ValueError for a damaged file."""
+        try:
+            content = json.loads(data)
+            if (told := content.pop("sha256", None)) is not None and told != _digest(content):
+                raise ValueError("its digest is another")  # noqa: TRY301
+            rejected = tuple(Rejected(**entry) for entry in content.pop("rejected"))
+            report = ShardReport(**content, rejected=rejected)
+            if report.images != report.rows + report.skipped + len(report.rejected):
+                raise ValueError("its counts do not add up")  # noqa: TRY301
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"damaged: {error}") from error
+        return report
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

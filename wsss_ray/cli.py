@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from wsss_ray import __version__
-from wsss_ray.errors import JobError, Terminated
+from wsss_ray.errors import JobError, Terminated, suggest
 
 PROGRAM = "wsss-ray"
 
@@ -121,11 +120,9 @@ def _run_command(arguments: list[str]) -> int:
     elif command in JOBS:
         _run_job(command, rest)
     else:
-        near = difflib.get_close_matches(command, [*JOBS, "init", "completion"], n=1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
-        problem = f"unknown command `{command}`.{hint}" if command else "no command is given."
-        valid = ", ".join([*JOBS, "init", "completion"])
-        return _fail(f"{problem} Valid: {valid}; `{PROGRAM} --help` explains them.", status=2)
+        commands = [*JOBS, "init", "completion"]
+        problem = f"unknown command `{command}`.{suggest(command, commands)}" if command else "no command is given."
+        return _fail(f"{problem} Valid: {', '.join(commands)}; `{PROGRAM} --help` explains them.", status=2)
     return 0
 
 

@@ -9,11 +9,12 @@ installed package:
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
+
+from wsss_ray.errors import suggest
 
 T = TypeVar("T")
 EntryT = TypeVar("EntryT")
@@ -75,9 +76,8 @@ class Registry(Generic[T]):
         """Raise the ValueError of `get` where no entry has this name, without importing any."""
         if name in self._entries or name in self._built_in or name in self.names():
             return
-        near = difflib.get_close_matches(name, self.names(), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"unknown {self.kind} '{name}'.{hint} Valid: {', '.join(self.names())}.")
+        names = self.names()
+        raise ValueError(f"unknown {self.kind} `{name}`.{suggest(name, names)} Valid: {', '.join(names)}.")
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all entries, built-in ones first, without importing any."""

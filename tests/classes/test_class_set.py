@@ -165,6 +165,8 @@ def test_a_class_of_id_0_does_not_take_the_backgrounds_black(tmp_path: Path) -> 
     ("text", "line", "words"),
     [
         ("", 1, ["empty"]),
+        (f"- dog\n- {'[' * 3000}{']' * 3000}\n", 2, ["levels are nested"]),
+        ("classes:\n  [1, 2]: dog\n", 2, ["a key must be text", "a list"]),
         ("- dog\n- [cat\n- horse: {", 3, ["not valid YAML"]),
         ("name: pets\n", 1, ["`classes` is missing"]),
         ("name: pets\nclasses: []\n", 2, ["no classes"]),

@@ -34,27 +34,71 @@ def test_required_fields_may_come_from_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "line", "reason"),
     [
-        ("segmenter:\n  batchsize: 3\n", "unknown key `segmenter.batchsize`. Did you mean `segmenter.batch_size`?"),
-        ("clases: voc\n", "Did you mean `classes`?"),
-        ("classes: demo\nclasses: voc\n", "`classes` is given twice"),
-        ("detector: {box_threshold: 0.3, box_threshold: 0.9}\n", "`box_threshold` is given twice"),
-        ("limit: many\n", "`limit: 'many'`"),
-        ("detector:\n  box_threshold: '0.4'\n", "`detector.box_threshold: '0.4'`"),
-        ("detector:\n  box_threshold: 2\n", "DetectorConfig.box_threshold is 2.0: it must be at least 0 and below 1"),
-        ("fusion: {paint: last}\n", "fusion.paint"),
-        ("segmenter: 3\n", "`segmenter` must hold `key: value` lines"),
-        ("- a\n", "must hold `key: value` lines"),
-        ("a: [\n", "is not valid YAML"),
-        ("input: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+        ("segmenter:\n  batchsize: 3\n", 2, "unknown key `segmenter.batchsize`. Did you mean `segmenter.batch_size`?"),
+        ("clases: voc\n", 1, "Did you mean `classes`?"),
+        ("classes: demo\nclasses: voc\n", 2, "`classes` is given twice in a configuration, first on line 1"),
+        ("detector:\n  box_threshold: 0.3\n  box-threshold: 0.9\n", 3, "`detector.box_threshold` is given twice"),
+        ("png: true\nlimit: many\n", 2, "`limit` is 'many': it must be a whole number or null"),
+        ("limit: yes\n", 1, "`limit` is True"),
+        ("detector:\n  box_threshold: '0.4'\n", 2, "`detector.box_threshold` is '0.4': it must be a number"),
+        ("detector:\n  mode: parent\n  box_threshold: 2\n", 3, "DetectorConfig.box_threshold is 2.0: it must be at"),
+        ("png: true\nplacement: both\n", 2, "`placement` is 'both': it must be one of fused, split"),
+        ("segmenter:\n  sha256: 5\n", 2, "`segmenter.sha256` is 5: it must be text or null"),
+        ("segmenter: 3\n", 1, "`segmenter` must hold `key: value` lines, not `3`"),
+        ("detector: {model: [a, [b]]}\n", 1, "an item of `detector.model` must be a value, not a list"),
+        ("detector: {model: {a: b}}\n", 1, "`detector.model` must be a value, not a mapping"),
+        ("input: 2014-01-01\n", 1, "YAML reads `2014-01-01` as a date: put `input` in quotes"),
+        ("- a\n", 1, "must hold `key: value` lines"),
+        ("input: b\na: [\n", 3, "not valid YAML"),
+        (
+            "png: true\ninput: !!python/object/apply:os.getcwd []\n",
+            2,
+            "not a value of the tag `tag:yaml.org,2002:python",
+        ),
+        ("png: true\ninput: !!python/name:os.getcwd x\n", 2, "`input` cannot be read"),
+        ("png: true\n[1, 2]: 3\n", 2, "a key must be text, not a list"),
+        ("png: true\n1: 3\n", 2, "put a key in quotes"),
+        ("a: &a {png: true}\n<<: *a\n", 2, "`<<` is not supported"),
+        (f"png: true\nlimit: {'9' * 5000}\n", 2, "`limit` cannot be read"),
+        (f"png: true\ninput: {'[' * 5000}{']' * 5000}\n", 2, "more than 20 levels are nested"),
     ],
 )
-def test_a_bad_file_is_refused_by_key(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str) -> None:
+def test_a_bad_file_is_refused_by_line_and_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, line: int, reason: str
+) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(LabelConfig, write(tmp_path, text))
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert printed.startswith(f"error: {tmp_path}/config.yaml:{line}: ")
+    assert reason in printed
+    assert len(printed) < 1000
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_bytes("classes: voc\n".encode("utf-16"))
+    with pytest.raises(SystemExit):
+        parse(LabelConfig, ["--config", str(tmp_path / "config.yaml")])
+    assert "config.yaml: not UTF-8 text" in capsys.readouterr().err
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert parse(LabelConfig, write(tmp_path, "# nothing\n")) == parse(LabelConfig, REQUIRED)
+
+
+def test_the_line_of_the_later_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text("detector:\n  box_threshold: 0.2\n")
+    (tmp_path / "b.yaml").write_text("detector: {box_threshold: 7}\n")
+    for names, fault in ((("a", "b"), "b.yaml:1: "), (("b", "a"), "")):
+        flags = [flag for name in names for flag in ("--config", str(tmp_path / f"{name}.yaml"))]
+        if fault:
+            with pytest.raises(SystemExit):
+                parse(LabelConfig, [*flags, *REQUIRED])
+            assert fault in capsys.readouterr().err
+        else:
+            assert parse(LabelConfig, [*flags, *REQUIRED]).detector.box_threshold == 0.2
 
 
 @pytest.mark.parametrize(
@@ -92,7 +136,7 @@ def test_the_file_at_fault_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "bad.yaml").write_text("detector: {box_treshold: 0.3}")
     with pytest.raises(SystemExit):
         parse(LabelConfig, ["--config", str(tmp_path / "good.yaml"), "--config", str(tmp_path / "bad.yaml")])
-    assert "bad.yaml: unknown key `detector.box_treshold`" in capsys.readouterr().err
+    assert "bad.yaml:1: unknown key `detector.box_treshold`" in capsys.readouterr().err
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

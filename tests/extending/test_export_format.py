@@ -82,5 +82,5 @@ def test_an_installed_package_adds_a_format(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_an_error_with_near_names() -> None:
-    with pytest.raises(ValueError, match=r"^unknown export format 'vok'. Did you mean 'voc'\? Valid: voc, coco-inst"):
+    with pytest.raises(ValueError, match=r"unknown export format `vok`. Did you mean `voc`\? Valid: voc, coco-inst"):
         ExportConfig(labels="a", images="b", output="c", format="vok")

@@ -99,5 +99,5 @@ def test_an_installed_package_adds_a_source(tmp_path: Path, local_ray: Resources
 
 
 def test_an_unknown_source_is_an_error_with_near_names() -> None:
-    with pytest.raises(ValueError, match=r"^unknown source 'coc'. Did you mean 'coco'\? Valid: voc, coco, folder"):
+    with pytest.raises(ValueError, match=r"unknown source `coc`. Did you mean `coco`\? Valid: voc, coco, folder"):
         ShardConfig(input="in", output="out", source="coc")

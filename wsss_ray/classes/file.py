@@ -34,6 +34,8 @@ def parse_class_set(text: str, *, source: str) -> ClassSetFields:
     phrases to the name, colours to the VOC colour map, ignore to 255 (65535 with an id above 254), assist words to on.
     """
     document = compose(text, source=source)
+    if document is None:
+        raise ValueError(f"{source}:1: the file is empty.")
     if document.is_list:
         top = {"classes": document}
     else:

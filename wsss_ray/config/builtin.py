@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
+
+from wsss_ray.errors import suggest
 
 FOLDER = Path(__file__).parent / "presets"
 
@@ -26,10 +27,9 @@ def find(name_or_path: str) -> Path:
         return FOLDER / f"{name_or_path}.yaml"
     if not is_name or path.exists():
         return path
-    near = difflib.get_close_matches(name_or_path, names(), n=1)
-    hint = f" Did you mean `{near[0]}`?" if near else ""
     raise ValueError(
-        f"there is no built-in configuration and no file `{name_or_path}`.{hint} Built in: {', '.join(names())}."
+        f"there is no built-in configuration and no file `{name_or_path}`.{suggest(name_or_path, names())} Built in: "
+        f"{', '.join(names())}."
     )
 
 
@@ -46,9 +46,9 @@ def init(arguments: Sequence[str]) -> None:
     if len(rest) > 1 or name.startswith("-"):
         raise ValueError("usage: wsss-ray init [NAME [FILE]]")
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
-        raise ValueError(f"there is no built-in configuration `{name}`.{hint} Valid: {', '.join(names())}.")
+        raise ValueError(
+            f"there is no built-in configuration `{name}`.{suggest(name, names())} Valid: {', '.join(names())}."
+        )
     target = Path(rest[0] if rest else f"{name}.yaml")
     try:
         with target.open("x", encoding="utf-8") as file:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from wsss_ray.config import builtin
-from wsss_ray.config.parsing import unset_defaults
+from wsss_ray.config.parsing import read_files
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
@@ -47,6 +47,6 @@ def _command(name: str, config: Any) -> Any:
     flags = Annotated[config, tyro.conf.arg(name="")]
     fields: list[Any] = [
         ("config", files, dataclasses.field(default="voc")),
-        ("flags", flags, dataclasses.field(default=unset_defaults(config))),
+        ("flags", flags, dataclasses.field(default=read_files(config, []))),
     ]
     return Annotated[dataclasses.make_dataclass(name, fields, kw_only=True), tyro.conf.subcommand(name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.shared import RayConfig, StorageConfig, require, require_registered
 from wsss_ray.export.format import EXPORT_FORMATS
 
 
@@ -45,8 +45,7 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and the name of the format."""
-        if isinstance(self.format, str):  # the parser first builds it without the required values
-            EXPORT_FORMATS.check(self.format)
+        require_registered(self, "format", EXPORT_FORMATS)
         plain = re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,100}", self.split) is not None
         require(self, "split", plain, "letters, digits, '.', '_' and '-', since it becomes a file name")
         require(self, "polygon_tolerance", 0 <= self.polygon_tolerance <= 100, "from 0 to 100")

@@ -1,27 +1,28 @@
-"""From a YAML file and flags to a configuration: the only module that knows the command-line library (tyro)."""
+"""From configuration files and flags to a configuration: the only module that knows the command-line library (tyro)."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import sys
+import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import typeguard
 import tyro
-import yaml
 
 from wsss_ray.config import builtin
+from wsss_ray.config.shared import FieldError
+from wsss_ray.config.strict_yaml import Located, compose
+from wsss_ray.errors import suggest
 
 ConfigT = TypeVar("ConfigT")
 
 
 class ConfigError(ValueError):
-    """A configuration file or flag that cannot be used; the text says where and what is valid."""
+    """A configuration file that cannot be used; the text says where and what is valid."""
 
 
 def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, *, program: str | None = None) -> ConfigT:
@@ -43,13 +44,7 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, *, prog
     )
     try:
         paths, arguments = _take_config_flags(arguments)
-        files = [_read_yaml(builtin.find(path)) for path in paths]
-        for path, values in zip(paths, files, strict=True):
-            _build(config_type, values, where=path, prefix="")  # names the file at fault
-        merged: dict[str, Any] = {}
-        for values in files:
-            merged = _merge(merged, values)
-        default = _build(config_type, merged, where=" and ".join(paths), prefix="")
+        default = read_files(config_type, [builtin.find(path) for path in paths])
         return tyro.cli(config_type, prog=program, args=arguments, default=default, description=description)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -60,29 +55,31 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, *, prog
         raise
 
 
-def unset_defaults(config_type: type[ConfigT]) -> ConfigT:
-    """Return the configuration of the defaults, with tyro.MISSING for required fields."""
-    return _build(config_type, {}, where="", prefix="")
+def read_files(config_type: type[ConfigT], paths: Sequence[Path]) -> ConfigT:
+    """Return the configuration that files give, a later one over an earlier one.
 
+    Fields that neither a file nor a default gives are tyro.MISSING.
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without tags that run code, and without a key that silently wins over an equal one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that is there already."""
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"`{key}` is given twice: keep one", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    Raises:
+        ConfigError: a file cannot be used; names file, line and key.
+    """
+    written = _Written()
+    for path in paths:
+        try:
+            document = compose(path.read_text(encoding="utf-8"), source=str(path))
+            if document is not None:
+                _collect(config_type, document, written, prefix="")
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text: {error}.") from error
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return _build(config_type, written)
 
 
 def _take_config_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The paths of all --config flags, in order, and the other arguments."""
+    """Return the values of all --config flags, in order, and the other arguments."""
     paths, others = [], []
     remaining = iter(arguments)
     for argument in remaining:
@@ -98,62 +95,59 @@ def _take_config_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
     return paths, others
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values of two files; those of `above` win."""
-    merged = {str(key).replace("-", "_"): value for key, value in below.items()}
-    for key, value in above.items():
-        name = str(key).replace("-", "_")
-        there = merged.get(name)
-        merged[name] = _merge(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
-    return merged
+@dataclasses.dataclass
+class _Written:
+    """What files give for one section."""
+
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sections: dict[str, _Written] = dataclasses.field(default_factory=dict)
+    at: dict[str, Located] = dataclasses.field(default_factory=dict)
+    """Where each of them is written, for errors."""
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, not a {type(values).__name__}.")
-    return values
-
-
-def _build(
-    config_type: type[ConfigT], values: Mapping[str, Any], *, where: str, prefix: str, base: ConfigT | None = None
-) -> ConfigT:
-    """Make the dataclass from YAML values, the rest from `base`, the default of a section, where there is one.
-
-    Fields that neither YAML nor a default gives are left to the flags.
-    """
+def _collect(config_type: type[Any], mapping: Located, written: _Written, *, prefix: str) -> None:
+    """Add a file's values of one section, and of the sections in it, over those of earlier files."""
     hints = typing.get_type_hints(config_type)
-    fields = {item.name: item for item in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    names = [item.name for item in dataclasses.fields(config_type)]
+    seen = set()
+    for key, value in mapping.entries(f"`{prefix[:-1]}`" if prefix else "a configuration"):
+        name = key.text("a key").replace("-", "_")
+        if name not in names:
+            hint = suggest(name, names, prefix=prefix)
+            raise key.error(f"unknown key `{prefix}{name}`.{hint} Valid: {', '.join(names)}.")
+        if name in seen:
+            raise key.error(f"`{prefix}{name}` is given twice: remove one.")
+        seen.add(name)
+        written.at[name] = value
+        if dataclasses.is_dataclass(hints[name]):
+            section = written.sections.setdefault(name, _Written())
+            _collect(typing.cast(type, hints[name]), value, section, prefix=f"{prefix}{name}.")
+        else:
+            written.values[name] = _convert(value, hints[name], prefix + name)
+
+
+def _build(config_type: type[ConfigT], written: _Written, base: object = None) -> ConfigT:
+    """Return the dataclass of what is written, the rest from `base`, the default of the section, if there is one."""
+    hints = typing.get_type_hints(config_type)
     arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f" Did you mean `{prefix}{near[0]}`?" if near else ""
-            raise ConfigError(f"{where}: unknown key `{prefix}{key}`.{hint} Valid: {', '.join(fields)}.")
-        if name in arguments:
-            raise ConfigError(f"{where}: `{prefix}{name}` is given twice.")
-        arguments[name] = _convert(
-            value, hints[name], where=where, key=prefix + name, base=_default(fields[name], base)
-        )
-    for item in fields.values():
-        if item.name not in arguments:
-            arguments[item.name] = _default(item, base)
+    for item in dataclasses.fields(config_type):  # type: ignore[arg-type]
+        default = _default(item, base)
+        if item.name in written.sections:
+            section = hints[item.name]
+            inner = default if isinstance(default, section) else None
+            arguments[item.name] = _build(section, written.sections[item.name], inner)
+        else:
+            arguments[item.name] = written.values.get(item.name, default)
     try:
         return config_type(**arguments)
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}" if values else str(error)) from error
+        place = written.at.get(error.field) if isinstance(error, FieldError) else None
+        place = place or next(iter(written.at.values()), None)
+        raise ConfigError(f"{place.place}: {error}" if place else str(error)) from error
 
 
 def _default(item: dataclasses.Field[Any], base: object | None) -> Any:
-    """A field's value in the default of its section, else its own default; tyro.MISSING for neither."""
+    """Return a field's value in the default of its section, else its own default; tyro.MISSING if it has neither."""
     if base is not None:
         return getattr(base, item.name)
     if item.default_factory is not dataclasses.MISSING:
@@ -161,17 +155,45 @@ def _default(item: dataclasses.Field[Any], base: object | None) -> Any:
     return tyro.MISSING if item.default is dataclasses.MISSING else item.default
 
 
-def _convert(value: Any, hint: Any, *, where: str, key: str, base: Any = None) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: `{key}` must hold `key: value` lines, not {value!r}.")
-        default = base if isinstance(base, typing.cast(type, hint)) else None
-        return _build(typing.cast(type, hint), value, where=where, prefix=f"{key}.", base=default)
-    if isinstance(value, list):
-        value = tuple(value)
-    if isinstance(value, int) and not isinstance(value, bool) and float in (hint, *typing.get_args(hint)):
-        value = float(value)
+def _convert(value: Located, hint: Any, key: str) -> Any:
+    """Return a value of the field's type; ValueError with file, line and key if it is none."""
+    plain = value.plain(f"`{key}`")
     try:
-        return typeguard.check_type(value, hint)
-    except typeguard.TypeCheckError as error:
-        raise ConfigError(f"{where}: `{key}: {value!r}`: {error}.") from error
+        return _fit(plain, hint)
+    except TypeError:
+        raise value.error(f"`{key}` is {plain!r}: it must be {_words(hint)}.") from None
+
+
+def _fit(value: Any, hint: Any) -> Any:
+    """Return the value if it is of the type, a whole number as the float that the type wants; else TypeError."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        if isinstance(value, str) and value in inner:
+            return value
+    elif origin in (typing.Union, types.UnionType):
+        for option in inner:
+            try:
+                return _fit(value, option)
+            except TypeError:
+                continue
+    elif origin is tuple:
+        if isinstance(value, tuple):
+            return tuple(_fit(item, inner[0]) for item in value)
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif type(value) is hint:
+        return value
+    raise TypeError
+
+
+def _words(hint: Any) -> str:
+    """Return what a type accepts, in words for an error."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"one of {', '.join(inner)}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_words(option) for option in inner)
+    if origin is tuple:
+        return f"a list, each item {_words(inner[0])}"
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
+    return names[hint]

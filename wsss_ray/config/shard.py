@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.shared import RayConfig, StorageConfig, require, require_registered
 from wsss_ray.datasets.source import SOURCES
 
 
@@ -82,7 +82,7 @@ class ShardConfig:
 
     def __post_init__(self) -> None:
         """Check the source's name and ranges."""
-        SOURCES.check(self.source)
+        require_registered(self, "source", SOURCES)
         for name in ("images_per_unit", "shard_mb", "max_pixels", "max_file_mb"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         require(self, "max_pixels", self.max_pixels <= 10**9, "at most 1,000,000,000")

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from wsss_ray.registry import Registry
 from wsss_ray.storage.redaction import refuse_credentials
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 
+class FieldError(ValueError):
+    """A value that a configuration's field cannot have."""
+
+    def __init__(self, field: str, message: str) -> None:
+        """Create the error.
+
+        Args:
+            field: name of the field, so that its line in a file can be found.
+            message: the text, which names class and field.
+        """
+        super().__init__(message)
+        self.field = field
+
+
 def require(config: object, name: str, ok: bool, rule: str) -> None:
-    """Raise a ValueError that names the field, its value and the rule it breaks, unless `ok`."""
+    """Raise a FieldError that names the field, its value and the rule it breaks, unless `ok`."""
     if not ok:
-        raise ValueError(f"{type(config).__name__}.{name} is {getattr(config, name)!r}: it must be {rule}.")
+        raise FieldError(name, f"{type(config).__name__}.{name} is {getattr(config, name)!r}: it must be {rule}.")
+
+
+def require_registered(config: object, name: str, registry: Registry[Any]) -> None:
+    """Raise a FieldError that lists the valid names, unless the field's value is registered or not given yet."""
+    value = getattr(config, name)
+    try:
+        if isinstance(value, str):
+            registry.check(value)
+    except ValueError as error:
+        raise FieldError(name, f"{type(config).__name__}.{name}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from wsss_ray.config.shared import require
+from wsss_ray.config.shared import FieldError, require
 
 Geometry = Literal["caffe", "torchvision"]
 Initialisation = Literal["none", "imagenet", "caffe", "checkpoint", "pretrained"]
@@ -61,20 +61,28 @@ class StudentConfig:
     def _check_init(self) -> None:
         deeplab = self.architecture in DEEPLAB
         if self.init not in _INITIALISATIONS[self.family]:
-            raise ValueError(
+            raise FieldError(
+                "init",
                 f"StudentConfig.init is {self.init!r}: {self.architecture} takes "
-                f"{', '.join(_INITIALISATIONS[self.family])}."
+                f"{', '.join(_INITIALISATIONS[self.family])}.",
             )
         if self.geometry != "auto" and not deeplab:
-            raise ValueError(f"StudentConfig.geometry is {self.geometry!r}: only DeepLab-v2 has one; leave it auto.")
+            raise FieldError(
+                "geometry", f"StudentConfig.geometry is {self.geometry!r}: only DeepLab-v2 has one; leave it auto."
+            )
         if self.init == "none" and self.weights is not None:
-            raise ValueError(
-                f"StudentConfig.weights is {self.weights!r}, but init is none, which takes no weights: set init."
+            raise FieldError(
+                "weights",
+                f"StudentConfig.weights is {self.weights!r}, but init is none, which takes no weights: set init.",
             )
         if self.init in ("caffe", "checkpoint") and self.weights is None:
-            raise ValueError(f"StudentConfig.weights is unset: init {self.init} needs a file or URI of weights.")
+            raise FieldError(
+                "init", f"StudentConfig.weights is unset: init {self.init} needs a file or URI of weights."
+            )
         if self.init == "pretrained" and self.family == "transformers" and self.weights is not None:
-            raise ValueError("StudentConfig.weights is set, but a transformers model brings its own: leave it unset.")
+            raise FieldError(
+                "weights", "StudentConfig.weights is set, but a transformers model brings its own: leave it unset."
+            )
 
     @property
     def family(self) -> str:

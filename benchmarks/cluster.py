@@ -25,7 +25,7 @@ from measuring import machine, print_table, write_json
 from running import Recorder, resident_mb, start_ray, watching_memory
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.engine.cluster import Pool
+from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.engine.task import Task

@@ -24,8 +24,9 @@ from running import below
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig, RayConfig
-from wsss_ray.engine.cluster import Resources, connect
+from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.resources import Resources
 from wsss_ray.evaluation import run
 from wsss_ray.evaluation.boundary import DEFAULT_RATIO
 from wsss_ray.evaluation.job import UNITS_PER_TASK

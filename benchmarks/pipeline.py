@@ -32,13 +32,13 @@ from running import Recorder, start_ray
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.engine.cluster import Pool
+from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, Stage, StageSpec
-from wsss_ray.engine.task import Task
-from wsss_ray.engine.worker import READ_COLUMNS, Report
+from wsss_ray.engine.task import Task, UnitReport
 from wsss_ray.labels.sink import LabelSink
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set, read_unit
+from wsss_ray.shards.schemas import READ_COLUMNS
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
@@ -94,7 +94,7 @@ def start_worker(images: Storage, sink: LabelSink, name: str = "models", meter: 
     _worker[:] = [make_stage(name), images, sink, meter]
 
 
-def label_unit(unit: Unit) -> Report:
+def label_unit(unit: Unit) -> UnitReport:
     """A unit from shard to label file."""
     stage, images, sink, meter_type = _worker
     meter = meter_type()
@@ -103,10 +103,10 @@ def label_unit(unit: Unit) -> Report:
     rows = stage(rows.append_column("error", pa.nulls(rows.num_rows, pa.string())), meter)
     with meter("write"):
         counts = sink.commit(unit, rows, version=None)
-    return Report(images=unit.rows, counts=dict(counts), seconds=meter.seconds)
+    return UnitReport(images=unit.rows, counts=dict(counts), seconds=meter.seconds)
 
 
-def by_loop(units: list[Unit], images: Storage, sink: LabelSink, processes: int) -> Iterator[Report]:
+def by_loop(units: list[Unit], images: Storage, sink: LabelSink, processes: int) -> Iterator[UnitReport]:
     """Bare processes."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, start_worker, (images, sink)) as pool:
@@ -147,7 +147,7 @@ def compare(folder: str, shards: ShardSet, images: Storage, *, processes: int, r
     for _ in range(rounds):
         loop = Recorder(total=shards.rows)
         for report in by_loop(units, images, sink_in(folder, "demo"), processes):
-            loop.add(report)
+            loop.add(report.images, seconds=report.seconds)
         recorders["loop"].append(loop)
         recorders["Ray"].append(by_ray(units, images, sink_in(folder, "demo"), processes, name="models"))
     rates = {name: statistics.median(run.steady_rate for run in runs) for name, runs in recorders.items()}

@@ -30,8 +30,9 @@ import ray
 from running import below, start_ray
 
 from wsss_ray.config import RayConfig
-from wsss_ray.engine.cluster import Pool, connect
+from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Outcome, Task

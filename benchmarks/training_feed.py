@@ -29,7 +29,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import RayConfig, StudentConfig
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.engine.cluster import Resources, connect
+from wsss_ray.engine.cluster import connect
+from wsss_ray.engine.resources import Resources
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student.building import build_student

@@ -18,7 +18,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from wsss_ray.config import RayConfig
-from wsss_ray.engine.cluster import Resources, connect
+from wsss_ray.engine.cluster import connect
+from wsss_ray.engine.resources import Resources
 
 # Before torch is imported: several processes compute at once, and threads of small networks only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

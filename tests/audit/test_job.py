@@ -15,7 +15,7 @@ from made_runs import Made, instance, instances_of, write_run
 from wsss_ray.audit import run
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.shards.image_shards import read_shard_set

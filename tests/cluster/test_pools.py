@@ -9,7 +9,8 @@ import pytest
 import ray
 
 from wsss_ray.config import RayConfig
-from wsss_ray.engine.cluster import Node, Pool, Resources, check_pools, connect, model_pool, uses_gpus
+from wsss_ray.engine.cluster import connect
+from wsss_ray.engine.resources import Node, Pool, Resources, check_pools, model_pool, uses_gpus
 from wsss_ray.errors import JobError
 
 
@@ -67,7 +68,7 @@ def test_what_can_never_be_held_is_refused_unless_nodes_will_come() -> None:
     ],
 )
 def test_what_fits_in_sum_but_on_no_node_is_refused(pools: list[Pool], there: Resources) -> None:
-    with pytest.raises(ValueError, match=r"there is no place for .* each must fit on one node"):
+    with pytest.raises(ValueError, match=r".* do not fit on .*: each must fit on one node"):
         check_pools(pools, there, RayConfig())
     check_pools(pools, there, RayConfig(wait_for_nodes=True, actors=2, gpus_per_actor=1))
 

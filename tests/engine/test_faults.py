@@ -18,8 +18,8 @@ from processes import KillingStorage, SlowStorage, descendants, killing, started
 from soak import SOAK
 
 from wsss_ray.engine import run as engine_run
-from wsss_ray.engine.cluster import Pool, Resources
 from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.resources import Pool, Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Task

@@ -6,6 +6,8 @@ import functools
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import engine_stages as stages
@@ -14,9 +16,10 @@ import ray.cloudpickle
 from engine_stages import ExperiencedLedger
 
 from wsss_ray.config import RayConfig
-from wsss_ray.engine import mapping
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine import cluster, ray_mapping
+from wsss_ray.engine.cluster import IN_PROCESS_IMAGES
 from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.shards.units import Unit
 
@@ -30,6 +33,10 @@ UNITS = [
 
 def double(unit: Unit) -> int:
     return 2 * unit.rows
+
+
+def attached(unit: Unit, attachment: bytes) -> tuple[int, bytes]:
+    return unit.rows, attachment
 
 
 def task_of(unit: Unit) -> str:
@@ -54,6 +61,45 @@ def die_over_the_fourth(unit: Unit, *, log: str, times: int) -> int:
 def test_every_unit_gives_its_result_once(local_ray: Resources) -> None:
     results = list(map_units(UNITS, double, config=RayConfig(), resources=local_ray))
     assert sorted(results) == [(i, 2 * i) for i in range(9)]
+
+
+def test_without_a_cluster_the_results_are_the_same() -> None:
+    results = list(map_units(UNITS, double, config=RayConfig(), resources=None))
+    assert results == [(i, 2 * i) for i in range(9)]
+    with_attachments = map_units(UNITS, attached, config=RayConfig(), resources=None, attachments=[b"x"] * 9)
+    assert list(with_attachments) == [(i, (i, b"x")) for i in range(9)]
+
+
+def test_what_raises_without_a_cluster_has_the_same_reason() -> None:
+    reason = "unit shard-00000-of-00001-0003-abababab: ValueError: the fourth cannot be read"
+    with pytest.raises(JobError, match=reason):
+        list(map_units(UNITS, refuse_the_fourth, config=RayConfig(), resources=None))
+
+
+@pytest.mark.parametrize(
+    ("images", "config", "address", "in_process"),
+    [
+        (IN_PROCESS_IMAGES, RayConfig(), None, True),
+        (IN_PROCESS_IMAGES + 1, RayConfig(), None, False),
+        (1, RayConfig(actors=1), None, False),
+        (1, RayConfig(address="auto"), None, False),
+        (1, RayConfig(), "auto", False),
+    ],
+)
+def test_small_jobs_run_without_ray_unless_a_cluster_is_named(
+    images: int, config: RayConfig, address: str | None, in_process: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def connected(_: RayConfig) -> Iterator[Resources]:
+        yield Resources(nodes=())
+
+    monkeypatch.setattr(cluster, "connect", connected)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with cluster.connect_for(images, config) as resources:
+        assert (resources is None) is in_process
 
 
 def test_no_units_give_nothing(local_ray: Resources) -> None:
@@ -91,7 +137,7 @@ def test_a_unit_that_keeps_killing_ends_the_run_by_name(
 ) -> None:
     """The last three of its deaths."""
     ledger = ray.remote(ExperiencedLedger).options(num_cpus=0).remote()
-    monkeypatch.setattr(mapping, "open_ledger", lambda: ledger)
+    monkeypatch.setattr(ray_mapping, "open_ledger", lambda: ledger)
     log = tmp_path / "log"
     work = functools.partial(die_over_the_fourth, log=str(log), times=100)
     with pytest.raises(JobError, match="unit shard-00000-of-00001-0003-abababab: its process died again and again"):

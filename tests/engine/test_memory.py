@@ -9,14 +9,14 @@ from wsss_ray.engine.cluster import WORKER_ENVIRONMENT
 PROGRAM = """
 import resource
 from pathlib import Path
-from wsss_ray.engine.worker import _give_back_memory
+from wsss_ray.engine.worker import _return_memory
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 before = resident()
 pieces = [bytes(100_000) for _ in range(3000)]
 del pieces
 kept = resident() - before
-_give_back_memory()
+_return_memory()
 print(kept, resident() - before)
 """
 

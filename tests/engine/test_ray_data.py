@@ -6,8 +6,8 @@ import pytest
 import ray
 from ray.exceptions import RayError
 
-from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.ray_data import explain, set_data_context
+from wsss_ray.engine.resources import Resources
 
 
 def test_an_error_in_a_task_of_ray_data_is_told_by_its_own_text(local_ray: Resources) -> None:

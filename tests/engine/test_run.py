@@ -11,8 +11,8 @@ import ray.cloudpickle
 from engine_runs import POOL, rows_of, run, spec, write_shards
 from engine_stages import KeepStage, LengthStage
 
-from wsss_ray.engine.cluster import Pool, Resources
-from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.progress import Activity, Progress
+from wsss_ray.engine.resources import Pool, Resources
 from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.errors import JobError
@@ -155,3 +155,28 @@ def test_the_time_left_follows_the_bytes_where_they_are_known(monkeypatch: pytes
     line = progress.line()
     assert "2.0 MB/s" in line
     assert line.endswith("1 rejected | 0:00:40 left")
+
+
+def test_the_status_line_moves_before_the_first_unit_is_finished() -> None:
+    progress = Progress(total=64, done=0, every_seconds=60)
+    progress.activity = lambda: Activity(loaded={"detect": 1, "segment": 0}, images=0)
+    assert progress.line().startswith("0 / 64 images (0.0%) | loading models, 0 s so far")
+    progress.activity = lambda: Activity(loaded={"detect": 1, "segment": 1}, images=12)
+    line = progress.line()
+    assert line.startswith(
+        "0 / 64 images (0.0%) and 12 in unfinished units | models are loaded, the first units are at"
+    )
+    progress.activity = lambda: None
+    assert "| starting, " in progress.line()
+
+
+def test_images_inside_a_unit_are_counted_while_it_runs(
+    tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = write_shards(tmp_path / "in", [[[b"a"] * 8]])
+    progress = Progress(total=8, done=0, every_seconds=0.2)
+    run(tmp_path, shards, [spec(seconds=0.6)], progress=progress)
+    lines = capsys.readouterr().out
+    assert "and 2 in unfinished units" in lines or "and 3 in unfinished units" in lines
+    assert "models are loaded, the first units are at work" in lines
+    assert lines.splitlines()[-1].startswith("8 / 8 images (100.0%) | ")

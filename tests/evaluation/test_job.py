@@ -16,7 +16,7 @@ from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation import Evaluation, run
 from wsss_ray.evaluation.judge import Judge

@@ -15,7 +15,7 @@ import ray
 
 from wsss_ray import sharding
 from wsss_ray.config import EvaluateConfig, ShardConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.evaluation import run
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.shards.image_shards import read_shard_set

@@ -16,7 +16,7 @@ from made_runs import Made, instance, label_row
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ExportConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.export.job import Export
 from wsss_ray.export.job import run as run_job

@@ -30,8 +30,8 @@ from soak import SOAK
 from wsss_ray import labelling
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, RayConfig
-from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage
 from wsss_ray.engine.task import Task

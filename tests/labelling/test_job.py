@@ -25,7 +25,7 @@ from repository import REPOSITORY
 from wsss_ray import labelling
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, RayConfig, SegmenterConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels, read_labels

@@ -8,7 +8,7 @@ import ray.cloudpickle
 from engine_runs import write_shards
 from engine_stages import LengthStage
 
-from wsss_ray.engine.cluster import Pool, Resources
+from wsss_ray.engine.resources import Pool, Resources
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.errors import JobError

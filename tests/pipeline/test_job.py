@@ -21,7 +21,7 @@ from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.train import PRESETS
 from wsss_ray.demo.scenes import write_folder
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import decode_student

@@ -10,7 +10,7 @@ import pytest
 
 from wsss_ray.config import parse
 from wsss_ray.config.pipeline import FOLLOWS, PipelineConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.pipeline import run
 from wsss_ray.pipeline.plan import make_plan
 

@@ -26,7 +26,7 @@ from wsss_ray import audit, evaluation, prediction, report
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig, EvaluateConfig, ExportConfig, PredictConfig, RayConfig, ReportConfig
 from wsss_ray.engine import run as engine_run
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Outcome, Task

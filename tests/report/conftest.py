@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from wsss_ray import audit, report
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig, ReportConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.storage.storage import Storage
 
 

@@ -17,7 +17,7 @@ from made_runs import write_run
 from wsss_ray import report
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ReportConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.storage.storage import Storage
 

@@ -20,9 +20,10 @@ FOR_REPORTS = {
     "engine/progress.py:Progress.elapsed": "the status line",
     "engine/progress.py:Progress.rate": "the status line",
     "engine/stage.py:Meter.__call__": "seconds of each part of the work",
+    "engine/stage.py:Meter.advance": "images inside a unit, for the status line",
     "engine/worker.py:UnitWorker.__init__": "how long an actor waited",
     "engine/worker.py:UnitWorker._work": "how long an actor waited, and a unit was queued",
-    "engine/worker.py:read_task": "how long a unit was queued",
+    "engine/reading.py:read_task": "how long a unit was queued",
     "labels/sample.py:_time_stage": "the dry run's estimate",
     "pipeline/job.py:_run_steps.step": "seconds of each step",
     "sharding/job.py:_run_tasks": "when to print the status line again",
@@ -32,8 +33,8 @@ FOR_REPORTS = {
     "training/job.py:_train": "the status line",
 }
 """Functions that read a clock, and for what."""
-IN_A_CONDITION = {"sharding/job.py:_run_tasks"}
-"""Those of them that ask a clock whether to do something: print."""
+IN_A_CONDITION = {"engine/stage.py:Meter.advance", "sharding/job.py:_run_tasks"}
+"""Those of them whose reading decides whether to print or report something now."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from repository import REPOSITORY
 from wsss_ray.config.parsing import _StrictLoader
 
 FILES = sorted(path for folder in ("wsss_ray", "jobs") for path in (REPOSITORY / folder).rglob("*.py"))
-OWN_PICKLES = {"wsss_ray/engine/mapping.py", "wsss_ray/evaluation/truths.py"}
+OWN_PICKLES = {"wsss_ray/engine/ray_mapping.py", "wsss_ray/evaluation/truths.py"}
 """Files that unpickle what this run's own driver or task pickled a moment ago; users' files never get there."""
 
 

@@ -23,8 +23,8 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import RayConfig, ShardConfig
 from wsss_ray.datasets.items import Item, Listing
 from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, RowRules
-from wsss_ray.engine.cluster import Resources
 from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.sharding import job

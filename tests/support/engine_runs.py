@@ -12,8 +12,8 @@ import pyarrow as pa
 import ray.cloudpickle
 from engine_stages import JsonSink, LengthStage
 
-from wsss_ray.engine.cluster import Pool
 from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.run_directory import units_to_do
 from wsss_ray.engine.stage import StageSpec
@@ -57,16 +57,15 @@ def spec(*, log: Path | None = None, seconds: float = 0.0, name: str = "length")
     return StageSpec(name=name, make=make, pool=POOL)
 
 
-def run(folder: Path, shards: ShardSet, steps: list[StageSpec]) -> Outcome:
+def run(folder: Path, shards: ShardSet, steps: list[StageSpec], progress: Progress | None = None) -> Outcome:
     output = Storage(str(folder / "out"))
     _, missing = units_to_do(shards, output, limit=None)
-    progress = Progress(total=shards.rows, done=0, every_seconds=60)
     return run_units(
         [Task(unit=unit) for unit in missing],
         images=Storage(str(folder / "in")),
         stages=steps,
         sink=JsonSink(output),
-        progress=progress,
+        progress=progress or Progress(total=shards.rows, done=0, every_seconds=60),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Ledger, Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, AttemptHistory, Ledger
 from wsss_ray.engine.stage import Meter, WorkerLost
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
@@ -42,6 +42,7 @@ class LengthStage:
                     note(self._log, f"{os.getpid()} {image_id}")
                 if self._seconds:
                     time.sleep(self._seconds)
+                meter.advance()
                 if image.startswith(b"raise"):
                     raise RuntimeError("this image cannot be worked on")
                 if image.startswith(b"kill"):
@@ -127,7 +128,7 @@ def refuse_to_start() -> LengthStage:
 class ExperiencedLedger(Ledger):
     """Remembers deaths over every unit from before the run: processes die as ever, but fewer have to."""
 
-    def enquire(self, stage: str, unit: str) -> Orders:
-        orders = super().enquire(stage, unit)
+    def history(self, stage: str, unit: str) -> AttemptHistory:
+        history = super().history(stage, unit)
         before = DEATHS_BEFORE_GIVING_UP - 3
-        return dataclasses.replace(orders, deaths=orders.deaths + before, unexplained=orders.unexplained + before)
+        return dataclasses.replace(history, deaths=history.deaths + before, unexplained=history.unexplained + before)

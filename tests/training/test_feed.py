@@ -21,8 +21,8 @@ from soak import SOAK
 from training_cases import CLASSES, HEIGHT, WIDTH, KillingAugmentation, configure, draw, write_set
 
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.engine.cluster import Resources
-from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, AttemptHistory
+from wsss_ray.engine.resources import Resources
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.models.student.spec import IGNORE, StudentSpec
 from wsss_ray.shards.image_shards import read_shard_set
@@ -248,15 +248,15 @@ def test_deaths_over_reading_are_counted_and_end_the_feed(board: ActorHandle, tm
     write_set(tmp_path, [draw(index) for index in range(4)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
 
-    def orders() -> Orders:
-        return ray.get(board.enquire.remote("read", "0"))
+    def history() -> AttemptHistory:
+        return ray.get(board.history.remote("read", "0"))
 
     for _ in read_first(feed, board):
         pass
-    assert not orders().retried, "what ended is forgotten"
+    assert not history().retried, "what ended is forgotten"
     unfinished = []
     for deaths in range(DEATHS_BEFORE_GIVING_UP):
-        assert orders().deaths == deaths
+        assert history().deaths == deaths
         unfinished.append(read_first(feed, board))
         assert next(unfinished[-1])["problem"].null_count == 1
     told = next(read_first(feed, board))["problem"][0].as_py()
@@ -269,7 +269,7 @@ def test_deaths_over_decoding_are_counted_and_end_the_feed(board: ActorHandle, t
     piece = next(feed.read(feed.order.stretches(0, 1)[0], range(4)))
     node = ray.get_runtime_context().get_node_id()
     for deaths in range(DEATHS_BEFORE_GIVING_UP):
-        assert ray.get(board.enquire.remote("augment", "0")).deaths == deaths
+        assert ray.get(board.history.remote("augment", "0")).deaths == deaths
         ray.get(board.begin.remote("augment", "0", node))
     (row,) = _augment(piece, feed=ray.put(feed), board=board, stage="augment").to_pylist()
     assert re.search("decodes images died again and again.*image-00[0-3], image-00", row["problem"])

@@ -29,7 +29,7 @@ from training_cases import CLASSES, configure, draw, losses_of_a_loop, write_set
 
 from wsss_ray.config import RayConfig, StudentConfig
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.models.student.files import decode_student
 from wsss_ray.storage.storage import Storage

@@ -4,7 +4,7 @@ import pytest
 from training_cases import configure
 
 from wsss_ray.config import RayConfig
-from wsss_ray.engine.cluster import Node, Resources
+from wsss_ray.engine.resources import Node, Resources
 from wsss_ray.training.order import Order
 from wsss_ray.training.plan import describe, lay_out
 from wsss_ray.training.sources import Survey

@@ -12,7 +12,7 @@ from wsss_ray.audit.findings import NEED_BOXES, WEIGHTS
 from wsss_ray.audit.ranking import Ranking
 from wsss_ray.audit.unit import AUDIT_SCHEMA, PLACES_SCHEMA, Auditor, UnitAudit
 from wsss_ray.config import AuditConfig
-from wsss_ray.engine.cluster import connect
+from wsss_ray.engine.cluster import connect_for
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.labels.run import LabelRun, damage_error
@@ -85,7 +85,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
     total = _Total(config)
     images = sum(unit.rows for unit in run.units)
     progress = Progress(total=images, done=0, every_seconds=config.status_seconds)
-    with connect(config.ray) as resources, progress.printing():
+    with connect_for(images, config.ray) as resources, progress.printing():
         for index, audit in map_units(
             run.units, auditor, config=config.ray, resources=resources, units_per_task=UNITS_PER_TASK
         ):

@@ -1,4 +1,4 @@
-"""Who died over what: attempts at units, recorded outside the processes that make them.
+"""Record which unit was running when a process died, in an actor outside the processes that do the work.
 
 A unit whose process died twice is run one image at a time, alone in its process, with each image's id recorded first.
 Only an image that was alone in its process at two deaths is quarantined. The loss of a node does not count: it says
@@ -16,18 +16,20 @@ from typing import cast
 import ray
 from ray.actor import ActorHandle
 
+from wsss_ray.engine.progress import Activity
+
 DEATHS_BEFORE_ISOLATION = 2
 DEATHS_BEFORE_QUARANTINE = 2
 DEATHS_BEFORE_GIVING_UP = 12
-"""Deaths over a task without a model, such as reading a unit, after which it is left out: it starts anew in no time."""
+"""Deaths over a task without a model, such as reading a unit, after which it is left out: it restarts at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orders:
-    """How a unit is to be run now."""
+class AttemptHistory:
+    """What earlier attempts at a unit say about how to run it now."""
 
     retried: bool
-    """An earlier attempt was recorded: what it wrote may be there."""
+    """An earlier attempt was recorded: its output may exist."""
     deaths: int
     """Attempts whose process died."""
     isolate: bool
@@ -46,24 +48,27 @@ class _Record:
     """Node and, in isolation, image of the attempt that has begun and not ended."""
     attempts: int = 0
     deaths: int = 0
+    images: int = 0
+    """Images that the running attempt has worked through, for the status line."""
     alone: Counter[str] = field(default_factory=Counter)
     survived: set[str] = field(default_factory=set)
 
 
 class Ledger:
-    """The record itself; runs as an actor without a core. If it dies, counting starts anew and no image suffers."""
+    """Attempts at units. Runs as an actor without a core; after its own death it starts empty and no image suffers."""
 
     def __init__(self, node_is_alive: Callable[[str], bool] | None = None) -> None:
         """Start empty.
 
         Args:
-            node_is_alive: tells by a node's id whether it lives; by default Ray is asked.
+            node_is_alive: returns whether the node of an id is alive; by default Ray's list of nodes decides.
         """
         self._records: dict[tuple[str, str], _Record] = {}
+        self._loaded: Counter[str] = Counter()
         self._node_is_alive = node_is_alive or _ray_node_is_alive
 
-    def enquire(self, stage: str, unit: str) -> Orders:
-        """How to run this unit now. An attempt that began and never ended has died."""
+    def history(self, stage: str, unit: str) -> AttemptHistory:
+        """Return the history of a unit. An attempt that began and never ended counts as a death."""
         record = self._records.setdefault((stage, unit), _Record())
         if record.running is not None:
             node, image = record.running
@@ -72,7 +77,7 @@ class Ledger:
                 record.deaths += 1
                 if image is not None:
                     record.alone[image] += 1
-        return Orders(
+        return AttemptHistory(
             retried=record.attempts > 0,
             deaths=record.deaths,
             isolate=record.deaths >= DEATHS_BEFORE_ISOLATION,
@@ -84,13 +89,15 @@ class Ledger:
         )
 
     def begin(self, stage: str, unit: str, node: str, image: str | None = None) -> None:
-        """An attempt begins, at the whole unit or at one image of it alone."""
+        """Record the start of an attempt, at the whole unit or at one image of it alone."""
         record = self._records.setdefault((stage, unit), _Record())
         record.running = (node, image)
         record.attempts += 1
+        if image is None:
+            record.images = 0
 
     def end(self, stage: str, unit: str, *, finished: bool) -> None:
-        """The attempt ended without a death; a finished unit is forgotten."""
+        """Record an attempt's end without a death; a finished unit is forgotten."""
         record = self._records.get((stage, unit))
         if record is None:
             return
@@ -100,11 +107,26 @@ class Ledger:
         if finished:
             del self._records[stage, unit]
 
+    def note_loaded(self, stage: str) -> None:
+        """Count an actor of the stage that has loaded its models."""
+        self._loaded[stage] += 1
+
+    def note_images(self, stage: str, unit: str, images: int) -> None:
+        """Record how many images of a running unit the stage has worked through."""
+        record = self._records.get((stage, unit))
+        if record is not None:  # else the unit finished meanwhile
+            record.images = images
+
+    def activity(self, stages: list[str]) -> Activity:
+        """Return what the workers of these stages are doing."""
+        images = sum(record.images for (stage, _), record in self._records.items() if stage == stages[-1])
+        return Activity(loaded={stage: self._loaded[stage] for stage in stages}, images=images)
+
 
 def open_ledger() -> ActorHandle:
-    """The ledger of this connection to Ray: one for all runs over it, for an actor takes seconds to start.
+    """Return the ledger of this connection to Ray: one for all runs over it, for an actor takes seconds to start.
 
-    So each run's stages need names that no other run gives.
+    Each run therefore gives its stages names that no other run has.
     """
     context = ray.get_runtime_context()
     return _ledger(context.get_session_name(), context.get_job_id())
@@ -112,7 +134,7 @@ def open_ledger() -> ActorHandle:
 
 @functools.lru_cache(maxsize=1)
 def _ledger(session: str, job: str) -> ActorHandle:
-    del session, job  # they are what it is remembered by
+    del session, job  # the key of the cache
     return cast("ActorHandle", ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote())
 
 

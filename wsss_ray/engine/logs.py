@@ -1,6 +1,6 @@
-"""Log lines that a person and a log collector can read: what happened, then where, as fields.
+"""Log lines for people and log collectors: what happened, then where, as fields.
 
-    2026-05-01T12:00:00.123Z WARNING wsss_ray.engine.worker: going on alone | stage=label unit=shard-...
+    2026-05-01T12:00:00.123Z WARNING wsss_ray.engine.worker: failed: ... | stage=label unit=shard-...
 
 With WSSS_RAY_LOG=json each line is a JSON object of the same fields instead. Secrets are masked in either form.
 """
@@ -17,18 +17,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 
+from wsss_ray.errors import JobError
 from wsss_ray.storage.redaction import masked
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VARIABLE = "WSSS_RAY_LOG"
 FIELDS = ("stage", "unit", "image")
-"""What a line says of where it comes from: what `at` says, or `extra={"image": ...}` of the line itself."""
+"""Fields that say where a line comes from: set by `at`, or by `extra={"image": ...}` of the line itself."""
 
 _here: ContextVar[Mapping[str, str]] = ContextVar("where log lines come from", default=MappingProxyType({}))
 
 
 @contextmanager
 def at(**fields: str) -> Iterator[None]:
-    """Name where the lines of this thread come from while the block runs, whoever logs them."""
+    """Add fields to all log lines of this thread while the block runs."""
     assert set(fields) <= set(FIELDS), fields
     token = _here.set({**_here.get(), **fields})
     try:
@@ -38,7 +41,7 @@ def at(**fields: str) -> Iterator[None]:
 
 
 class FieldFormatter(logging.Formatter):
-    """Message and fields, as text or as JSON."""
+    """Formats message and fields as text or as JSON."""
 
     def __init__(self, *, as_json: bool) -> None:
         """Choose the form."""
@@ -46,7 +49,7 @@ class FieldFormatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a traceback follows it in text, and is a field in JSON."""
+        """Return one line; a traceback follows it in text, and is a field in JSON."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         said = {name: getattr(record, name, _here.get().get(name)) for name in FIELDS}
         fields = {name: str(value) for name, value in said.items() if value is not None}
@@ -60,7 +63,7 @@ class FieldFormatter(logging.Formatter):
 
 
 def configure() -> None:
-    """Make this process log in our form, on standard error: of libraries, warnings. Calling it again changes nothing.
+    """Let this process log in this form on standard error, libraries from warnings on. A second call changes nothing.
 
     For the driver and for Ray's workers, whose lines Ray carries to the driver's output and the job's log.
     """
@@ -72,6 +75,14 @@ def configure() -> None:
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(__package__).setLevel(logging.INFO)
+
+
+def failure(message: str, error: Exception) -> None:
+    """Log an exception that ends the run, without its traceback where the text says all (a full disk)."""
+    if isinstance(error, OSError | JobError):
+        logger.error("%s: %s", message, error)
+    else:
+        logger.error(message, exc_info=error)
 
 
 def _quoted(value: str) -> str:

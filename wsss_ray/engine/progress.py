@@ -7,9 +7,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 _TOGETHER = 0.2
 """Seconds within which units count as finished at the same moment, as those of one task are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """What the workers of a run are doing."""
+
+    loaded: Mapping[str, int]
+    """Actors that have loaded their models, by stage."""
+    images: int
+    """Images done in unfinished units."""
+
+    def __str__(self) -> str:
+        """Return the text for the time before the first unit is finished."""
+        return "models are loaded, the first units are at work" if all(self.loaded.values()) else "loading models"
 
 
 class Progress:
@@ -39,10 +54,8 @@ class Progress:
         self.failed = 0
         self.boxes: int | None = None
         self.seconds: Counter[str] = Counter()
-        self.start_up: Callable[[], str | None] | None = None
-        """Returns what the workers do while no unit is finished; None where that is not known."""
-        self.inside: Callable[[], int] | None = None
-        """Returns the images that are done inside unfinished units."""
+        self.activity: Callable[[], Activity | None] | None = None
+        """Returns what the workers are doing; None where that is not known."""
         self._every = every_seconds
         self._total_bytes = total_bytes
         self._bytes = 0
@@ -102,16 +115,15 @@ class Progress:
 
     def line(self) -> str:
         """Return the status line."""
-        inside = self.inside() if self.inside else 0
+        activity = self.activity() if self.activity and self.done_before + self.images < self.total else None
         with self._lock:
             done = self.done_before + self.images
             share = done / self.total if self.total else 1.0
             head = f"{done:,} / {self.total:,} images ({share:.1%})"
-            if inside:
-                head += f", {inside:,} more in unfinished units"
+            if activity is not None and activity.images:
+                head += f" and {activity.images:,} in unfinished units"
             if self.images == 0:
-                doing = self.start_up() if self.start_up else None
-                return f"{head} | {doing or 'starting'}, {self.elapsed:.0f} s so far"
+                return f"{head} | {activity or 'starting'}, {self.elapsed:.0f} s so far"
             parts = [head, f"{self.rate:.1f} images/s"]
             if self._total_bytes is not None:
                 parts[-1] += f", {self._bytes / max(self.elapsed, 1e-9) / 1e6:.1f} MB/s"

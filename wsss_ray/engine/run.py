@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
-import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.actor import ActorHandle
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+from ray.exceptions import RayError
 
-from wsss_ray.engine.cluster import READ_CPUS
 from wsss_ray.engine.ledger import open_ledger
-from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.progress import Activity, Progress
 from wsss_ray.engine.ray_data import explain, set_data_context
+from wsss_ray.engine.reading import read_task
+from wsss_ray.engine.resources import READ_CPUS
 from wsss_ray.engine.stage import Sink, StageSpec
-from wsss_ray.engine.task import Outcome, Task
-from wsss_ray.engine.worker import Report, UnitWorker, read_task
+from wsss_ray.engine.task import Outcome, Task, UnitReport
+from wsss_ray.engine.worker import UnitWorker
 from wsss_ray.errors import JobError
 from wsss_ray.storage import retries
 from wsss_ray.storage.storage import Storage
@@ -26,6 +28,9 @@ from wsss_ray.storage.storage import Storage
 READS_PER_ACTOR = 2
 """Units that are read at once for each actor of the first stage. Cores alone would allow ten for each free one: a small
 machine would first start as many processes, and hold as many units."""
+
+_ASK_SECONDS = 1.0
+"""Longest wait for the ledger's answer to the status line."""
 
 
 def run_units(
@@ -42,15 +47,43 @@ def run_units(
         tasks: what to do, in order.
         images: folder of the image shards.
         stages: steps in order; the last one's actors commit.
-        sink: where the finished units go.
-        progress: is told of every unit.
+        sink: writes the finished units.
+        progress: counts every unit.
 
     Raises:
-        JobError: the run broke off; what was committed stands.
+        JobError: the run broke off; committed units stay.
     """
     set_data_context()
     retried_before = retries.counted()
     ledger, run = open_ledger(), uuid.uuid4().hex
+    dataset = _dataset(tasks, images, stages, sink, ledger=ledger, run=run)
+    outcome = Outcome()
+    progress.activity = _activity_of(ledger, stages, run)
+    with progress.printing():
+        try:
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for text in cast("pa.Table", batch)["report"].to_pylist():
+                    _count(UnitReport.from_json(text), progress, outcome)
+        except RayError as error:
+            raise _broken_off(explain(error)) from error
+    outcome.images = progress.images
+    outcome.seconds_elapsed = progress.elapsed
+    outcome.rate = progress.rate
+    outcome.seconds = progress.seconds
+    outcome.retries = retries.counted() - retried_before
+    return outcome
+
+
+def _dataset(
+    tasks: Sequence[Task],
+    images: Storage,
+    stages: Sequence[StageSpec],
+    sink: Sink,
+    *,
+    ledger: ActorHandle,
+    run: str,
+) -> Dataset:
+    """Return the reports of all tasks, which run as they are iterated."""
     rows = [{"task": task.to_json()} for task in tasks]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(  # from_arrow starts a task for each
         functools.partial(read_task, images=images, ledger=ledger, run=run),
@@ -74,37 +107,45 @@ def run_units(
                 enable_true_multi_threading=True,
             ),
         )
-    outcome = Outcome()
-    with progress.printing():
+    return dataset
+
+
+def _count(report: UnitReport, progress: Progress, outcome: Outcome) -> None:
+    """Count a unit.
+
+    Raises:
+        JobError: no unit can continue.
+    """
+    retries.add(report.retries)
+    if report.fatal is not None:
+        raise _broken_off(report.fatal)
+    if report.problem is not None:
+        outcome.problems.append(report.problem)
+        print(f"unit lost: {report.problem}", flush=True)
+    counts = report.counts or {}
+    progress.add(
+        report.images,
+        failed=counts.get("statuses", {}).get("failed", 0),
+        boxes=counts.get("boxes"),
+        seconds=report.seconds,
+    )
+
+
+def _activity_of(ledger: ActorHandle, stages: Sequence[StageSpec], run: str) -> Callable[[], Activity | None]:
+    """Return a function that asks the ledger what the actors do; None where it does not answer at once."""
+    names = [spec.recorded_as(run) for spec in stages]
+
+    def ask() -> Activity | None:
         try:
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for text in cast("pa.Table", batch)["report"].to_pylist():
-                    report = Report(**json.loads(text))
-                    retries.add(report.retries)
-                    if report.fatal is not None:
-                        raise _broken_off(report.fatal)
-                    if report.problem is not None:
-                        outcome.problems.append(report.problem)
-                        print(f"unit lost: {report.problem}", flush=True)
-                    counts = report.counts or {}
-                    progress.add(
-                        report.images,
-                        failed=counts.get("statuses", {}).get("failed", 0),
-                        boxes=counts.get("boxes"),
-                        seconds=report.seconds,
-                    )
-        except ray.exceptions.RayError as error:
-            raise _broken_off(explain(error)) from error
-    outcome.images = progress.images
-    outcome.seconds_elapsed = progress.elapsed
-    outcome.rate = progress.rate
-    outcome.seconds = progress.seconds
-    outcome.retries = retries.counted() - retried_before
-    return outcome
+            return cast("Activity", ray.get(ledger.activity.remote(names), timeout=_ASK_SECONDS))
+        except RayError:
+            return None
+
+    return ask
 
 
 def _broken_off(reason: str) -> JobError:
     return JobError(
-        f"the run broke off: {reason}\nFinished units stand; when the cause is mended, the same command goes on from "
-        "there."
+        f"the run broke off: {reason}. Finished units stay; once the cause is removed, the same command continues with "
+        "the rest."
     )

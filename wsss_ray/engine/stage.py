@@ -10,16 +10,26 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from wsss_ray.engine.cluster import Pool
+from wsss_ray.engine.resources import Pool
 from wsss_ray.shards.units import Unit
+
+_NOTE_SECONDS = 1.0
+"""Least pause between two messages about a unit's images."""
 
 
 class Meter:
-    """Seconds that a unit spent in each named part of the work. For reports: nothing decides by them."""
+    """Seconds that a unit spent in each part of the work, and its images done so far. For reports: decides nothing."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, on_images: Callable[[int], None] | None = None) -> None:
+        """Start empty.
+
+        Args:
+            on_images: takes the number of images done, at most once a second.
+        """
         self.seconds: dict[str, float] = {}
+        self.images = 0
+        self._on_images = on_images
+        self._noted = 0.0
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
@@ -34,14 +44,20 @@ class Meter:
         """Add seconds to `part`."""
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
+    def advance(self, images: int = 1) -> None:
+        """Count images that are done, so that the status line moves inside a long unit."""
+        self.images += images
+        if self._on_images is not None and time.perf_counter() - self._noted >= _NOTE_SECONDS:
+            self._noted = time.perf_counter()
+            self._on_images(self.images)
+
 
 class Stage(Protocol):
-    """One step of the work, made once in every actor of its pool. Threads may call it at once, as many as
-    `calls_per_actor` says."""
+    """One step of the work, created once in every actor of its pool; `calls_per_actor` threads call it at once."""
 
     output_schema: pa.Schema
-    """Columns of the returned rows. They hold `image_id` and `error` (null, or why this image failed); whatever else an
-    image that failed has not got is null."""
+    """Columns of the returned rows: `image_id`, `error` (null, or why this image failed) and the stage's own, which are
+    null for an image that failed."""
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
         """Work on the rows of one unit (none of which has failed) and return as many, in the same order.
@@ -51,19 +67,19 @@ class Stage(Protocol):
 
 
 class Sink(Protocol):
-    """Where finished units go. It is pickled to the actors of the last stage."""
+    """Writes finished units. It is pickled to the actors of the last stage."""
 
     def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
         """Write the unit's rows (the last stage's, in the unit's order), atomically, and return its counts.
 
         Args:
-            unit: what the rows belong to.
-            rows: all rows of the unit or, where `version` is given, those that were to be run again.
-            version: version of the file whose rows of these images are to be replaced, or None to write a new one.
+            unit: unit of the rows.
+            rows: all rows of the unit or, where `version` is given, those of the images that were run again.
+            version: version of the file whose rows of these images are replaced, or None to write a new one.
         """
 
     def counts(self, unit: Unit) -> Mapping[str, Any] | None:
-        """Counts of a unit that is committed already, or None."""
+        """Return the counts of a unit that is committed already, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +87,15 @@ class StageSpec:
     """A stage, where it runs, and how."""
 
     name: str
-    """Stands in front of the reasons of failed images."""
+    """First word of the reasons of failed images."""
     make: Callable[[], Stage]
-    """Makes the stage inside its actor (it is pickled: pass paths of weights, never weights)."""
+    """Creates the stage inside its actor (it is pickled: pass paths of weights, never weights)."""
     pool: Pool
     device_memory: Callable[[], int] | None = None
-    """Tells, inside the actor, the bytes that its process has held on its device; for the metrics."""
+    """Returns, inside the actor, the bytes that its process has held on its device; for the metrics."""
     calls_per_actor: int = 3
-    """Units that one actor works on at once: while one computes, the next is decoded and the last written. With two
-    the device would wait whenever the one that computes has resizing to do between its networks."""
+    """Units that one actor works on at once: while one computes, the next is decoded and the last written. With two the
+    device would wait while the unit that computes resizes between its networks."""
 
     @property
     def units_per_actor(self) -> int:
@@ -87,9 +103,13 @@ class StageSpec:
         return self.calls_per_actor + 1
 
     def describe(self) -> str:
-        """One line for the plan."""
+        """Return one line for the plan."""
         return f"{self.name}: {self.pool}, {self.calls_per_actor} units at once in each"
+
+    def recorded_as(self, run: str) -> str:
+        """Return the stage's name in the ledger."""
+        return f"{run} {self.name}"
 
 
 class WorkerLost(BaseException):
-    """Raised by a stage whose process cannot go on (a broken device): the engine ends it, Ray starts another."""
+    """Raised by a stage whose process cannot continue (a broken device): the engine ends it, Ray starts another."""

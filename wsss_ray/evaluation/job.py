@@ -14,7 +14,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.datasets.manifest import read_text
 from wsss_ray.datasets.voc_list import parse_split_list
-from wsss_ray.engine.cluster import connect, warn_of_local_paths
+from wsss_ray.engine.cluster import connect_for, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
@@ -62,7 +62,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     tally = Tally.zero(judge.index.count)
     tables: dict[int, pa.Table] = {}
     progress = Progress(total=shards.rows, done=0, every_seconds=config.status_seconds)
-    with connect(config.ray) as resources, progress.printing():
+    with connect_for(shards.rows, config.ray) as resources, progress.printing():
         warn_of_local_paths(resources, images, Storage(config.labels, config.storage))
         for place, result in map_units(
             shards.units,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsss_ray.config import ExportConfig
-from wsss_ray.engine.cluster import connect, warn_of_local_paths
+from wsss_ray.engine.cluster import connect_for, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
@@ -169,7 +169,7 @@ def _write_units(export: Export, todo: Sequence[Slot], config: ExportConfig) -> 
         f"{config.format}: {total - done:,} images in {len(units):,} units to do ({done:,} images are done)", flush=True
     )
     progress = Progress(total=total, done=done, every_seconds=config.status_seconds)
-    with connect(config.ray) as resources:
+    with connect_for(total - done, config.ray) as resources:
         warn_of_local_paths(resources, export.output, export.run.labels, export.run.images)
         try:
             with progress.printing():

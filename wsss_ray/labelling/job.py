@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
-from wsss_ray.engine.cluster import Resources
+from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.labelling import limits
 from wsss_ray.labelling.plan import describe_models, identity, stage_specs

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
-from wsss_ray.engine.cluster import Pool, Resources, check_pools, model_pool
+from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.labels.precision import resolve

@@ -13,7 +13,6 @@ import pyarrow as pa
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
 from wsss_ray.engine.stage import Meter
-from wsss_ray.engine.worker import READ_COLUMNS
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.images.rle import encode_crop
 from wsss_ray.labels.decoded_images import (
@@ -27,6 +26,7 @@ from wsss_ray.labels.decoded_images import (
 )
 from wsss_ray.models.fusion import Canvas
 from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.shards.schemas import READ_COLUMNS
 from wsss_ray.storage.weights import fetch_directory, fetch_file, is_uri
 
 if TYPE_CHECKING:  # each pool imports the libraries of its own network alone
@@ -235,14 +235,19 @@ def label_pictures(
     with meter("decode"):  # resizing: while another unit computes
         prepared = list(segmenter.prepare(images, [found[index].boxes for index in there]))
     waiting: list[tuple[Labeller, MaskCrop]] = []
+    begun: set[int] = set()
     size = 0
     with device, meter("segment"):
         for position, crop in segmenter.masks(prepared, probabilities=config.fusion.paint == "prob"):
+            if position not in begun:
+                begun.add(position)
+                meter.advance()
             waiting.append((labellers[there[position]], crop))
             size += crop.mask.nbytes
             if size > MASKS_BYTES:
                 _join(waiting)
                 size = 0
+    meter.advance(len(pictures) - len(begun))
     with meter("encode"):
         _join(waiting)
         return [labeller.finish(palette) for labeller in labellers]

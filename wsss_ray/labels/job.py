@@ -17,8 +17,9 @@ import pyarrow as pa
 import ray
 
 from wsss_ray.config import LabelConfig, PredictConfig
-from wsss_ray.engine.cluster import Resources, connect, uses_gpus, warn_of_local_paths
+from wsss_ray.engine.cluster import connect, warn_of_local_paths
 from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.resources import Resources, uses_gpus
 from wsss_ray.engine.run_directory import RUN_FILE, claim, units_to_do
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Outcome, Task

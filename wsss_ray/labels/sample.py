@@ -13,9 +13,9 @@ from wsss_ray.engine.progress import format_seconds
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Task
-from wsss_ray.engine.worker import READ_COLUMNS
 from wsss_ray.errors import JobError
 from wsss_ray.shards.image_shards import read_unit
+from wsss_ray.shards.schemas import READ_COLUMNS
 from wsss_ray.storage.storage import Storage
 
 IMAGES_TIMED = 4

@@ -13,7 +13,8 @@ from wsss_ray import evaluation, labelling, prediction, report, sharding, traini
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.datasets.manifest import read_text
-from wsss_ray.engine.cluster import Resources, connect
+from wsss_ray.engine.cluster import connect
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.pipeline.plan import Plan, make_plan

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from wsss_ray.config import PredictConfig
-from wsss_ray.engine.cluster import Resources, check_pools, model_pool
+from wsss_ray.engine.resources import Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.labels.job import LabelJob

@@ -121,6 +121,7 @@ class PredictStage:
         if self._config.crf and image is not None:
             with self._device, meter("crf"):
                 probabilities = _crf(image, probabilities, self._config.crf_settings)
+        meter.advance()
         with meter("encode"):
             return {**result, **self._labelled(row, channels, probabilities)}
 

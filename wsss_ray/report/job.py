@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pyarrow.parquet as pq
 
 from wsss_ray.config import ReportConfig
-from wsss_ray.engine.cluster import connect
+from wsss_ray.engine.cluster import connect_for
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.run_directory import RUN_FILE
@@ -64,7 +64,7 @@ def run(config: ReportConfig) -> None:
     progress = Progress(total=shown, done=0, every_seconds=config.status_seconds)
     output.write(MARKER, encode_marker(None))
     site.write_static()
-    with connect(config.ray) as resources, progress.printing():
+    with connect_for(shown, config.ray) as resources, progress.printing():
         pages = _Pages(site, config.images_per_page)
         for place, made in _in_order(map_units(units, reporter, config=config.ray, resources=resources)):
             cards = made.cards

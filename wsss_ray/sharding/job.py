@@ -11,9 +11,10 @@ from wsss_ray.config import RayConfig, ShardConfig
 from wsss_ray.datasets.items import Listing
 from wsss_ray.datasets.rows import RowMaker, RowRules
 from wsss_ray.datasets.source import SOURCES
-from wsss_ray.engine.cluster import Resources, connect, warn_of_local_paths
+from wsss_ray.engine.cluster import connect_for, warn_of_local_paths
 from wsss_ray.engine.mapping import map_items
 from wsss_ray.engine.progress import Progress
+from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.decoding import ExifRule
 from wsss_ray.sharding.plan import claim_output, group_items, identity_of, resolve_exif
@@ -146,10 +147,11 @@ def _write_missing(
     )
     if done:
         print(f"{done} of {done + len(missing)} shards are finished; {len(missing)} to do.", flush=True)
-    with connect(config.ray) as resources:
+    images = sum(len(task.items) for task in missing)
+    with connect_for(images, config.ray) as resources:
         warn_of_local_paths(resources, listing.images, output)
         progress = Progress(
-            total=sum(len(task.items) for task in missing),
+            total=images,
             done=0,
             every_seconds=_STATUS_SECONDS,
             total_bytes=sum(task.size for task in missing),
@@ -159,9 +161,9 @@ def _write_missing(
 
 
 def _run_tasks(
-    writer: ShardWriter, tasks: Sequence[ShardTask], config: RayConfig, resources: Resources, progress: Progress
+    writer: ShardWriter, tasks: Sequence[ShardTask], config: RayConfig, resources: Resources | None, progress: Progress
 ) -> dict[str, ShardReport]:
-    """Write one shard in each Ray task; return the reports by shard name."""
+    """Write the shards, one in each Ray task; return the reports by shard name."""
     reports: dict[str, ShardReport] = {}
     names = [task.name for task in tasks]
     with progress.printing():

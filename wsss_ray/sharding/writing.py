@@ -9,16 +9,18 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from wsss_ray.datasets.items import Item
 from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, reject
-from wsss_ray.engine.mapping import Isolation
 from wsss_ray.shards.image_shards import encode_image_shard, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
+
+if TYPE_CHECKING:
+    from wsss_ray.engine.ray_mapping import Isolation  # needs Ray, which a small job does without
 
 _READERS = 8
 _READ_AHEAD_BYTES = 64_000_000

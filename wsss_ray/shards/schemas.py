@@ -18,6 +18,9 @@ IMAGE_SCHEMA = pa.schema(
 """One image: id, original path, original encoded bytes, displayed size under the shard's `exif` rule, canonical class
 names, and a label PNG where there is a ground truth."""
 
+READ_COLUMNS = [name for name in IMAGE_SCHEMA.names if name not in ("source", "truth")]
+"""Columns of an image shard that labelling and prediction read: never the truth."""
+
 
 REJECTED_SCHEMA = pa.schema([("source", pa.string()), ("stage", pa.string()), ("reason", pa.string())])
 """One image that could not become a row, and why."""

@@ -24,9 +24,9 @@ from ray.actor import ActorHandle
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RaySystemError
 
-from wsss_ray.engine.cluster import READ_CPUS
-from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, Orders
+from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, AttemptHistory
 from wsss_ray.engine.ray_data import set_data_context
+from wsss_ray.engine.resources import READ_CPUS
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_ids, label_limit
@@ -257,8 +257,8 @@ class Feed:
 def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range, board: ActorHandle, stage: str) -> Iterator[pa.Table]:
     """The first task: a stretch, by pieces."""
     stretch = Stretch(**batch.to_pylist()[0])
-    with _recorded(board, stage, str(stretch.index)) as orders:
-        if orders.deaths >= DEATHS_BEFORE_GIVING_UP:
+    with _recorded(board, stage, str(stretch.index)) as history:
+        if history.deaths >= DEATHS_BEFORE_GIVING_UP:
             yield _unread(
                 "the process that reads shards died again and again: too little memory for --shuffle-window images at "
                 "once, or a damaged file that crashes its reader."
@@ -275,12 +275,12 @@ def _unread(problem: str) -> pa.Table:
 
 
 @contextmanager
-def _recorded(board: ActorHandle, stage: str, work: str) -> Iterator[Orders]:
+def _recorded(board: ActorHandle, stage: str, work: str) -> Iterator[AttemptHistory]:
     """Tell the board of an attempt: Ray Data would repeat for ever what kills its process."""
-    orders = cast("Orders", ray.get(board.enquire.remote(stage, work)))
+    history = cast("AttemptHistory", ray.get(board.history.remote(stage, work)))
     ray.get(board.begin.remote(stage, work, ray.get_runtime_context().get_node_id()))
     try:
-        yield orders
+        yield history
     finally:
         tell_of_retries(board)
         ray.get(board.end.remote(stage, work, finished=True))
@@ -304,10 +304,10 @@ def _unpacked(feed: ray.ObjectRef) -> Feed:
 def _augment(batch: pa.Table, feed: ray.ObjectRef, board: ActorHandle, stage: str) -> pa.Table:
     """The second task: a piece."""
     row = batch.to_pylist()[0]
-    with _recorded(board, stage, str(row["iteration"])) as orders:
+    with _recorded(board, stage, str(row["iteration"])) as history:
         if row["problem"]:
             ready = {"problem": row["problem"]}
-        elif orders.deaths >= DEATHS_BEFORE_GIVING_UP:
+        elif history.deaths >= DEATHS_BEFORE_GIVING_UP:
             ids = ", ".join(sorted({sample["image_id"] for sample in row["samples"]}))
             ready = {
                 "problem": "the process that decodes images died again and again: too little memory, or a file that "

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.engine.cluster import READ_CPUS, Pool, Resources, check_pools, model_pool, uses_gpus
+from wsss_ray.engine.resources import READ_CPUS, Pool, Resources, check_pools, model_pool, uses_gpus
 from wsss_ray.labels.precision import resolve
 from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.training.initial_weights import student_weights_digest

@@ -1,0 +1,45 @@
+"""A gate for the units of one process: several pass together, or one alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Gate:
+    """Lets units pass together, or one alone."""
+
+    def __init__(self) -> None:
+        """Start open."""
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    @contextmanager
+    def together(self) -> Iterator[bool]:
+        """Pass beside others; yields whether nobody else was inside."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            first = self._inside == 0
+            self._inside += 1
+        try:
+            yield first
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until everybody is out, and let nobody in meanwhile."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._closed = True
+            self._condition.wait_for(lambda: self._inside == 0)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._closed = False
+                self._condition.notify_all()

@@ -26,14 +26,11 @@ FOR_REPORTS = {
     "engine/reading.py:read_task": "how long a unit was queued",
     "labels/sample.py:_time_stage": "the dry run's estimate",
     "pipeline/job.py:_run_steps.step": "seconds of each step",
-    "sharding/job.py:_run_tasks": "when to print the status line again",
-    "sharding/progress.py:Progress.__init__": "the status line",
-    "sharding/progress.py:Progress.__str__": "the status line",
     "training/board.py:Board.tell": "the status line",
     "training/job.py:_train": "the status line",
 }
 """Functions that read a clock, and for what."""
-IN_A_CONDITION = {"engine/stage.py:Meter.advance", "sharding/job.py:_run_tasks"}
+IN_A_CONDITION = {"engine/stage.py:Meter.advance"}
 """Those of them whose reading decides whether to print or report something now."""
 
 

@@ -187,7 +187,7 @@ def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monk
     def no_ray(*_: object) -> None:
         raise AssertionError("a finished set needs no Ray")
 
-    monkeypatch.setattr(job, "connect", no_ray)
+    monkeypatch.setattr(job, "connect_for", no_ray)
     assert sharding.run(config) == summary
     (out / "summary.json").write_bytes(b"[")
     assert sharding.run(config) == summary, "from the reports"

@@ -34,7 +34,8 @@ from wsss_ray.evaluation.judge import Judge, Tally, UnitResult
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.labels.inputs import find_labels
 from wsss_ray.labels.scores import ClassIndex
-from wsss_ray.shards.image_shards import ShardSet, encode_image_shard, read_shard_set, read_unit, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import ShardSet, read_shard_set, read_unit
 from wsss_ray.shards.label_files import encode_labels
 from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
 from wsss_ray.shards.units import Unit

@@ -30,7 +30,8 @@ from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.labelling.plan import identity
 from wsss_ray.labels.sink import count_rows
 from wsss_ray.labels.summary import summarise
-from wsss_ray.shards.image_shards import ShardSet, encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.shards.label_files import encode_labels
 from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
 from wsss_ray.storage.storage import Storage

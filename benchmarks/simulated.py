@@ -24,7 +24,7 @@ from wsss_ray.images.decoding import read_size
 from wsss_ray.labelling.stages import DETECTED_SCHEMA, _detections_from_list, _detections_to_list, label_pictures
 from wsss_ray.labels.decoded_images import LABELLED_SCHEMA, Picture, PictureReader, nullable
 from wsss_ray.models.results import Detections, MaskCrop
-from wsss_ray.shards.image_shards import encode_image_shard, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 
 CLASSES = "coco"

@@ -36,7 +36,8 @@ from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Outcome, Task
-from wsss_ray.shards.image_shards import ShardSet, encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage

@@ -34,7 +34,7 @@ from wsss_ray.engine.resources import Resources
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student.building import build_student
-from wsss_ray.shards.image_shards import encode_image_shard, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training import run

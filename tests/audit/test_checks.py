@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from wsss_ray.audit.checks import box_overlaps, check_row
 from wsss_ray.audit.findings import WEIGHTS, Finding, score
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
+from wsss_ray.shards.label_row import LabelRow
 
 CLASSES = ClassSet.from_names(["cat", "dog", "bird"])
 CONFIG = AuditConfig(labels="l", images="i", output="o")
@@ -25,13 +27,17 @@ def block(height: int, width: int, rows: slice, columns: slice) -> np.ndarray:
 
 
 def check(made: Made, config: AuditConfig = CONFIG, threshold: float | None = 0.3) -> list[Finding]:
-    return check_row(label_row(made, CLASSES, None), CLASSES, config, threshold)[0]
+    return check_row(parsed(made), CLASSES, config, threshold)[0]
+
+
+def parsed(made: Made) -> LabelRow:
+    return LabelRow.from_row(label_row(made, CLASSES, None))
 
 
 def test_a_sound_label_gives_no_finding() -> None:
     mask = block(10, 10, slice(2, 8), slice(2, 8))
     made = Made(image_id="a", label=mask.astype(np.uint8), tags=["cat"], instances=[instance(1, mask)])
-    findings, pixels = check_row(label_row(made, CLASSES, None), CLASSES, CONFIG, 0.3)
+    findings, pixels = check_row(parsed(made), CLASSES, CONFIG, 0.3)
     assert findings == []
     assert pixels == {1: 36}
     assert score(findings) == 0
@@ -149,12 +155,12 @@ def test_limits_of_zero_and_one_switch_checks_off() -> None:
         ({"label": b"no PNG"}, "cannot be read"),
         ({"height": 9}, "too many pixels|not the image's size"),
         ({"width": 11}, "not the image's size"),
-        ({"instances": [instance(9, np.ones((10, 10), bool))]}, "class id 9"),
-        ({"instances": [instance(i, np.ones((9, 10), bool), box=(0, 0, 9, 9)) for i in (1, 2)]}, "add up to"),
+        ({"label": None}, "the row has no label"),
     ],
 )
 def test_a_damaged_row_is_a_finding_not_an_end(change: dict[str, Any], told: str) -> None:
-    row = {**label_row(Made(image_id="a", label=np.ones((10, 10), np.uint8)), CLASSES, None), **change}
+    made = Made(image_id="a", label=np.ones((10, 10), np.uint8), instances=None)
+    row = dataclasses.replace(parsed(made), **change)
     (finding,), pixels = check_row(row, CLASSES, CONFIG, 0.3)
     assert finding.kind == "failed"
     assert pixels == {}

@@ -104,7 +104,7 @@ def test_a_damaged_label_file_fails_its_images_and_the_job_at_its_end(
 ) -> None:
     first = min((Path(config.labels) / "labels").iterdir())
     first.write_bytes(first.read_bytes()[:400])
-    with pytest.raises(JobError, match=r"1 label files cannot be used.*Remove it and run again"):
+    with pytest.raises(JobError, match=r"1 label files cannot be used.*makes a damaged label file anew"):
         run(dataclasses.replace(config, against_truth=against_truth))
     summary = json.loads((Path(config.output) / "audit.json").read_text())
     assert list(summary["damaged_label_files"]) == [first.stem]
@@ -113,7 +113,7 @@ def test_a_damaged_label_file_fails_its_images_and_the_job_at_its_end(
     rows = pq.read_table(Path(config.output) / "audit.parquet").to_pylist()
     failed = [row for row in rows if row["unit"] == first.stem]
     assert len(failed) == 2
-    assert all("is not a label file" in row["reasons"][0]["text"] for row in failed)
+    assert all("is truncated or no Parquet file" in row["reasons"][0]["text"] for row in failed)
 
 
 def test_predictions_have_no_boxes_to_judge(tmp_path: Path, local_ray: Resources) -> None:

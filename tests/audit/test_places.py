@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from wsss_ray.audit.places import Place, find_places
 from wsss_ray.classes import ClassSet
+from wsss_ray.shards.instance import Instance
 
 CLASSES = ClassSet.from_names(["cat", "dog"])
 SIZE = (40, 60)
@@ -24,7 +25,8 @@ def areas(*blocks: tuple[int, slice, slice]) -> np.ndarray:
 def places(
     label: np.ndarray, truth: np.ndarray, instances: list, *, width: int = 5, share: float = 0.001
 ) -> list[Place]:
-    return find_places(label, truth, instances, CLASSES, width=width, smallest_share=share)
+    parsed = [Instance.from_row(entry, SIZE) for entry in instances]
+    return find_places(label, truth, parsed, CLASSES, width=width, smallest_share=share)
 
 
 CAT = areas((1, slice(10, 30), slice(10, 30)))

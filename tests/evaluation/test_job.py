@@ -198,18 +198,21 @@ def test_label_files_of_a_run(tmp_path: Path, shards: ShardSet, local_ray: Resou
     evaluation = run(configure(tmp_path))
     assert evaluation.missing == ("c", "d")
     (tmp_path / "labels" / shards.units[2].label_path).write_bytes(b"cut short")
-    evaluation = run(configure(tmp_path))
-    assert evaluation.images == 5
-    assert list(evaluation.failed) == ["b", "e"]
-    assert "is not a label file" in evaluation.failed["e"]
+    with pytest.raises(JobError, match=rf"1 label files cannot be used.*{shards.units[2].name}.parquet is truncated"):
+        run(configure(tmp_path))
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert written["images"] == 5
+    assert list(written["failed"]) == ["b", "e"]
+    assert "is truncated or no Parquet file" in written["failed"]["e"]
 
 
 def test_a_label_file_of_other_images_fails_them(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:
     images, labels = Storage(str(tmp_path / "shards")), Storage(str(tmp_path / "labels"))
     cases.write_run(labels, images, shards, lambda _, truth: truth)
     labels.write(shards.units[0].label_path, labels.read(shards.units[1].label_path))
-    evaluation = run(configure(tmp_path))
-    assert evaluation.failed == dict.fromkeys("ab", "label file: it does not hold the unit's images")
+    with pytest.raises(JobError, match=rf"{shards.units[0].name}.parquet holds the labels of '{shards.units[1].name}'"):
+        run(configure(tmp_path))
+    assert list(json.loads((tmp_path / "out" / "evaluation.json").read_text())["failed"]) == ["a", "b"]
 
 
 def test_images_without_a_usable_truth_are_not_judged(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:

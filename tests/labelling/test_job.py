@@ -120,7 +120,7 @@ def test_retry_failed_replaces_just_those_rows(finished: LabelConfig, local_ray:
     target.write("run.json", source.read("run.json"))
     units = read_shard_set(Storage(finished.input)).units
     for index, unit in enumerate(units):
-        rows = read_labels(source, unit.label_path)
+        rows = read_labels(source, unit)
         if index == 1:
             broken = rows.to_pylist()
             broken[2].update(label=None, instances=None, undetected_tags=None, status="failed", error="segment: lost")
@@ -185,7 +185,7 @@ def test_a_pool_that_can_never_be_placed_is_refused_at_once(
 
 def test_plain_images_are_answered_with_the_command_to_run(shared: Path, configure: Configure, tmp_path: Path) -> None:
     folder = shared / "data" / "coco" / "images" / "val2017"
-    with pytest.raises(ValueError, match=r"python jobs/shard\.py --source folder --input .*val2017"):
+    with pytest.raises(ValueError, match=r"wsss-ray shard --source folder --input .*val2017"):
         labelling.run(configure(folder, tmp_path))
 
 

@@ -54,7 +54,7 @@ def test_labels_are_as_wide_as_the_class_set_needs(
     labelled = LabelStage(config, classes, "ignore")(rows_with_error(rows), Meter())
     sink = LabelSink(output=Storage(str(tmp_path)), classes=classes, png=True, grey=False)
     counts = sink.commit(UNIT, labelled, version=None)
-    label = decode_label(read_labels(sink.output, UNIT.label_path)["label"][0].as_py())
+    label = decode_label(read_labels(sink.output, UNIT)["label"][0].as_py())
     assert classes.ignore_id == ignore
     assert label.dtype == dtype
     painted = set(np.unique(label)) - {0}
@@ -82,8 +82,9 @@ def test_what_no_box_reaches_is_background_and_named(
     strict = replace(config, detector=replace(config.detector, box_threshold=0.999))
     labelled = LabelStage(strict, classes, "ignore")(rows_with_error(photo_rows.slice(0, 3)), Meter())
     sink = LabelSink(output=Storage(str(tmp_path)), classes=classes, png=False, grey=False)
-    assert sink.commit(replace(UNIT, rows=3), labelled, version=None)["statuses"] == {"no_detections": 3}
-    for row in read_labels(sink.output, UNIT.label_path).to_pylist():
+    unit = replace(UNIT, rows=3)
+    assert sink.commit(unit, labelled, version=None)["statuses"] == {"no_detections": 3}
+    for row in read_labels(sink.output, unit).to_pylist():
         assert row["status"] == "no_detections"
         assert row["undetected_tags"] == row["tags"]
         assert not decode_label(row["label"]).any()
@@ -131,9 +132,9 @@ def test_a_retry_yields_to_a_writer_that_came_first(photo_rows: pa.Table, config
     sink = LabelSink(output=Storage(str(tmp_path)), classes=classes, png=False, grey=False)
     sink.commit(UNIT, labelled, version=None)
     old = sink.output.list("labels")[f"{UNIT.name}.parquet"].version
-    stands = read_labels(sink.output, UNIT.label_path)
-    counts = read_label_counts(sink.output, UNIT.label_path)
+    stands = read_labels(sink.output, UNIT)
+    counts = read_label_counts(sink.output, UNIT)
     sink.output.write(UNIT.label_path, encode_labels(stands, UNIT, {**counts, "images": 77}))
     failed = labelled.set_column(labelled.schema.get_field_index("error"), "error", pa.array(["label: late"]))
     assert sink.commit(UNIT, failed, version=old)["images"] == 77
-    assert read_labels(sink.output, UNIT.label_path).equals(stands)
+    assert read_labels(sink.output, UNIT).equals(stands)

@@ -12,7 +12,7 @@ from prediction_cases import CLASSES, draw_rows, make_student
 from wsss_ray.config import PredictConfig, RayConfig
 from wsss_ray.models.student.files import encode_student
 from wsss_ray.models.student.network import StudentNetwork
-from wsss_ray.shards.image_shards import encode_image_shard, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.storage.storage import Storage
 
 

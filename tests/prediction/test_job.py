@@ -33,7 +33,8 @@ from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.export.job import run as run_export
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.models.student.files import encode_student
-from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels, read_labels
 from wsss_ray.storage.storage import Storage
 
@@ -112,7 +113,7 @@ def test_retry_failed_runs_just_those_images_on_a_failing_s3(finished: PredictCo
     config = replace(finished, **places, storage=failing_s3.config, retry_failed=True)
     run = Storage(config.output, config.storage)
     unit = read_shard_set(Storage(config.input, config.storage)).units[0]
-    rows = read_labels(run, unit.label_path)
+    rows = read_labels(run, unit)
     broken = rows.to_pylist()
     broken[2].update(label=None, undetected_tags=None, status="failed", error="predict: lost")
     counts = {"images": 3, "statuses": {"ok": 2, "failed": 1}, "errors": {}, "classes": {}}
@@ -122,7 +123,7 @@ def test_retry_failed_runs_just_those_images_on_a_failing_s3(finished: PredictCo
         summary = prediction.run(config)
     assert summary["statuses"] == {"ok": 5, "failed": 1}, "the damaged image fails again"
     assert summary["session"]["storage_retries"]["EndpointConnectionError"] >= 1
-    assert read_labels(run, unit.label_path).equals(rows)
+    assert read_labels(run, unit).equals(rows)
 
 
 @pytest.mark.skipif(not SOAK, reason="in `make soak`: its actors are those of labelling")

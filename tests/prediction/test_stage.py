@@ -160,7 +160,7 @@ def test_soft_scores_are_the_probabilities_in_255ths(
                 left_out += 1
                 assert plane.max() < 0.2 + 1e-5
     assert left_out > 0
-    assert len(read_labels(sink.output, UNIT.label_path)) == 6
+    assert len(read_labels(sink.output, UNIT)) == 6
 
 
 def test_soft_scores_of_images_that_are_run_again_replace_theirs_alone(

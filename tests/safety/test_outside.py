@@ -16,7 +16,8 @@ from wsss_ray.config import ExportConfig, ReportConfig
 from wsss_ray.engine.resources import Resources
 from wsss_ray.export.job import run as run_export
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, read_unit, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import read_shard_set, read_unit
 from wsss_ray.shards.label_files import encode_labels, read_labels
 from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
 from wsss_ray.storage.storage import Storage
@@ -40,7 +41,7 @@ def test_a_shard_with_a_hostile_id_is_refused(tmp_path: Path, image_id: str) -> 
     labels = pa.Table.from_pylist([label_row(made, classes, None)], schema=LABEL_SCHEMA)
     storage.write(unit.label_path, encode_labels(labels, unit, {}))
     with pytest.raises(ShardError, match="is no image id"):
-        read_labels(storage, unit.label_path)
+        read_labels(storage, unit)
 
 
 @pytest.fixture(scope="module")

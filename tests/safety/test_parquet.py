@@ -15,7 +15,8 @@ import ray.data  # registers its types with Arrow  # noqa: F401
 from made_runs import Made, image_row
 from ray.data._internal.tensor_extensions import arrow
 
-from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, read_unit, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import read_shard_set, read_unit
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
 

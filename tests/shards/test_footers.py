@@ -14,7 +14,7 @@ from local_s3 import S3Server
 
 from wsss_ray.labels.summary import summarise
 from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.image_shards import shard_name
+from wsss_ray.shards.image_encoding import shard_name
 from wsss_ray.shards.label_files import encode_labels, read_label_counts
 from wsss_ray.shards.schemas import LABEL_SCHEMA
 from wsss_ray.shards.units import Unit
@@ -63,7 +63,7 @@ def test_a_footer_of_any_length(proxy: FaultyS3, store: Storage, classes: int, r
     (unit,) = units(1)
     store.write(unit.label_path, label_file(unit, counts))
     proxy.requests.clear()
-    assert read_label_counts(store, unit.label_path) == counts
+    assert read_label_counts(store, unit) == counts
     assert proxy.requests == {"GET": requests}
 
 
@@ -71,27 +71,30 @@ def test_a_footer_comes_whole_from_a_store_that_cuts_its_answers(proxy: FaultyS3
     (unit,) = units(1)
     store.write(unit.label_path, label_file(unit))
     proxy.faults = Faults(cut=0.3, refuse=0.2)
-    assert all(read_label_counts(store, unit.label_path) == COUNTS for _ in range(20))
+    assert all(read_label_counts(store, unit) == COUNTS for _ in range(20))
 
 
 @pytest.mark.parametrize("place", ["local", "s3", "memory"])
 def test_files_without_a_footer(place: str, store: Storage, tmp_path: Any) -> None:
     storage = {"local": Storage(str(tmp_path)), "s3": store, "memory": Storage(f"memory://{uuid.uuid4().hex}")}[place]
-    (unit,) = units(1)
+    unit, other = units(2)
+    with pytest.raises(FileNotFoundError):
+        read_label_counts(storage, unit)
     whole = label_file(unit)
-    storage.write("good", whole)
-    assert read_label_counts(storage, "good") == COUNTS
-    for name, data in {"empty": b"", "short": b"PAR1", "cut": whole[:-9], "lies": b"\xff\xff\xff\x7fPAR1"}.items():
-        storage.write(name, data)
-        with pytest.raises(ShardError, match=f"{name} is truncated or no Parquet file"):
-            read_label_counts(storage, name)
+    storage.write(unit.label_path, whole)
+    assert read_label_counts(storage, unit) == COUNTS
+    for data in (b"", b"PAR1", whole[:-9], b"\xff\xff\xff\x7fPAR1"):
+        storage.write(unit.label_path, data)
+        with pytest.raises(ShardError, match=f"{unit.name}.parquet is truncated or no Parquet file"):
+            read_label_counts(storage, unit)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"a": [1]}), sink)
-    storage.write("foreign", sink.getvalue().to_pybytes())
+    storage.write(unit.label_path, sink.getvalue().to_pybytes())
     with pytest.raises(ShardError, match="was not made by wsss_ray"):
-        read_label_counts(storage, "foreign")
-    with pytest.raises(FileNotFoundError):
-        read_label_counts(storage, "absent")
+        read_label_counts(storage, unit)
+    storage.write(other.label_path, whole)
+    with pytest.raises(ShardError, match=f"{other.name}.parquet holds the labels of '{unit.name}'"):
+        read_label_counts(storage, other)
 
 
 def test_a_small_file_is_read_by_one_request(proxy: FaultyS3, store: Storage) -> None:

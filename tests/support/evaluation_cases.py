@@ -14,7 +14,8 @@ from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.label_png import encode_label
-from wsss_ray.shards.image_shards import ShardSet, encode_image_shard, read_shard_set, read_unit, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import ShardSet, read_shard_set, read_unit
 from wsss_ray.shards.label_files import encode_labels
 from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
 from wsss_ray.storage.storage import Storage

@@ -7,7 +7,8 @@ import pyarrow as pa
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
 from wsss_ray.images.decoding import read_size
-from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import read_labels
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
@@ -47,7 +48,7 @@ def label_rows(config: LabelConfig) -> list[dict[str, object]]:
     """All label rows of a finished run, in the order of its units."""
     storage = Storage(config.output, config.storage)
     shards = read_shard_set(Storage(config.input, config.storage))
-    return [row for unit in shards.units for row in read_labels(storage, unit.label_path).to_pylist()]
+    return [row for unit in shards.units for row in read_labels(storage, unit).to_pylist()]
 
 
 def labels_by_id(config: LabelConfig) -> dict[str, bytes]:

@@ -17,7 +17,8 @@ from wsss_ray.images.label_png import decode_label, encode_label
 from wsss_ray.images.rle import encode_mask
 from wsss_ray.labels.sink import count_rows
 from wsss_ray.labels.summary import summarise, write_summary
-from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels
 from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
 from wsss_ray.storage.storage import Storage

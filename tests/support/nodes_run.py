@@ -24,7 +24,8 @@ from wsss_ray.engine.run import run_units
 from wsss_ray.engine.run_directory import units_to_do
 from wsss_ray.engine.stage import Meter, StageSpec
 from wsss_ray.engine.task import Task
-from wsss_ray.shards.image_shards import encode_image_shard, read_shard_set, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
 

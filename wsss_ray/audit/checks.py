@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from wsss_ray.audit.findings import Finding
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
 from wsss_ray.images.rle import mask_overlaps
-from wsss_ray.labels.run import label_of
+from wsss_ray.shards.instance import Instance
+from wsss_ray.shards.label_row import LabelRow
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,14 +32,14 @@ class Boxes:
     """N RLE counts."""
 
     @classmethod
-    def of(cls, instances: Sequence[Mapping[str, Any]]) -> Boxes:
-        """From the `instances` of a label row."""
+    def of(cls, instances: Sequence[Instance]) -> Boxes:
+        """Return the arrays of an image's instances."""
         return cls(
-            boxes=np.array([entry["box"] for entry in instances], np.float64).reshape(-1, 4),
-            class_ids=np.array([entry["class_id"] for entry in instances], np.int64),
-            scores=np.array([entry["score"] for entry in instances], np.float64),
-            mask_scores=np.array([entry["mask_score"] for entry in instances], np.float64),
-            masks=[entry["mask"]["counts"] for entry in instances],
+            boxes=np.array([instance.box for instance in instances], np.float64).reshape(-1, 4),
+            class_ids=np.array([instance.class_id for instance in instances], np.int64),
+            scores=np.array([instance.score for instance in instances], np.float64),
+            mask_scores=np.array([instance.mask_score for instance in instances], np.float64),
+            masks=[instance.counts for instance in instances],
         )
 
 
@@ -50,12 +50,12 @@ def count_classes(label: np.ndarray, classes: ClassSet) -> dict[int, int]:
 
 
 def check_row(
-    row: Mapping[str, Any], classes: ClassSet, config: AuditConfig, threshold: float | None
+    row: LabelRow, classes: ClassSet, config: AuditConfig, threshold: float | None
 ) -> tuple[list[Finding], dict[int, int]]:
     """Look at one label row.
 
     Args:
-        row: in LABEL_SCHEMA.
+        row: its tags and instances are of the classes.
         classes: names of the ids.
         config: what counts as suspicious.
         threshold: score above which the run kept boxes; None: not known, and nothing is near it.
@@ -63,8 +63,8 @@ def check_row(
     Returns:
         Findings, and pixels by class id (empty for a failed image, or one whose row is damaged).
     """
-    if row["status"] == "failed":
-        return [Finding(kind="failed", strength=1.0, text=f"failed: {row['error']}")], {}
+    if row.failed:
+        return [Finding(kind="failed", strength=1.0, text=f"failed: {row.error or 'the row has no label'}")], {}
     try:
         return _check(row, classes, config, threshold)
     except ValueError as error:
@@ -72,14 +72,12 @@ def check_row(
 
 
 def _check(
-    row: Mapping[str, Any], classes: ClassSet, config: AuditConfig, threshold: float | None
+    row: LabelRow, classes: ClassSet, config: AuditConfig, threshold: float | None
 ) -> tuple[list[Finding], dict[int, int]]:
-    pixels = count_classes(label_of(row), classes)
+    pixels = count_classes(row.label_map(), classes)
     findings = [*_check_tags(row, classes, pixels), *_check_shares(row, classes, config, pixels)]
-    if row["instances"]:
-        boxes = Boxes.of(row["instances"])
-        if unknown := set(boxes.class_ids.tolist()) - set(classes.by_id):
-            raise ValueError(f"a box has class id {min(unknown)}, which no class has")
+    if row.instances:
+        boxes = Boxes.of(row.instances)
         findings += _check_objects(row, boxes, classes, config)
         findings += _check_masks(boxes, classes, config)
         if threshold is not None:
@@ -87,13 +85,13 @@ def _check(
     return findings, pixels
 
 
-def _check_tags(row: Mapping[str, Any], classes: ClassSet, pixels: Mapping[int, int]) -> list[Finding]:
-    boxed = {entry["class_id"] for entry in row["instances"] or ()}
+def _check_tags(row: LabelRow, classes: ClassSet, pixels: Mapping[int, int]) -> list[Finding]:
+    boxed = {instance.class_id for instance in row.instances or ()}
     findings = []
-    for tag in row["tags"]:
+    for tag in row.tags:
         class_id = classes.by_name[tag].id
         if class_id not in pixels:
-            if row["instances"] is None:
+            if row.instances is None:
                 text = f"{tag} is tagged and has no pixel"
             elif class_id in boxed:
                 text = f"{tag} is tagged and has boxes, but no pixel: other masks cover it, or its masks are empty"
@@ -103,13 +101,11 @@ def _check_tags(row: Mapping[str, Any], classes: ClassSet, pixels: Mapping[int, 
     return findings
 
 
-def _check_shares(
-    row: Mapping[str, Any], classes: ClassSet, config: AuditConfig, pixels: Mapping[int, int]
-) -> list[Finding]:
+def _check_shares(row: LabelRow, classes: ClassSet, config: AuditConfig, pixels: Mapping[int, int]) -> list[Finding]:
     findings = []
     for class_id, count in pixels.items():
         name = classes.by_id[class_id].name
-        share = count / (row["height"] * row["width"])
+        share = count / (row.height * row.width)
         if share > config.largest_share:
             strength = (share - config.largest_share) / (1 - config.largest_share)
             text = f"{name} covers {share:.1%} of the image"
@@ -131,7 +127,7 @@ def box_overlaps(boxes: np.ndarray) -> np.ndarray:
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
-def _check_objects(row: Mapping[str, Any], found: Boxes, classes: ClassSet, config: AuditConfig) -> list[Finding]:
+def _check_objects(row: LabelRow, found: Boxes, classes: ClassSet, config: AuditConfig) -> list[Finding]:
     """Pairs of boxes of different classes whose boxes or masks overlap more than the limit, one per two classes.
 
     The strength is the mean IoU of boxes and masks: two things in one box share the box, one thing the mask, too. Pairs
@@ -142,9 +138,7 @@ def _check_objects(row: Mapping[str, Any], found: Boxes, classes: ClassSet, conf
     by_box[found.class_ids[:, None] == found.class_ids[None, :]] = 0
     near = np.flatnonzero((by_box > limit / 2).any(axis=0))
     by_mask = np.zeros_like(by_box)
-    by_mask[np.ix_(near, near)] = mask_overlaps(
-        [found.masks[int(index)] for index in near], row["height"], row["width"]
-    )
+    by_mask[np.ix_(near, near)] = mask_overlaps([found.masks[int(index)] for index in near], row.height, row.width)
     pairs = np.argwhere(np.triu((by_box > limit / 2) & (np.maximum(by_box, by_mask) > limit)))
     strongest: dict[tuple[int, int], Finding] = {}
     for first, second in pairs:

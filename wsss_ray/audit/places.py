@@ -9,15 +9,15 @@ says nothing about the annotator, and there is no place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.images.rle import decode_mask
+from wsss_ray.shards.instance import Instance
 
 Kind = Literal["sam_only", "truth_only"]
 
@@ -48,7 +48,7 @@ class Place:
 def find_places(
     label: np.ndarray,
     truth: np.ndarray,
-    instances: Sequence[Mapping[str, Any]],
+    instances: Sequence[Instance],
     classes: ClassSet,
     *,
     width: int,
@@ -66,8 +66,8 @@ def find_places(
     """
     judged = (truth != classes.ignore_id) & (label != classes.ignore_id)
     places: list[Place] = []
-    for class_id in sorted({entry["class_id"] for entry in instances}):
-        masks = [entry for entry in instances if entry["class_id"] == class_id]
+    for class_id in sorted({instance.class_id for instance in instances}):
+        masks = [instance for instance in instances if instance.class_id == class_id]
         said, drawn = label == class_id, truth == class_id
         unsaid = label == classes.background_id  # what SAM gives to another class is that class's place
         sides: tuple[tuple[Kind, np.ndarray, np.ndarray], ...] = (
@@ -104,18 +104,17 @@ def find_places(
     return sorted(places, key=lambda place: (-place.score, place.box))
 
 
-def _confidence(parts: np.ndarray, count: int, masks: Sequence[Mapping[str, Any]], *, reach: int) -> np.ndarray:
+def _confidence(parts: np.ndarray, count: int, masks: Sequence[Instance], *, reach: int) -> np.ndarray:
     """(count + 1,) score of the mask with most pixels in each part, grown by `reach`; NaN where none has any."""
     best = np.full(count + 1, np.nan)
     most = np.zeros(count + 1, np.int64)
-    for entry in masks:  # one mask in memory at a time
-        size = entry["mask"]["height"], entry["mask"]["width"]
-        mask = decode_mask(entry["mask"]["counts"], *size, max_pixels=parts.size)
+    for instance in masks:  # one mask in memory at a time
+        mask = instance.mask()
         if reach:
             mask = ndimage.binary_dilation(mask, SQUARE, iterations=reach)
         covered = np.bincount(parts[mask], minlength=count + 1)
         better = covered > most
-        best[better] = entry["mask_score"]
+        best[better] = instance.mask_score
         most[better] = covered[better]
     return best
 

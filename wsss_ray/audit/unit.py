@@ -15,7 +15,8 @@ from wsss_ray.audit.findings import Finding, score
 from wsss_ray.audit.places import find_places
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
-from wsss_ray.labels.run import label_of, label_rows, read_joined, truth_of
+from wsss_ray.labels.run import read_joined, read_label_rows, truth_of
+from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
@@ -104,56 +105,57 @@ class Auditor:
         audit = UnitAudit()
         if self.config.against_truth:
             columns = ["height", "width", "truth"]
-            for image, row in read_joined(self.images, self.labels, unit, columns=columns, on_damage=audit.note_damage):
+            for image, row in read_joined(
+                self.images, self.labels, unit, self.classes, columns=columns, on_damage=audit.note_damage
+            ):
                 self._add(row, unit, audit)
                 self._add_places(image, row, unit, audit)
         else:  # the image shards are needed only where a label file is damaged
-            rows = label_rows(self.images, self.labels, unit, audit.note_damage)
-            for index in range(rows.num_rows):
-                self._add(rows.slice(index, 1).to_pylist()[0], unit, audit)
+            for row in read_label_rows(self.images, self.labels, unit, self.classes, audit.note_damage):
+                self._add(row, unit, audit)
         return audit
 
-    def _add(self, row: Mapping[str, Any], unit: Unit, audit: UnitAudit) -> None:
+    def _add(self, row: LabelRow, unit: Unit, audit: UnitAudit) -> None:
         findings, pixels = check_row(row, self.classes, self.config, self.threshold)
-        audit.statuses[row["status"]] += 1
-        audit.with_boxes += row["instances"] is not None
+        audit.statuses[row.status] += 1
+        audit.with_boxes += row.instances is not None
         audit.reasons.update({finding.kind for finding in findings})
         audit.classes.update((finding.kind, finding.class_name) for finding in findings if finding.class_name)
         if not any(finding.kind == "failed" for finding in findings):
-            area = row["height"] * row["width"]
+            area = row.height * row.width
             audit.shares.add_image({self.classes.by_id[i].name: count / area for i, count in pixels.items()})
         if findings:
             audit.rows.append(
                 {
-                    "image_id": row["image_id"],
+                    "image_id": row.image_id,
                     "score": score(findings),
-                    "status": row["status"],
+                    "status": row.status,
                     "unit": unit.name,
                     "reasons": [finding.to_row() for finding in sorted(findings, key=_clearest_first)],
                 }
             )
 
-    def _add_places(self, image: Mapping[str, Any], row: Mapping[str, Any], unit: Unit, audit: UnitAudit) -> None:
-        if row["status"] == "failed" or not row["instances"] or image["truth"] is None:
+    def _add_places(self, image: Mapping[str, Any], row: LabelRow, unit: Unit, audit: UnitAudit) -> None:
+        if row.failed or not row.instances or image["truth"] is None:
             return
         try:
             truth = truth_of(image, self.classes)
             assert truth is not None, "the row has a truth"
             found = find_places(
-                label_of(row),
+                row.label_map(),
                 truth,
-                row["instances"],
+                row.instances,
                 self.classes,
                 width=self.config.place_width,
                 smallest_share=self.config.smallest_place,
             )
         except ValueError as error:  # of this image's label, truth or masks
-            audit.not_compared[row["image_id"]] = str(error)
+            audit.not_compared[row.image_id] = str(error)
             return
         audit.compared += 1
         audit.places += [
             {
-                "image_id": row["image_id"],
+                "image_id": row.image_id,
                 "class": place.class_name,
                 **{key: value for key, value in asdict(place).items() if key != "class_name"},
                 "unit": unit.name,

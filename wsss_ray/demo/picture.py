@@ -36,7 +36,7 @@ def write_picture(shards: Path, labels: Path, output: Path, *, classes: ClassSet
     draw = ImageDraw.Draw(sheet)
     for index, unit in enumerate(chosen):
         images = read_unit(storage, unit).to_pylist()
-        found = read_labels(Storage(str(labels)), unit.label_path).to_pylist()
+        found = read_labels(Storage(str(labels)), unit).to_pylist()
         best = max(range(len(images)), key=lambda row: len(images[row]["tags"]))
         picture = decode_row(images[best], exif=unit.exif)
         maps = (found[best]["label"], images[best]["truth"])

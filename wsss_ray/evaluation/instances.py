@@ -21,7 +21,8 @@ import numpy as np
 from scipy import ndimage
 
 from wsss_ray.images.header import ImageError
-from wsss_ray.images.rle import check_counts, encode_mask, intersect_masks, mask_overlaps, parse_counts
+from wsss_ray.images.rle import encode_mask, intersect_masks, mask_overlaps, parse_counts
+from wsss_ray.shards.instance import Instance
 
 FOUND_IOU = 0.5
 """IoU from which an object, or a class in an image, counts as found."""
@@ -145,31 +146,21 @@ def group_objects(
     return masks
 
 
-def row_masks(
-    instances: Sequence[Mapping[str, Any]], places: Mapping[int, int], size: tuple[int, int]
-) -> dict[int, list[bytes]]:
-    """Masks of a label row's instances by falling score.
+def row_masks(instances: Iterable[Instance], places: Mapping[int, int]) -> dict[int, list[bytes]]:
+    """Return the masks of a label row's instances by falling score.
 
     Args:
-        instances: as LABEL_SCHEMA has them.
+        instances: of one image.
         places: index by class id.
-        size: (height, width) of the image in pixels.
 
     Raises:
-        ImageError: one is of no class, or its mask is damaged or of another size.
+        ImageError: an instance is of no class.
     """
     masks: dict[int, list[bytes]] = {}
-    for entry in sorted(instances, key=lambda entry: -entry["score"]):
-        mask = entry["mask"]
-        if entry["class_id"] not in places:
-            raise ImageError(f"instances: class id {entry['class_id']} is no class")
-        if (mask["height"], mask["width"]) != size:
-            raise ImageError(f"instances: a mask is {mask['width']} x {mask['height']} (width x height)")
-        try:
-            check_counts(mask["counts"], *size)
-        except ValueError as error:
-            raise ImageError(f"instances: {error}") from error
-        masks.setdefault(places[entry["class_id"]], []).append(mask["counts"])
+    for instance in sorted(instances, key=lambda instance: -instance.score):
+        if instance.class_id not in places:
+            raise ImageError(f"instances: no class has the id {instance.class_id}")
+        masks.setdefault(places[instance.class_id], []).append(instance.counts)
     return masks
 
 

@@ -25,6 +25,7 @@ from wsss_ray.evaluation.result import Evaluation, conclude
 from wsss_ray.evaluation.tables import format_tables
 from wsss_ray.evaluation.truths import CocoTruth, pack_by_unit
 from wsss_ray.labels.inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
+from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, count_rejected, read_shard_set
 from wsss_ray.storage.redaction import masked
@@ -61,6 +62,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     output = Storage(config.output, config.storage)
     tally = Tally.zero(judge.index.count)
     tables: dict[int, pa.Table] = {}
+    damaged: dict[str, str] = {}
     progress = Progress(total=shards.rows, done=0, every_seconds=config.status_seconds)
     with connect_for(shards.rows, config.ray) as resources, progress.printing():
         warn_of_local_paths(resources, images, Storage(config.labels, config.storage))
@@ -74,6 +76,8 @@ def run(config: EvaluateConfig) -> Evaluation:
         ):
             tally.add(result.tally)
             tables[place] = result.images
+            if result.damage is not None:
+                damaged[shards.units[place].name] = result.damage
             failed = sum(state in {"missing", "failed"} for state in result.images["state"].to_pylist())
             progress.add(shards.units[place].rows, failed=failed)
         rate = progress.rate
@@ -102,6 +106,8 @@ def run(config: EvaluateConfig) -> Evaluation:
             f"{unlabelled:,} images have no usable label or are not in the image shards, and --missing is error. "
             f"{output.describe(RESULT_FILE)} lists them."
         )
+    if (error := damage_error(damaged)) is not None:
+        raise error
     return evaluation
 
 

@@ -98,6 +98,8 @@ class UnitResult:
     tally: Tally
     images: pa.Table
     """In IMAGES_SCHEMA, in the unit's order."""
+    damage: str | None = None
+    """Why the unit's label file cannot be used: its images are failed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,7 +144,8 @@ class Judge:
         labels = self.labels.read(unit, ids, chosen)
         truths = self._truths(unit, ids, chosen, rows, attachment)
         images = [self._image(row, label, truth, tally) for row, label, truth in zip(rows, labels, truths, strict=True)]
-        return UnitResult(tally=tally, images=pa.Table.from_pylist(images, schema=IMAGES_SCHEMA))
+        damage = next((label.damage for label in labels if label.damage), None)
+        return UnitResult(tally=tally, images=pa.Table.from_pylist(images, schema=IMAGES_SCHEMA), damage=damage)
 
     def _truths(
         self,
@@ -225,7 +228,7 @@ class Judge:
             check_size(label, size)
             prediction = self.index(label)
             self._check_ids(label, prediction)
-            masks = None if file.instances is None else row_masks(file.instances, self.index.places, size)
+            masks = None if file.instances is None else row_masks(file.instances, self.index.places)
         except ImageError as error:
             return "failed", str(error), nothing, None
         return "judged", None, prediction, masks

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wsss_ray.shards.units import Unit
+from wsss_ray.storage.json_files import decode_json, encode_json
 from wsss_ray.storage.storage import Storage
 
 PARTS = "export-parts"
@@ -53,18 +54,21 @@ class ExportedUnit:
 
     def to_json(self) -> bytes:
         """Return the content of the unit's report."""
-        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+        return encode_json(asdict(self))
 
     @staticmethod
-    def from_json(data: bytes) -> ExportedUnit:
-        """Read a report; inverse of `to_json`."""
-        content = json.loads(data)
-        return ExportedUnit(
-            images=tuple(ExportedImage(**image) for image in content["images"]),
-            left_out=tuple(LeftOut(**image) for image in content["left_out"]),
-            counts=content["counts"],
-            damage=content.get("damage"),
-        )
+    def from_json(data: bytes, name: str) -> ExportedUnit:
+        """Parse a report called `name`; ValueError where it is damaged."""
+        content = decode_json(data, name)
+        try:
+            return ExportedUnit(
+                images=tuple(ExportedImage(**image) for image in content["images"]),
+                left_out=tuple(LeftOut(**image) for image in content["left_out"]),
+                counts=dict(content["counts"]),
+                damage=content.get("damage"),
+            )
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"{name} is damaged: {error!r}. Remove it and run wsss-ray export again.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,9 @@ class ExportedUnits:
 
     def units(self) -> Iterator[ExportedUnit]:
         """Iterate over the units' reports."""
-        return (ExportedUnit.from_json(data) for data in self._read([slot.report_path for slot in self.slots]))
+        paths = [slot.report_path for slot in self.slots]
+        for path, data in zip(paths, self._read(paths), strict=True):
+            yield ExportedUnit.from_json(data, self.output.describe(path))
 
     def images(self) -> Iterator[ExportedImage]:
         """Iterate over all exported images."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -78,9 +77,9 @@ class Export:
         if self.todo or not self.output.exists(SUMMARY_FILE):
             return None
         try:
-            summary = Summary.from_json(self.output.read(SUMMARY_FILE))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            _LOG.warning("%s is damaged (%s) and will be written again.", self.output.describe(SUMMARY_FILE), error)
+            summary = Summary.from_json(self.output.read(SUMMARY_FILE), self.output.describe(SUMMARY_FILE))
+        except ValueError as error:
+            _LOG.warning("%s It is written again.", error)
             return None
         return summary if summary.state == state_of(self.slots, self.run.missing) else None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.export.exported import LeftOut
@@ -75,16 +76,16 @@ class RecordReader:
             ShardError: the image shard is damaged.
         """
         columns = ["source", "image"] if self.reads_images else ["source"]
-        for image, label in read_joined(self.images, self.labels, unit, columns=columns, on_damage=on_damage):
+        joined = read_joined(self.images, self.labels, unit, self.classes, columns=columns, on_damage=on_damage)
+        for image, label in joined:
             try:
                 yield self._record(unit, image, label)
             except (_UnusableError, ShardError) as error:
-                yield LeftOut(image_id=label["image_id"], reason=str(error))
+                yield LeftOut(image_id=label.image_id, reason=str(error))
 
-    def _record(self, unit: Unit, image: dict[str, Any], values: dict[str, Any]) -> Record:
-        if values["status"] == "failed" or values["label"] is None:
-            raise _UnusableError(values["error"] or "the row has no label and does not say why")
-        row = LabelRow.from_row(values, self.classes)
+    def _record(self, unit: Unit, image: dict[str, Any], row: LabelRow) -> Record:
+        if row.failed:
+            raise _UnusableError(row.error or "the row has no label and does not say why")
         file_name, data, change = image["source"], None, None
         if self.reads_images:
             try:
@@ -114,9 +115,10 @@ def holds_instances(run: LabelRun) -> bool | None:
     """Return whether the first row that has not failed has instances; None if all rows failed."""
     for unit in run.units:
         with suppress(ShardError):  # reported with the unit
-            for row in read_labels(run.labels, unit.label_path, columns=["status", "instances"]).to_pylist():
-                if row["status"] != "failed":
-                    return row["instances"] is not None
+            rows = read_labels(run.labels, unit, columns=["status", "instances"])
+            kept = rows.filter(pc.not_equal(rows["status"], "failed"))
+            if kept.num_rows:
+                return bool(kept["instances"][0].is_valid)
     return None
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from wsss_ray.export.exported import ExportedUnits, LeftOut, Slot
 from wsss_ray.shards.units import Unit
+from wsss_ray.storage.json_files import decode_json, encode_json
 
 SUMMARY_FILE = "export-summary.json"
 _SHOWN = 5
@@ -36,16 +36,19 @@ class Summary:
 
     def to_json(self) -> bytes:
         """Return the content of the summary file."""
-        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+        return encode_json(asdict(self))
 
     @staticmethod
-    def from_json(data: bytes) -> Summary:
-        """Read a summary file; inverse of `to_json`."""
-        content = json.loads(data)
-        content["left_out"] = tuple(LeftOut(**image) for image in content["left_out"])
-        content["unlabelled_units"] = tuple(content["unlabelled_units"])
-        content["notes"] = tuple(content["notes"])
-        return Summary(**content)
+    def from_json(data: bytes, name: str) -> Summary:
+        """Parse a summary file called `name`; ValueError where it is damaged."""
+        content = decode_json(data, name)
+        try:
+            content["left_out"] = tuple(LeftOut(**image) for image in content["left_out"])
+            content["unlabelled_units"] = tuple(content["unlabelled_units"])
+            content["notes"] = tuple(content["notes"])
+            return Summary(**content)
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"{name} is damaged: {error!r}.") from error
 
     def __str__(self) -> str:
         """Return the text for the screen."""

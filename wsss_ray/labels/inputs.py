@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 
 from wsss_ray.engine.run_directory import RUN_FILE
 from wsss_ray.images.header import DEFAULT_MAX_FILE_BYTES
-from wsss_ray.shards.footers import ShardError, damage_told
+from wsss_ray.shards.footers import ShardError, damage_as_shard_error
 from wsss_ray.shards.image_shards import ShardSet
+from wsss_ray.shards.instance import Instance
 from wsss_ray.shards.label_files import read_labels
+from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
@@ -31,8 +33,10 @@ class LabelFile:
 
     png: bytes | None = None
     problem: str | None = None
-    instances: Sequence[Mapping[str, Any]] | None = None
-    """As LABEL_SCHEMA has them; None where they are not known, or not asked for."""
+    instances: tuple[Instance, ...] | None = None
+    """None where they are not known, or were not read."""
+    damage: str | None = None
+    """Why the whole label file of the image's unit cannot be used."""
 
 
 class LabelSource(Protocol):
@@ -54,27 +58,32 @@ class RunLabels:
     """Whether to read the rows' instances, too."""
 
     def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
-        """Rows of the unit's label file; a damaged file fails all its images."""
+        """Return the rows of the unit's label file; a damaged file fails all its images."""
         if unit.label_path not in self.files:
             return [LabelFile()] * len(chosen)
-        columns = ["image_id", "label", "status", "error", *(["instances"] if self.instances else [])]
+        columns = ["image_id", "height", "width", "label", "status", "error"]
+        columns += ["instances"] if self.instances else []
         try:
-            rows = read_labels(self.storage, unit.label_path, columns=columns)
+            rows = read_labels(self.storage, unit, columns=columns)
         except FileNotFoundError as error:
             raise StorageError(
                 f"{self.storage.describe(unit.label_path)} was listed when the job began, and is not there now. On a "
                 "cluster the labels must be on storage that every node sees under the same path (or s3://)."
             ) from error
         except ShardError as error:
-            return [LabelFile(problem=f"label file: {error}")] * len(chosen)
-        if rows["image_id"].to_pylist() != list(image_ids):
-            return [LabelFile(problem="label file: it does not hold the unit's images")] * len(chosen)
-        return [
-            LabelFile(problem=f"labelling: {row['error'] or 'failed'}")
-            if row["status"] == "failed"
-            else LabelFile(png=row["label"], instances=row.get("instances"))
-            for row in rows.take(chosen).to_pylist()
-        ]
+            return [LabelFile(problem=f"label file: {error}", damage=str(error))] * len(chosen)
+        assert rows["image_id"].to_pylist() == list(image_ids), "a label file belongs to its unit by digest"
+        return [_label_file(row) for row in rows.take(chosen).to_pylist()]
+
+
+def _label_file(row: Mapping[str, Any]) -> LabelFile:
+    try:
+        label = LabelRow.from_row(row)
+    except ShardError as error:
+        return LabelFile(problem=f"label row: {error}")
+    if label.failed:
+        return LabelFile(problem=f"labelling: {label.error or 'failed'}")
+    return LabelFile(png=label.label, instances=label.instances)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +216,7 @@ def ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[tuple[str, list[
             return f"{where}: its ids cannot be read: {reason}. Make this shard again with wsss-ray shard."
 
         try:
-            with damage_told(tell), images.open(name) as file, pq.ParquetFile(file) as parquet:
+            with damage_as_shard_error(tell), images.open(name) as file, pq.ParquetFile(file) as parquet:
                 ids: list[str] = parquet.read(columns=["image_id"])["image_id"].to_pylist()
         except FileNotFoundError as error:
             raise ShardError(tell(error)) from error

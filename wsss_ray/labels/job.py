@@ -214,10 +214,10 @@ def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
     there = {name for name, info in sink.output.list("png").items() if info.size}
 
     def write(unit: Unit) -> None:
-        ids = read_labelled_ids(sink.output, unit.label_path)
+        ids = read_labelled_ids(sink.output, unit)
         missing = {image_id for image_id in ids if png_path(image_id).removeprefix("png/") not in there}
         if missing:
-            rows = read_labels(sink.output, unit.label_path)
+            rows = read_labels(sink.output, unit)
             sink.write_pngs(rows.filter([image_id in missing for image_id in rows["image_id"].to_pylist()]))
 
     with ThreadPoolExecutor(footer_readers(sink.output)) as pool:
@@ -229,9 +229,9 @@ def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]
     versions = output.list("labels")
 
     def look(unit: Unit) -> Task | None:
-        if not read_label_counts(output, unit.label_path)["statuses"].get("failed"):
+        if not read_label_counts(output, unit).get("statuses", {}).get("failed"):
             return None
-        rows = read_labels(output, unit.label_path)
+        rows = read_labels(output, unit)
         failed = rows.filter([status == "failed" for status in rows["status"].to_pylist()])
         version = versions[unit.label_path.removeprefix("labels/")].version
         return Task(unit=unit, only=tuple(failed["image_id"].to_pylist()), version=version)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig
 from wsss_ray.engine.run_directory import RUN_FILE, units_to_do
 from wsss_ray.errors import JobError
 from wsss_ray.images.header import ImageError
-from wsss_ray.images.label_png import decode_label, decode_truth
+from wsss_ray.images.label_png import decode_truth
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set, read_unit
 from wsss_ray.shards.label_files import read_labels
-from wsss_ray.shards.schemas import LABEL_SCHEMA
+from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.shards.units import Unit
+from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
 
 
@@ -58,7 +57,7 @@ class LabelRun:
         class_set = ClassSet.load(classes)
         shards = read_shard_set(image_storage)
         check_label_space(shards, class_set)
-        identity = _read_identity(label_storage)
+        identity = read_identity(label_storage)
         if identity.get("shards", shards.digest) != shards.digest:
             raise ValueError(
                 f"the run in {label_storage.uri} was made from other image shards than {image_storage.uri} holds. "
@@ -88,40 +87,64 @@ class LabelRun:
 
 
 OnDamage = Callable[[str], None]
-"""Told why a unit's label file cannot be used."""
+"""Called with the reason why a unit's label file cannot be used."""
 
 
-def label_rows(images: Storage, labels: Storage, unit: Unit, on_damage: OnDamage) -> pa.Table:
-    """Rows of a unit's label file in LABEL_SCHEMA; where it is damaged, a failed row for each image of the unit.
+def read_label_rows(
+    images: Storage, labels: Storage, unit: Unit, classes: ClassSet, on_damage: OnDamage
+) -> Iterator[LabelRow]:
+    """Read the rows of a unit's label file, one at a time.
+
+    Args:
+        images: folder of the image shards, read only where the label file is damaged.
+        labels: run directory.
+        unit: the images.
+        classes: the classes that tags and instances may have.
+        on_damage: called where the label file cannot be used: each image of the unit then gets a failed row.
+
+    Yields:
+        The unit's rows in order. A row that cannot be used is a failed row.
 
     Raises:
-        FileNotFoundError: the label file is not there.
+        FileNotFoundError: the label file does not exist.
         ShardError: it is damaged, and so is the image shard.
     """
     try:
-        return read_labels(labels, unit.label_path)
+        rows = read_labels(labels, unit)
     except ShardError as error:
         on_damage(str(error))
-        return _failed_rows(images, unit, str(error))
+        columns = ["image_id", "height", "width", "tags"]
+        for row in read_unit(images, unit, columns=columns, check="footer").to_pylist():
+            yield LabelRow.failure(row, f"label file: {error}")
+        return
+    for index in range(rows.num_rows):  # all at once, the unit's labels would be in memory twice
+        row = rows.slice(index, 1).to_pylist()[0]
+        try:
+            yield LabelRow.from_row(row, classes)
+        except ShardError as error:
+            known = [tag for tag in row["tags"] if tag in classes.by_name]
+            yield LabelRow.failure({**row, "tags": known}, f"label row: {error}")
 
 
 def read_joined(
-    images: Storage, labels: Storage, unit: Unit, *, columns: Sequence[str], on_damage: OnDamage | None = None
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Rows of a unit, image and label side by side, in order.
+    images: Storage, labels: Storage, unit: Unit, classes: ClassSet, *, columns: Sequence[str], on_damage: OnDamage
+) -> Iterator[tuple[dict[str, Any], LabelRow]]:
+    """Read the rows of a unit, image and label side by side, as `read_label_rows` does.
 
     Args:
         images: folder of the image shards.
         labels: run directory.
         unit: one that has a label file.
-        columns: columns of IMAGE_SCHEMA wanted of the image rows.
-        on_damage: is told why the label file cannot be used, and each image gets a failed row; None: that is an error.
+        classes: the classes that tags and instances may have.
+        columns: columns of IMAGE_SCHEMA to return in the image rows, beside `image_id`.
+        on_damage: as for `read_label_rows`.
 
     Yields:
-        An image row and a row of LABEL_SCHEMA, as Python values.
+        An image row as Python values, and its label row.
 
     Raises:
-        ShardError: a shard or label file is damaged, or they do not hold the same images.
+        FileNotFoundError: the label file does not exist.
+        ShardError: the image shard is damaged.
     """
     rows = read_unit(
         images,
@@ -129,25 +152,10 @@ def read_joined(
         columns=list(dict.fromkeys(["image_id", *columns])),
         check="content" if "image" in columns else "footer",
     )
-    if on_damage is None:
-        labelled = read_labels(labels, unit.label_path)
-    else:
-        labelled = label_rows(images, labels, unit, on_damage)
-    if rows["image_id"].to_pylist() != labelled["image_id"].to_pylist():
-        problem = f"{labels.describe(unit.label_path)} does not hold the images of its unit. Remove it and label again."
-        if on_damage is None:
-            raise ShardError(problem)
-        on_damage(problem)
-        labelled = _failed_rows(images, unit, problem)
-    for index in range(rows.num_rows):  # one at a time: the unit's encoded images once more as bytes would double them
-        yield rows.slice(index, 1).to_pylist()[0], labelled.slice(index, 1).to_pylist()[0]
-
-
-def _failed_rows(images: Storage, unit: Unit, problem: str) -> pa.Table:
-    """A failed row for each image of a unit whose label file cannot be used."""
-    rows = read_unit(images, unit, columns=["image_id", "height", "width", "tags"], check="footer").to_pylist()
-    failed = {"status": "failed", "error": f"label file: {problem}"}
-    return pa.Table.from_pylist([{**row, **failed} for row in rows], schema=LABEL_SCHEMA)
+    for index, label in enumerate(read_label_rows(images, labels, unit, classes, on_damage)):
+        image = rows.slice(index, 1).to_pylist()[0]
+        assert image["image_id"] == label.image_id, "a label file belongs to its unit by digest"
+        yield image, label
 
 
 def damage_error(damaged: Mapping[str, str]) -> JobError | None:
@@ -158,22 +166,6 @@ def damage_error(damaged: Mapping[str, str]) -> JobError | None:
     return JobError(
         f"{len(damaged):,} label files cannot be used, and their images counted as failed; the first: {damaged[first]}"
     )
-
-
-def label_of(row: Mapping[str, Any]) -> np.ndarray:
-    """(H, W) class ids of a label row that has not failed.
-
-    Raises:
-        ShardError: its PNG cannot be read, or has not the row's size; names the image.
-    """
-    size = row["height"], row["width"]
-    try:
-        label = decode_label(row["label"], max_pixels=size[0] * size[1])
-    except ImageError as error:
-        raise ShardError(f"the label of image {row['image_id']} cannot be read: {error}. Label it again.") from error
-    if label.shape != size:
-        raise ShardError(f"the label of image {row['image_id']} has not the image's size. Label it again.")
-    return label
 
 
 def truth_of(row: Mapping[str, Any], classes: ClassSet) -> np.ndarray | None:
@@ -194,16 +186,16 @@ def truth_of(row: Mapping[str, Any], classes: ClassSet) -> np.ndarray | None:
         ) from error
 
 
-def _read_identity(labels: Storage) -> dict[str, Any]:
+def read_identity(labels: Storage) -> dict[str, Any]:
+    """Read the settings that a run's labels were made with.
+
+    Raises:
+        ValueError: the folder holds no run, or its run.json is damaged.
+    """
     try:
-        identity = json.loads(labels.read(RUN_FILE))
+        return read_json(labels, RUN_FILE)
     except FileNotFoundError:
         raise ValueError(
             f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of wsss-ray label or "
             "wsss-ray predict."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{labels.describe(RUN_FILE)} is not JSON ({error}): it is no run of wsss_ray.") from error
-    if not isinstance(identity, dict):
-        raise ValueError(f"{labels.describe(RUN_FILE)} holds no settings: it is no run of wsss_ray.")  # noqa: TRY004
-    return identity

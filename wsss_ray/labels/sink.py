@@ -61,7 +61,7 @@ class LabelSink:
     def counts(self, unit: Unit) -> Mapping[str, Any] | None:
         """Counts in the unit's label file, or None where there is none."""
         try:
-            return read_label_counts(self.output, unit.label_path)
+            return read_label_counts(self.output, unit)
         except FileNotFoundError:
             return None
 
@@ -85,7 +85,7 @@ class LabelSink:
                 self.output.write(png_path(image_id), data, durable=False)  # the label file holds it, too
 
     def _put_into(self, unit: Unit, labels: pa.Table, version: str) -> Mapping[str, Any]:
-        before = read_labels(self.output, unit.label_path)
+        before = read_labels(self.output, unit)
         fresh = {image_id: index for index, image_id in enumerate(labels["image_id"].to_pylist())}
         both = pa.concat_tables([before, labels.cast(before.schema)])
         places = [
@@ -100,7 +100,7 @@ class LabelSink:
         logger.warning(
             "%s was replaced by another run meanwhile; its rows stand", self.output.describe(unit.label_path)
         )
-        return read_label_counts(self.output, unit.label_path)
+        return read_label_counts(self.output, unit)
 
 
 def writes_grey(form: Literal["auto", "palette", "grey"], classes: ClassSet) -> bool:

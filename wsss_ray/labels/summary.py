@@ -53,7 +53,7 @@ def summarise(
 
 def _counts_of(output: Storage, unit: Unit, *, damaged_fail: bool) -> dict[str, Any]:
     try:
-        return read_label_counts(output, unit.label_path)
+        return read_label_counts(output, unit)
     except ShardError:
         if not damaged_fail:
             raise

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsss_ray.images.label_png import decode_label, encode_label
-from wsss_ray.shards.footers import ShardError, damage_told
+from wsss_ray.shards.footers import ShardError, damage_as_shard_error
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
@@ -65,7 +65,9 @@ def read_soft(run: Storage, unit: Unit) -> pa.Table:
             f"there is no {where}: the run was made without --soft, or the unit is not predicted yet. If it was lost, "
             f"remove {unit.label_path} there and run again."
         ) from error
-    with damage_told(lambda reason: f"{where} is damaged: {reason}. Remove it and {unit.label_path}, and run again."):
+    with damage_as_shard_error(
+        lambda reason: f"{where} is damaged: {reason}. Remove it and {unit.label_path}, and run again."
+    ):
         return pq.read_table(pa.BufferReader(data), schema=SOFT_SCHEMA, use_threads=False)
 
 

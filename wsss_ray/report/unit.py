@@ -13,9 +13,11 @@ import numpy as np
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
-from wsss_ray.labels.run import label_of, read_joined, truth_of
+from wsss_ray.labels.run import read_joined, truth_of
 from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
 from wsss_ray.report.pictures import Overlay, encode_photo
+from wsss_ray.shards.instance import Instance
+from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
@@ -110,7 +112,7 @@ class UnitReporter:
         cards: list[Card] = []
         damage: list[str] = []
         with ThreadPoolExecutor(_WRITERS) as pool:
-            joined = read_joined(self.images, self.labels, unit, columns=columns, on_damage=damage.append)
+            joined = read_joined(self.images, self.labels, unit, self.classes, columns=columns, on_damage=damage.append)
             for index, (image, label) in enumerate(joined):
                 if rows is None or index in rows:
                     card, files = self._show(unit, image, label)
@@ -127,37 +129,34 @@ class UnitReporter:
     def _overlay(self) -> Overlay:
         return Overlay(self.classes)
 
-    def _show(self, unit: Unit, image: dict[str, Any], row: dict[str, Any]) -> tuple[Card, dict[str, bytes]]:
+    def _show(self, unit: Unit, image: dict[str, Any], row: LabelRow) -> tuple[Card, dict[str, bytes]]:
         """The card of an image and its files by path."""
-        tags = [self._places[name] for name in row["tags"]]
+        tags = [self._places[name] for name in row.tags]
         card = Card(
-            image_id=row["image_id"],
+            image_id=row.image_id,
             unit=unit.name,
-            height=row["height"],
-            width=row["width"],
-            status=row["status"],
+            height=row.height,
+            width=row.width,
+            status=row.status,
             tags=tags,
             missed=tags,
         )
-        if row["error"]:
-            card.problems.append(row["error"])
-        if row["instances"] is not None:
-            card.boxes = [box for entry in row["instances"] if (box := self._box(entry)) is not None]
+        if row.error:
+            card.problems.append(row.error)
+        if row.instances is not None:
+            card.boxes = [self._box(instance) for instance in row.instances]
         files = self._add_photo(unit, image, card)
         label = self._add_label(row, card, files)
         self._add_truth(image, label, card, files)
         return card, files
 
-    def _box(self, entry: Mapping[str, Any]) -> Box | None:
-        known = self.classes.by_id.get(entry["class_id"])
-        if known is None or not np.isfinite([entry["score"], entry["mask_score"], *entry["box"]]).all():
-            return None
-        left, top, right, bottom = (round(value, 1) for value in entry["box"])
+    def _box(self, instance: Instance) -> Box:
+        left, top, right, bottom = (round(value, 1) for value in instance.box)
         return Box(
-            class_index=self._places[known.name],
-            phrase=entry["phrase"],
-            score=round(entry["score"], 3),
-            mask_score=round(entry["mask_score"], 3),
+            class_index=self._places[self.classes.by_id[instance.class_id].name],
+            phrase=instance.phrase,
+            score=round(instance.score, 3),
+            mask_score=round(instance.mask_score, 3),
             corners=(left, top, right, bottom),
         )
 
@@ -173,11 +172,11 @@ class UnitReporter:
             f"photos/{card.image_id}.jpg": encode_photo(pixels, self.picture),
         }
 
-    def _add_label(self, row: dict[str, Any], card: Card, files: dict[str, bytes]) -> np.ndarray | None:
-        if row["label"] is None:
+    def _add_label(self, row: LabelRow, card: Card, files: dict[str, bytes]) -> np.ndarray | None:
+        if row.label is None:
             return None
         try:
-            label = label_of(row)
+            label = row.label_map()
         except ValueError as error:
             card.problems.append(str(error))
             return None

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from wsss_ray.datasets.items import Item
 from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, reject
-from wsss_ray.shards.image_shards import encode_image_shard, shard_name
+from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
 

@@ -1,4 +1,4 @@
-"""Image shards: Parquet files with one row per image, of which each row group is a unit.
+"""Reading image shards: Parquet files with one row per image, of which each row group is a unit.
 
 A unit's digest covers its ids, bytes and tags. It is in the shard's footer and in the label file's name, so that labels
 of other data never match."""
@@ -6,12 +6,11 @@ of other data never match."""
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +19,23 @@ import pyarrow.parquet as pq
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
-from wsss_ray.shards.footers import FOOTER_KEY, FORMAT_VERSION, ShardError, damage_told, footer_readers, read_footer
+from wsss_ray.shards.footers import (
+    FOOTER_KEY,
+    ShardError,
+    check_file,
+    damage_as_shard_error,
+    footer_readers,
+    read_footer,
+)
+from wsss_ray.shards.image_encoding import digest_column, digest_rows, report_path, shard_name
 from wsss_ray.shards.row_checks import check_rows
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.shards.units import Unit
+from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
 
 REJECTED_FILE = "rejected.parquet"
-
-
+_REMEDY = "Run the same wsss-ray shard command again: it makes a damaged shard anew."
 _SHARD_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
 
 
@@ -44,6 +51,8 @@ class ShardSet:
     has_truth: bool
     size: int = 0
     """Bytes of the files."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """Why a shard cannot be read, by file name; its units are known from the report of the shard job."""
 
     @property
     def digest(self) -> str:
@@ -55,60 +64,6 @@ class ShardSet:
     def rows(self) -> int:
         """Number of images."""
         return sum(unit.rows for unit in self.units)
-
-
-def digest_rows(rows: pa.Table) -> str:
-    """SHA-256 (hex) over ids, encoded bytes and tags, in order."""
-    digest = hashlib.sha256()
-    for image_id, image, tags in zip(rows["image_id"], rows["image"], rows["tags"], strict=True):
-        for part in (image_id.as_py().encode(), image.as_buffer(), json.dumps(tags.as_py()).encode()):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def shard_name(index: int, total: int) -> str:
-    """File name of shard `index` (from 0) of `total`."""
-    return f"shard-{index:05d}-of-{total:05d}.parquet"
-
-
-def encode_image_shard(
-    groups: Iterable[pa.Table],
-    *,
-    exif: Literal["apply", "ignore"],
-    label_space: str,
-    classes: str,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> bytes:
-    """Parquet bytes of an image shard, one row group per table of `groups` (each in IMAGE_SCHEMA, not empty).
-
-    No image may have more than `max_pixels`: later jobs refuse it.
-    """
-    buffer = io.BytesIO()
-    row_groups = []
-    has_truth = False
-    # The images are compressed already; without statistics and dictionaries the same rows give the same bytes.
-    with pq.ParquetWriter(
-        buffer, IMAGE_SCHEMA, compression="none", use_dictionary=False, write_statistics=False
-    ) as writer:
-        for group in groups:
-            rows = group.cast(IMAGE_SCHEMA).combine_chunks()
-            assert rows.num_rows > 0, "a unit holds at least one image"
-            writer.write_table(rows, row_group_size=rows.num_rows)
-            row_groups.append({"rows": rows.num_rows, "digest": digest_rows(rows)})
-            has_truth = has_truth or rows["truth"].null_count < rows.num_rows
-        footer = {
-            "kind": "images",
-            "format": FORMAT_VERSION,
-            "exif": exif,
-            "max_pixels": max_pixels,
-            "label_space": label_space,
-            "classes": classes,
-            "has_truth": has_truth,
-            "row_groups": row_groups,
-        }
-        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer)})
-    return buffer.getvalue()
 
 
 def read_shard_set(storage: Storage) -> ShardSet:
@@ -135,29 +90,20 @@ def read_shard_set(storage: Storage) -> ShardSet:
             f"{storage.uri}: {len(missing)} of {total} shards are missing, the first is {missing[0]}. "
             "Run the same wsss-ray shard command again to finish them."
         )
+    damaged: dict[str, str] = {}
     with ThreadPoolExecutor(footer_readers(storage)) as pool:
-        footers = list(pool.map(lambda name: _read_image_footer(storage, name), names))
+        footers = list(pool.map(lambda name: _read_image_footer(storage, name, damaged), names))
     spaces = {footer["label_space"] for footer in footers}
     if len(spaces) > 1:
         raise ShardError(f"{storage.uri}: its shards were made with different class sets; make them again.")
-    units = tuple(
-        Unit(
-            shard=name,
-            row_group=index,
-            rows=group["rows"],
-            digest=group["digest"],
-            exif=footer["exif"],
-            max_pixels=footer["max_pixels"],
-        )
-        for name, footer in zip(names, footers, strict=True)
-        for index, group in enumerate(footer["row_groups"])
-    )
+    units = tuple(unit for name, footer in zip(names, footers, strict=True) for unit in _units(name, footer))
     return ShardSet(
         units=units,
         label_space=spaces.pop(),
         classes=footers[0]["classes"],
         has_truth=any(footer["has_truth"] for footer in footers),
         size=sum(info.size for info in files.values()),
+        damaged=dict(sorted(damaged.items())),
     )
 
 
@@ -184,24 +130,28 @@ def read_unit(
     wanted = list(IMAGE_SCHEMA.names if columns is None else columns)
     needed = list(dict.fromkeys([*wanted, "image_id", "image", "tags"])) if check == "content" else wanted
     where = f"{storage.describe(unit.shard)}, row group {unit.row_group}"
-
-    def tell(reason: object) -> str:
-        return f"{where}: damaged: {reason}. Make this shard again with wsss-ray shard."
-
     try:
-        with damage_told(tell), storage.open(unit.shard) as file, pq.ParquetFile(file) as parquet:
+        with (
+            damage_as_shard_error(lambda reason: f"{where}: damaged: {reason}. {_REMEDY}"),
+            storage.open(unit.shard) as file,
+            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        ):
             rows = parquet.read_row_group(unit.row_group, columns=needed, use_threads=False).select(needed)
+            rows.validate(full=True)
             footer = json.loads((parquet.metadata.metadata or {}).get(FOOTER_KEY, b"{}"))
             listed = [group["digest"] for group in footer.get("row_groups", [])]
+            if check == "content":
+                same = digest_rows(rows) == unit.digest
+            else:
+                same = unit.digest in listed[unit.row_group :][:1]
+            digests = footer["row_groups"][unit.row_group].get("columns", {}) if same else {}
+            changed = [name for name in needed if name in digests and digest_column(rows[name]) != digests[name]]
     except FileNotFoundError as error:
         raise ShardError(f"{where}: the shard has gone since the run began.") from error
-    except (LookupError, json.JSONDecodeError, UnicodeDecodeError) as error:  # of a row group, a column, the footer
-        raise ShardError(tell(error)) from error
-    same = digest_rows(rows) == unit.digest if check == "content" else unit.digest in listed[unit.row_group :][:1]
-    if not same:
+    if not same or changed or rows.num_rows != unit.rows:
         raise ShardError(
             f"{where}: its content is not what its footer says: the shard is damaged or was replaced while the run "
-            "went on. Start the job again with the shards as they are now, or make the shard again."
+            f"went on. {_REMEDY}"
         )
     check_rows(rows, where, max_pixels=unit.max_pixels)
     return rows.select(wanted)
@@ -226,7 +176,7 @@ def count_rejected(storage: Storage) -> int:
     where = storage.describe(REJECTED_FILE)
     try:
         with (
-            damage_told(lambda reason: f"{where} is damaged: {reason}. Run wsss-ray shard again."),
+            damage_as_shard_error(lambda reason: f"{where} is damaged: {reason}. Run wsss-ray shard again."),
             storage.open(REJECTED_FILE) as file,
         ):
             return int(pq.read_metadata(file).num_rows)
@@ -234,8 +184,47 @@ def count_rejected(storage: Storage) -> int:
         return 0
 
 
-def _read_image_footer(storage: Storage, name: str) -> dict[str, Any]:
-    footer = read_footer(storage, name, kind="images")
+def find_shard_damage(storage: Storage, name: str) -> str | None:
+    """Return why an image shard has to be made anew; None where every byte of it is as it was written.
+
+    A shard without a digest of its pages is read and compared with the digests of its units.
+    """
+    try:
+        footer = check_file(storage, name, kind="images")
+        if "pages_sha256" not in footer:
+            for unit in _units(name, footer):
+                read_unit(storage, unit)
+    except (FileNotFoundError, ShardError) as error:
+        return str(error)
+    return None
+
+
+def _units(name: str, footer: Mapping[str, Any]) -> list[Unit]:
+    """Return the units of a shard; ShardError where the footer does not describe them."""
+    with damage_as_shard_error(lambda reason: f"the footer of {name} is damaged: {reason}. {_REMEDY}"):
+        return [
+            Unit(
+                shard=name,
+                row_group=index,
+                rows=int(group["rows"]),
+                digest=str(group["digest"]),
+                exif=footer["exif"],
+                max_pixels=footer["max_pixels"],
+            )
+            for index, group in enumerate(footer["row_groups"])
+        ]
+
+
+def _read_image_footer(storage: Storage, name: str, damaged: dict[str, str]) -> dict[str, Any]:
+    """Return the footer of a shard, from the report of the shard job where the shard is damaged."""
+    try:
+        footer = read_footer(storage, name, kind="images")
+    except ShardError as error:
+        try:
+            footer = read_json(storage, report_path(name))["footer"]
+            damaged[name] = str(error)
+        except (FileNotFoundError, ValueError, LookupError):
+            raise error from None
     limit = footer.setdefault("max_pixels", DEFAULT_MAX_PIXELS)
     if not (isinstance(limit, int) and 1 <= limit <= LARGEST_MAX_PIXELS):
         raise ShardError(

@@ -12,7 +12,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wsss_ray.images.header import LARGEST_MAX_PIXELS
-from wsss_ray.shards.footers import FOOTER_KEY, FORMAT_VERSION, damage_told, read_footer
+from wsss_ray.shards.footers import (
+    DIGESTS,
+    FOOTER_KEY,
+    FORMAT_VERSION,
+    ShardError,
+    check_pages,
+    damage_as_shard_error,
+    parse_footer,
+    read_footer,
+    seal,
+)
 from wsss_ray.shards.row_checks import check_rows
 from wsss_ray.shards.schemas import LABEL_SCHEMA
 from wsss_ray.shards.units import Unit
@@ -20,55 +30,105 @@ from wsss_ray.storage.storage import Storage
 
 
 def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> bytes:
-    """Parquet bytes of a label file: rows in LABEL_SCHEMA, in the unit's order.
+    """Return the Parquet bytes of a label file.
 
     The footer holds the counts, and the ids of the images that have a label.
+
+    Args:
+        rows: in LABEL_SCHEMA, in the unit's order.
+        unit: the images.
+        counts: see `labels.sink.count_rows`.
     """
-    there = pc.is_valid(rows["label"])
+    labelled = rows["image_id"].filter(pc.is_valid(rows["label"])).to_pylist()
     footer = {
         "kind": "labels",
         "format": FORMAT_VERSION,
         "unit": unit.name,
         "digest": unit.digest,
         "counts": counts,
-        "labelled": rows["image_id"].filter(there).to_pylist(),
+        "labelled": labelled,
+        **DIGESTS,
     }
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, LABEL_SCHEMA, compression="zstd", write_statistics=False) as writer:
+    with pq.ParquetWriter(
+        buffer, LABEL_SCHEMA, compression="zstd", write_statistics=False, write_page_checksum=True
+    ) as writer:
         writer.write_table(rows.cast(LABEL_SCHEMA), row_group_size=max(rows.num_rows, 1))
         writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)})
+    seal(buffer)
     return buffer.getvalue()
 
 
-def read_labels(storage: Storage, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a label file, with these columns of LABEL_SCHEMA, or all.
+def read_labels(storage: Storage, unit: Unit, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the rows of a unit's label file, and compare every byte of it with its digests.
+
+    Args:
+        storage: run directory.
+        unit: the images.
+        columns: columns of LABEL_SCHEMA to return; None: all.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ShardError: it is no label file.
+        FileNotFoundError: the file does not exist.
+        ShardError: it is damaged, or holds the labels of other images.
     """
-    data = storage.read(path)
-    where = storage.describe(path)
-    with damage_told(lambda reason: f"{where} is not a label file: {reason}. Remove it and run again."):
+    data = storage.read(unit.label_path)
+    name = storage.describe(unit.label_path)
+    footer = parse_footer(data, name, kind="labels")
+    _check_unit(footer, unit, name)
+    check_pages(data, footer, name, kind="labels")
+    with damage_as_shard_error(lambda reason: f"{name} is damaged: {reason}. Remove it and run wsss-ray label again."):
         rows = pq.read_table(
             pa.BufferReader(data),
             columns=None if columns is None else list(columns),
             schema=LABEL_SCHEMA,
             use_threads=False,
+            page_checksum_verification=True,
         )
-    check_rows(rows, storage.describe(path), max_pixels=LARGEST_MAX_PIXELS)
+        rows.validate(full=True)  # text of files without digests
+    if rows.num_rows != unit.rows:
+        raise ShardError(f"{name} is damaged: it has {rows.num_rows} rows, its unit {unit.rows}.")
+    check_rows(rows, name, max_pixels=LARGEST_MAX_PIXELS)
     return rows
 
 
-def read_label_counts(storage: Storage, path: str) -> dict[str, Any]:
-    """Counts in the footer of a label file, without its rows."""
-    footer = read_footer(storage, path, kind="labels")
-    return dict(footer["counts"])
+def find_damage(storage: Storage, unit: Unit) -> str | None:
+    """Return why a unit's label file cannot be used; None where every byte of it is as it was written."""
+    try:
+        read_labels(storage, unit, columns=["image_id"])
+    except ShardError as error:
+        return str(error)
+    return None
 
 
-def read_labelled_ids(storage: Storage, path: str) -> list[str]:
-    """Ids of the images that have a label in a label file, in its order: without its rows, if it is no old one."""
-    footer = read_footer(storage, path, kind="labels")
+def read_label_counts(storage: Storage, unit: Unit) -> dict[str, Any]:
+    """Read the counts in the footer of a unit's label file, without its rows. Raises as `read_labels`."""
+    return dict(_read_footer(storage, unit)["counts"])
+
+
+def read_labelled_ids(storage: Storage, unit: Unit) -> list[str]:
+    """Read the ids of the images that have a label in a unit's label file, in order. Raises as `read_labels`.
+
+    The rows are read only where an old footer does not hold the ids.
+    """
+    footer = _read_footer(storage, unit)
     if "labelled" in footer:
         return list(footer["labelled"])
-    return [row["image_id"] for row in read_labels(storage, path).to_pylist() if row["label"] is not None]
+    rows = read_labels(storage, unit, columns=["image_id", "label"])
+    return list(rows["image_id"].filter(pc.is_valid(rows["label"])).to_pylist())
+
+
+def _read_footer(storage: Storage, unit: Unit) -> dict[str, Any]:
+    footer = read_footer(storage, unit.label_path, kind="labels")
+    _check_unit(footer, unit, storage.describe(unit.label_path))
+    return footer
+
+
+def _check_unit(footer: Mapping[str, Any], unit: Unit, name: str) -> None:
+    if (footer.get("unit"), footer.get("digest")) != (unit.name, unit.digest):
+        raise ShardError(
+            f"{name} holds the labels of {footer.get('unit')!r}, not those of its unit. Run the same wsss-ray label "
+            "(or wsss-ray predict) command again: it makes such a label file anew."
+        )
+    counts = footer.get("counts")
+    if not isinstance(counts, Mapping) or not all(isinstance(value, int | Mapping) for value in counts.values()):
+        raise ShardError(f"{name} is damaged: its footer holds no counts. Remove it and run wsss-ray label again.")

@@ -39,7 +39,7 @@ def check_rows(rows: pa.Table, where: str, *, max_pixels: int) -> None:
             raise ShardError(f"{where}: {error}") from error
     if {"height", "width"} <= columns:
         for image_id, height, width in zip(ids, rows["height"].to_pylist(), rows["width"].to_pylist(), strict=True):
-            if height < 1 or width < 1 or height * width > max_pixels:
+            if height is None or width is None or height < 1 or width < 1 or height * width > max_pixels:
                 raise ShardError(
                     f"{where}: image {image_id} claims {width} x {height} pixels (width x height), the limit is "
                     f"{max_pixels}. Make the shards again with wsss-ray shard (--max-pixels)."

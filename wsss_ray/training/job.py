@@ -21,6 +21,7 @@ from wsss_ray.engine.cluster import connect, warn_of_local_paths
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.engine.run_directory import claim
 from wsss_ray.errors import JobError
+from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
@@ -83,7 +84,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
             print(f"started the run in {job.output.uri}", flush=True)
         if job.output.exists(STUDENT_FILE):
             print(f"nothing to do: {job.output.describe(STUDENT_FILE)} is trained", flush=True)
-            return _finish(job, None)
+            return _checked(job, _finish(job, None))
         warn_of_local_paths(resources, job.images, job.output)
         checkpoints = list_checkpoints(job.output)
         start = checkpoints[-1] if checkpoints else 0
@@ -91,7 +92,14 @@ def run(config: TrainConfig) -> dict[str, Any]:
         state = _train(job, layout)
         if not job.output.exists(STUDENT_FILE):
             raise _broken_off(f"it ended without {job.output.describe(STUDENT_FILE)}")
-        return _finish(job, state)
+        return _checked(job, _finish(job, state))
+
+
+def _checked(job: _Run, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary; JobError where label files are damaged: the student is trained without their images."""
+    if (error := damage_error(job.found.damaged)) is not None:
+        raise error
+    return summary
 
 
 def _prepare(config: TrainConfig) -> _Run:

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from wsss_ray.config import StorageConfig
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.engine.run_directory import RUN_FILE
 from wsss_ray.labels.inputs import PngFolder, RunLabels, find_pngs, nothing_matches
-from wsss_ray.shards.footers import footer_readers
+from wsss_ray.labels.run import read_identity
+from wsss_ray.shards.footers import ShardError, footer_readers
 from wsss_ray.shards.image_shards import ShardSet, read_unit
-from wsss_ray.shards.label_files import read_label_counts, read_labels
+from wsss_ray.shards.label_files import read_labels
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
@@ -47,6 +47,8 @@ class Survey:
     """Rows without a label, by place of the unit."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Images left out: "failed" in labelling, "missing"."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Why a unit's label file cannot be used, by name of the unit; its images are left out."""
     digest: str = ""
     """Of the labels, for the run's identity, as far as a listing tells them apart."""
 
@@ -113,7 +115,7 @@ def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Lite
     if plan.kind == "run":
         assert isinstance(plan.source, RunLabels)
         readers = footer_readers(plan.source.storage)
-        digest.update(_run_identity(plan.source.storage))
+        digest.update(json.dumps(read_identity(plan.source.storage), indent=2, sort_keys=True).encode())
         sizes = {f"labels/{name}": info.size for name, info in plan.source.storage.list("labels").items()}
         digest.update(json.dumps({path: sizes.get(path) for path in sorted(plan.source.files)}).encode())
     elif plan.kind == "folder":
@@ -125,40 +127,60 @@ def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Lite
     first = ""
     with ThreadPoolExecutor(readers) as pool:
         look = pool.map(lambda unit: _look(plan, images, unit, names), shards.units)
-        for place, (failed, absent, content) in enumerate(look):
-            digest.update(content)
-            if failed or absent:
-                found.left_out[place] = tuple(sorted({*failed, *absent}))
-                found.reasons.update(failed=len(failed), missing=len(absent))
-            if absent and not first:
-                first = f"row {absent[0]} of unit {shards.units[place].name}"
+        for index, labels in enumerate(look):
+            digest.update(labels.content)
+            if labels.damage is not None:
+                found.damaged[shards.units[index].name] = labels.damage
+            if labels.failed or labels.absent:
+                found.left_out[index] = tuple(sorted({*labels.failed, *labels.absent}))
+                found.reasons.update(failed=len(labels.failed), missing=len(labels.absent))
+            if labels.absent and not first:
+                first = f"row {labels.absent[0]} of unit {shards.units[index].name}"
     found.digest = digest.hexdigest()
+    if found.damaged and unusable == "error":
+        name, reason = next(iter(found.damaged.items()))
+        raise ValueError(
+            f"{len(found.damaged):,} label files cannot be used, the first is that of unit {name}: {reason} Or train "
+            "without their images by --unusable leave-out."
+        )
     missing = found.reasons["missing"]
     if missing and (unusable == "error" or missing == shards.rows):
         raise ValueError(_missing_text(plan, images, shards, missing, first))
     return found
 
 
-def _look(
-    plan: LabelPlan, images: Storage, unit: Unit, names: frozenset[str]
-) -> tuple[Sequence[int], Sequence[int], bytes]:
-    """Failed rows of a unit, rows without a label, and bytes that tell these labels from others."""
+@dataclass(frozen=True, kw_only=True)
+class _Labels:
+    """Which labels of a unit can be trained on."""
+
+    failed: Sequence[int] = ()
+    """Rows whose labelling failed."""
+    absent: Sequence[int] = ()
+    """Rows without a label."""
+    content: bytes = b""
+    """What tells these labels from others."""
+    damage: str | None = None
+    """Why the unit's label file cannot be used."""
+
+
+def _look(plan: LabelPlan, images: Storage, unit: Unit, names: frozenset[str]) -> _Labels:
     everything = range(unit.rows)
     if plan.kind == "truth":
         truths = read_unit(images, unit, columns=["truth"], check="footer")["truth"].to_pylist()
         hashes = b"".join(hashlib.sha256(truth or b"").digest() for truth in truths)
-        return (), [row for row in everything if truths[row] is None], hashes
+        return _Labels(absent=[row for row in everything if truths[row] is None], content=hashes)
     if plan.kind == "folder":
         ids = read_unit(images, unit, columns=["image_id"], check="footer")["image_id"].to_pylist()
-        return (), [row for row in everything if ids[row] not in names], b""
+        return _Labels(absent=[row for row in everything if ids[row] not in names])
     assert isinstance(plan.source, RunLabels)
     if unit.label_path not in plan.source.files:
-        return (), everything, b""
-    failed: Sequence[int] = ()
-    if read_label_counts(plan.source.storage, unit.label_path).get("statuses", {}).get("failed"):
-        statuses = read_labels(plan.source.storage, unit.label_path, columns=["status"])["status"]
-        failed = pc.indices_nonzero(pc.equal(statuses, "failed")).to_pylist()
-    return failed, (), json.dumps(list(failed)).encode()
+        return _Labels(absent=everything)
+    try:
+        statuses = read_labels(plan.source.storage, unit, columns=["status"])["status"]
+    except ShardError as error:
+        return _Labels(failed=everything, damage=str(error), content=b"damaged")
+    failed = pc.indices_nonzero(pc.equal(statuses, "failed")).to_pylist()
+    return _Labels(failed=failed, content=json.dumps(failed).encode())
 
 
 def _missing_text(plan: LabelPlan, images: Storage, shards: ShardSet, missing: int, first: str) -> str:
@@ -170,14 +192,3 @@ def _missing_text(plan: LabelPlan, images: Storage, shards: ShardSet, missing: i
         f"{missing:,} of {shards.rows:,} images have no label, the first is {first}: {remedy}, or train without these "
         "images by --unusable leave-out."
     )
-
-
-def _run_identity(labels: Storage) -> bytes:
-    """What run.json says of how the labels were made."""
-    try:
-        return labels.read(RUN_FILE)
-    except FileNotFoundError:
-        raise ValueError(
-            f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of wsss-ray label or "
-            "wsss-ray predict."
-        ) from None

@@ -24,6 +24,7 @@ OTHERS_FLAGS = {
 }
 """Of Ray, Docker, TensorBoard and the command itself."""
 
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 def test_commands_of_jobs_are_accepted(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, arguments in jobs_commands(path):

@@ -1,0 +1,60 @@
+"""ARCHITECTURE.md names every room, and imports between rooms run downwards only."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+from repository import REPOSITORY
+
+PACKAGE = REPOSITORY / "wsss_ray"
+FLOORS = (
+    {"errors", "registry"},
+    {"config", "storage", "classes"},
+    {"images", "models"},
+    {"shards", "datasets"},
+    {"engine"},
+    {"labels"},
+    {"sharding", "labelling", "training", "prediction", "evaluation", "audit", "report", "export", "labeller"},
+    {"pipeline", "demo"},
+    {"cli", "__main__"},
+)
+"""From the lowest to the highest: a room imports from its own floor and from lower ones."""
+UPWARDS = {"config": {"datasets", "export", "models"}}
+"""Configurations check names against the registries of these rooms, which import nothing."""
+WITHOUT_RAY = set().union(*FLOORS[:4])
+ROOMS = sorted(path.stem for path in PACKAGE.iterdir() if path.suffix in ("", ".py") and path.stem != "__init__")
+
+
+def imports(room: str) -> Iterator[tuple[str, str]]:
+    """Yield (file, imported module) for each import in a room."""
+    path = PACKAGE / room
+    for file in path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((file.name, name.name) for name in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield file.name, node.module or ""
+
+
+def floor(room: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "__pycache__"])
+def test_imports_run_downwards(room: str) -> None:
+    allowed = {name for rooms in FLOORS[: floor(room) + 1] for name in rooms} | UPWARDS.get(room, set())
+    for file, module in imports(room):
+        parts = module.split(".")
+        if parts[0] == "wsss_ray" and len(parts) > 1:
+            assert parts[1] in allowed | {room}, f"{room}/{file} imports {module}, which is above it"
+        assert parts[0] != "ray" or room not in WITHOUT_RAY, f"{room}/{file} imports Ray"
+
+
+def test_every_room_is_described() -> None:
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text()
+    section = text[text.index("## Rooms") : text.index("## Terms")]
+    described = set(re.findall(r"`(?:wsss_ray/)?(\w+)(?:/|\.py)`", section))
+    assert set(ROOMS) - {"__main__", "errors", "py", "__pycache__"} <= described

@@ -1,4 +1,4 @@
-"""The prediction job: a trained student over image shards, in the form of a labelling run."""
+"""The prediction job: predict image shards with a trained student; the output has the form of a labelling run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from wsss_ray.labels.job import LabelJob
 from wsss_ray.labels.precision import resolve
 from wsss_ray.labels.sink import writes_grey
 from wsss_ray.prediction.sink import PredictionSink
-from wsss_ray.prediction.student import KnownStudent, find_student
+from wsss_ray.prediction.student_file import KnownStudent, find_student
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.storage.storage import Storage
 
 ALGORITHM_VERSION = 1
-"""Counts changes of the code that change predictions on purpose."""
+"""Incremented when a change of the code changes predictions on purpose."""
 
 
 def run(config: PredictConfig) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: input, student, output or configuration cannot be used together; nothing was changed.
-        JobError: the run broke off or units could not be read; what is finished stands.
+        JobError: the run was interrupted or units could not be read; finished units are kept.
     """
     images = Storage(config.input, config.storage)
     shards = read_shard_set(images)
@@ -53,7 +53,7 @@ def _check_classes(shards: ShardSet, student: KnownStudent) -> None:
     if student.spec.label_space != shards.label_space:
         raise ValueError(
             f"the student {student.uri} knows the classes of '{student.spec.class_set}', but the shards were made with "
-            f"class set '{shards.classes}', whose names and ids are others. Make the shards with --classes "
+            f"class set '{shards.classes}', which has other names or ids. Make the shards with --classes "
             f"{student.spec.class_set}, or give a student of '{shards.classes}'."
         )
 
@@ -98,11 +98,11 @@ class _PredictionJob(LabelJob[PredictConfig]):
         settings = f"scales {scales}, flip {'on' if config.flip else 'off'}, {size}"
         refined = (
             f"{crf.iterations} iterations; positions: weight {crf.position_weight:g}, width {crf.position_width:g}; "
-            f"with colours: weight {crf.bilateral_weight:g}, widths {crf.xy_width:g} and {crf.rgb_width:g}"
+            f"with colors: weight {crf.bilateral_weight:g}, widths {crf.xy_width:g} and {crf.rgb_width:g}"
         )
         return [
             f"classes   {spec.class_set}: {len(spec.class_names) - 1} and background"
-            + (", of an image those of its tags alone" if config.tags_only else ""),
+            + (", for each image only those of its tags" if config.tags_only else ""),
             f"student   {self.student.uri}: {spec.architecture}, {settings}",
             f"crf       {refined if config.crf else 'off'}",
         ]

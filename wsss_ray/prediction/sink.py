@@ -1,4 +1,4 @@
-"""Committing a predicted unit: its soft scores, where asked for, before the label file that says it is done."""
+"""Commit a predicted unit: its soft scores, if wanted, before the label file that marks it as finished."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from wsss_ray.shards.units import Unit
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSink(LabelSink):
-    """A LabelSink that also writes soft scores."""
+    """Write label files and soft scores."""
 
     soft: bool
-    """The rows have `maps`, to be written."""
+    """Whether the rows have `maps` to write."""
 
     @property
     def outputs(self) -> list[str]:
-        """What the run directory will hold, for the plan."""
+        """Return what the run directory will hold, for the plan."""
         return [*super().outputs, *(["soft/"] if self.soft else [])]
 
     def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:

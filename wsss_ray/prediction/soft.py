@@ -1,8 +1,8 @@
-"""Soft scores of a run: soft/<unit>.parquet beside labels/<unit>.parquet, the probabilities in steps of 1/255.
+"""Soft scores of a run: soft/<unit>.parquet beside labels/<unit>.parquet, probabilities in steps of 1/255.
 
-One row per image, in the unit's order. Each class that is likely enough somewhere has a map: an 8-bit grey PNG of the
-image's size whose values divided by 255 are the class's probabilities. Classes without a map stayed below the run's
-threshold in the whole image. A failed image has no maps (null).
+One row per image, in the unit's order. Each class whose probability reaches the run's threshold at some pixel has a
+map: an 8-bit gray PNG of the image's size whose values divided by 255 are the probabilities. Classes without a map are
+below the threshold in the whole image. A failed image has no maps (null).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SOFT_SCHEMA = pa.schema(
 
 
 def soft_path(unit: Unit) -> str:
-    """Path of the unit's soft scores below the run directory."""
+    """Return the path of the unit's soft scores below the run directory."""
     return f"soft/{unit.name}.parquet"
 
 
 def encode_maps(class_ids: np.ndarray, scores: Iterable[np.ndarray]) -> list[dict[str, Any]]:
-    """The `maps` of a row: of (K,) class ids and K planes (H, W) uint8 of probabilities in 255ths."""
+    """Return the `maps` of a row from (K,) class ids and K planes (H, W) uint8 of probabilities in 255ths."""
     return [
         {"class_id": int(class_id), "probability": encode_label(plane, palette=None)}
         for class_id, plane in zip(class_ids, scores, strict=True)
@@ -45,14 +45,14 @@ def encode_maps(class_ids: np.ndarray, scores: Iterable[np.ndarray]) -> list[dic
 
 
 def encode_soft(rows: pa.Table) -> bytes:
-    """Parquet bytes of rows in SOFT_SCHEMA; the maps are compressed already."""
+    """Return the Parquet bytes of rows in SOFT_SCHEMA; the maps are already compressed."""
     buffer = io.BytesIO()
     pq.write_table(rows.cast(SOFT_SCHEMA), buffer, compression="none", use_dictionary=False, write_statistics=False)
     return buffer.getvalue()
 
 
 def read_soft(run: Storage, unit: Unit) -> pa.Table:
-    """Rows in SOFT_SCHEMA of a unit of a run directory, in the unit's order.
+    """Return the rows in SOFT_SCHEMA of a unit of a run directory, in the unit's order.
 
     Raises:
         ShardError: the unit is not predicted yet, the run was made without --soft, or the file is damaged.
@@ -72,7 +72,7 @@ def read_soft(run: Storage, unit: Unit) -> pa.Table:
 
 
 def probabilities_of(row: Mapping[str, Any]) -> dict[int, np.ndarray]:
-    """(H, W) float32 probabilities, from 0 to 1, by class id, of a row that has not failed."""
+    """Return the (H, W) float32 probabilities, 0 to 1, by class id, of a row that has not failed."""
     size = row["height"] * row["width"]
     return {
         entry["class_id"]: decode_label(entry["probability"], max_pixels=size).astype(np.float32) / 255

@@ -1,4 +1,4 @@
-"""What happens to an image: student, tags, DenseCRF, label map, in one actor."""
+"""Predict images in an actor: student, tags, DenseCRF, label map."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BatchT = TypeVar("BatchT")
 
 
 class PredictStage:
-    """Image rows to label rows."""
+    """Predict the label rows of image rows."""
 
     def __init__(self, config: PredictConfig, student: str, exif: Exif) -> None:
         """Load the student, fetching a remote file to this node first.
@@ -65,19 +65,22 @@ class PredictStage:
         self.output_schema = SOFT_LABELLED_SCHEMA if config.soft else LABELLED_SCHEMA
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
-        """Predict."""
+        """Return the label rows of image rows, in order."""
         results = []
         for piece in self._reader.pieces(rows, meter):
             made: dict[int, dict[str, Any]] = {}
             with meter("decode"):
-                images = [shrink(picture.image, self._config.longest_side) for picture in piece]
+                images = [
+                    None if picture.image is None else shrink(picture.image, self._config.longest_side)
+                    for picture in piece
+                ]
             for index, probabilities in self._probabilities(images, meter):
                 made[index] = self._finish(piece[index].row, piece[index].error, images[index], probabilities, meter)
             results += [made[index] for index in range(len(piece))]
         return pa.Table.from_pylist(results, schema=nullable(self.output_schema))
 
     def _probabilities(self, images: Sequence[Image | None], meter: Meter) -> Iterator[tuple[int, Tensor | None]]:
-        """Index and (C, H, W) probabilities on the device of every image, None where there is none."""
+        """Yield the index and (C, H, W) probabilities on the device of every image, None for an image without pixels."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
             if image is None:
@@ -95,7 +98,7 @@ class PredictStage:
         return self._student.predict(images[part], flip=self._config.flip)
 
     def _next(self, batches: Iterator[BatchT], meter: Meter) -> BatchT | None:
-        """The next batch, with the device to itself."""
+        """Return the next batch; one thread at a time uses the device."""
         with self._device, meter("predict"), self._compute.running():
             return next(batches, None)
 
@@ -107,7 +110,7 @@ class PredictStage:
         probabilities: Tensor | None,
         meter: Meter,
     ) -> dict[str, Any]:
-        """The label row of an image."""
+        """Return the label row of an image."""
         result = label_fields(row)
         if error is not None:
             return {**result, "error": error}
@@ -126,7 +129,7 @@ class PredictStage:
             return {**result, **self._labelled(row, channels, probabilities)}
 
     def _channels(self, tags: Sequence[str]) -> list[int]:
-        """Channels of the classes that an image of these tags may have."""
+        """Return the channels of the classes that an image of these tags may have."""
         names = self._spec.class_names
         if not self._config.tags_only:
             return list(range(len(names)))
@@ -154,10 +157,10 @@ class PredictStage:
 
 
 def _crf(image: Image, probabilities: Tensor, settings: CrfConfig) -> Tensor:
-    """DenseCRF on the device, or on the CPU where the device's memory does not hold it."""
+    """Run DenseCRF on the device, or on the CPU if the device has too little memory."""
     try:
         return dense_crf(image, probabilities, settings)
     except torch.OutOfMemoryError:
-        logger.warning("out of device memory: DenseCRF of an image of %d x %d goes on the CPU", *image.shape[1::-1])
+        logger.warning("out of device memory: DenseCRF of an image of %d x %d runs on the CPU", *image.shape[1::-1])
     torch.cuda.empty_cache()  # outside the handler, whose traceback holds the tensors of the failed attempt
     return dense_crf(image, probabilities.cpu(), settings)

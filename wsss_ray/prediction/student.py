@@ -1,80 +1,77 @@
-"""Finding a student: its file, its digest, and what it says about itself, without reading its weights."""
+"""The student: the public class that predicts label maps with a trained network.
+
+>>> student = Student.load("runs/train")
+>>> (label,) = student.predict(["street.jpg"])
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from wsss_ray.classes import ClassEntry, ClassSet
-from wsss_ray.classes.entry import voc_color
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig
-from wsss_ray.models.student.files import read_spec
-from wsss_ray.models.student.spec import StudentSpec
-from wsss_ray.storage.storage import Storage
-from wsss_ray.storage.weights import is_uri, weights_digest
-from wsss_ray.training.initial_weights import STUDENT_FILE
-
-_LARGEST_HEADER = 100_000_000
-"""safetensors reads no longer header either (bytes)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownStudent:
-    """A student as the driver knows it."""
-
-    uri: str
-    """Its file: an absolute path, or a URI."""
-    digest: str
-    """Which weights it holds."""
-    spec: StudentSpec
-    classes: ClassSet
+from wsss_ray.images.inputs import ImageLike, read_pixels
+from wsss_ray.models.device import Compute, resolve_compute
+from wsss_ray.models.student.files import decode_student
+from wsss_ray.models.student.network import StudentNetwork
+from wsss_ray.models.student.spec import index_to_label
+from wsss_ray.prediction.resizing import enlarge_label, shrink
+from wsss_ray.prediction.student_file import find_student
+from wsss_ray.storage.weights import fetch_file
 
 
-def find_student(name: str, config: StorageConfig) -> KnownStudent:
-    """The student of a training's output, or of a file `*.safetensors`.
+class Student:
+    """A trained segmentation network with its classes and preprocessing."""
 
-    Raises:
-        ValueError: there is none, or it cannot be used; says what to give.
-    """
-    given = name.rstrip("/")
-    folder, _, file = given.rpartition("/") if given.endswith(".safetensors") else (given, "", STUDENT_FILE)
-    storage = Storage(folder or ("/" if given.startswith("/") else "."), config)
-    uri = storage.describe(file)
-    try:
-        spec = _read_spec(storage, file, uri)
-    except FileNotFoundError:
-        raise ValueError(
-            f"there is no student {uri}: --student takes the output of wsss-ray train, which writes {STUDENT_FILE} "
-            "when it ends, or such a file."
-        ) from None
-    if not is_uri(uri):
-        uri = str(Path(uri.removeprefix("file://")).absolute())
-    return KnownStudent(
-        uri=uri, digest=weights_digest(uri, config=config), spec=spec, classes=_class_set(spec, where=uri)
-    )
+    def __init__(self, network: StudentNetwork, classes: ClassSet, compute: Compute) -> None:
+        """Put the network on the device; `load` reads it from a file."""
+        self.network = network.to(compute.device).eval()
+        self.classes = classes
+        """Names, ids and colors of the label maps."""
+        self._compute = compute
 
+    @classmethod
+    def load(
+        cls, path: str | Path, *, device: str = "auto", precision: str = "auto", storage: StorageConfig | None = None
+    ) -> Student:
+        """Load a student.
 
-def _read_spec(storage: Storage, file: str, uri: str) -> StudentSpec:
-    with storage.open(file) as stream:
-        start = stream.read(8)
-        length = min(int.from_bytes(start, "little"), _LARGEST_HEADER)
-        return read_spec(start + stream.read(length), where=uri)
+        Args:
+            path: output of `wsss-ray train`, or its student.safetensors: a path, or a URI such as `s3://bucket/run`.
+            device: auto, cpu or cuda.
+            precision: auto, float32, tf32, bfloat16 or float16.
+            storage: how to reach object storage.
 
+        Raises:
+            ValueError: there is no student, or its file is damaged.
+        """
+        storage = storage or StorageConfig()
+        found = find_student(str(path), storage)
+        data = fetch_file(found.uri, sha256=None, config=storage).read_bytes()
+        return cls(decode_student(data, where=found.uri), found.classes, resolve_compute(device, precision))
 
-def _class_set(spec: StudentSpec, *, where: str) -> ClassSet:
-    """The student's classes: names, ids and colours, without phrases, which are the detector's."""
-    palette = spec.palette_bytes()
-    entries = []
-    for name, class_id in zip(spec.class_names[1:], spec.class_ids[1:], strict=True):
-        red, green, blue = voc_color(class_id) if palette is None else palette[3 * class_id : 3 * class_id + 3]
-        entries.append(ClassEntry(name=name, id=class_id, phrases=(name,), color=(red, green, blue)))
-    classes = ClassSet(
-        name=spec.class_set,
-        classes=tuple(entries),
-        background_id=spec.background_id,
-        ignore_id=spec.ignore_id,
-        assist_words=False,
-    )
-    if classes.label_space_digest != spec.label_space:
-        raise ValueError(f"{where}: the digest of its classes is not theirs: the file was changed. Train it again.")
-    return classes
+    def predict(
+        self, images: Sequence[ImageLike], *, flip: bool = False, longest_side: int | None = None
+    ) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
+        """Return the label map of each image, in order: (H, W) class ids at the image's own size.
+
+        Args:
+            images: paths, PIL images, or (H, W, 3) uint8 RGB arrays.
+            flip: average the probabilities with those of the mirrored image.
+            longest_side: shrink larger images to this many pixels before prediction.
+
+        Raises:
+            ValueError: an image cannot be decoded, or an array has another form.
+        """
+        labels = []
+        for image in images:
+            pixels = read_pixels(image)
+            with self._compute.running():
+                (probabilities,) = self.network.predict([shrink(pixels, longest_side)], flip=flip)
+            label = index_to_label(probabilities.argmax(0).cpu().numpy(), self.network.spec)
+            labels.append(enlarge_label(label, pixels.shape[:2]))
+        return labels

@@ -11,7 +11,7 @@ from prediction_cases import CLASSES, make_student
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig
 from wsss_ray.models.student.files import encode_student
-from wsss_ray.prediction.student import find_student
+from wsss_ray.prediction.student_file import find_student
 from wsss_ray.storage.storage import Storage
 from wsss_ray.storage.weights import fetch_file, file_digest
 

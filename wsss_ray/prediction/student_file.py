@@ -1,0 +1,80 @@
+"""Find a student: its file, digest, network and classes, without reading its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss_ray.classes import ClassEntry, ClassSet
+from wsss_ray.classes.entry import voc_color
+from wsss_ray.config import StorageConfig
+from wsss_ray.models.student.files import read_spec
+from wsss_ray.models.student.spec import StudentSpec
+from wsss_ray.storage.storage import Storage
+from wsss_ray.storage.weights import is_uri, weights_digest
+from wsss_ray.training.initial_weights import STUDENT_FILE
+
+_LARGEST_HEADER = 100_000_000
+"""Longest header, in bytes, that safetensors accepts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownStudent:
+    """A student as the driver of a job knows it."""
+
+    uri: str
+    """Its file: an absolute path, or a URI."""
+    digest: str
+    """Digest of its file."""
+    spec: StudentSpec
+    classes: ClassSet
+
+
+def find_student(name: str, config: StorageConfig) -> KnownStudent:
+    """Return the student in the output of a training, or in a file `*.safetensors`.
+
+    Raises:
+        ValueError: there is none, or it cannot be used; names what to give.
+    """
+    given = name.rstrip("/")
+    folder, _, file = given.rpartition("/") if given.endswith(".safetensors") else (given, "", STUDENT_FILE)
+    storage = Storage(folder or ("/" if given.startswith("/") else "."), config)
+    uri = storage.describe(file)
+    try:
+        spec = _read_spec(storage, file, uri)
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no student {uri}: --student takes the output of wsss-ray train, which writes {STUDENT_FILE} "
+            "when it ends, or such a file."
+        ) from None
+    if not is_uri(uri):
+        uri = str(Path(uri.removeprefix("file://")).absolute())
+    return KnownStudent(
+        uri=uri, digest=weights_digest(uri, config=config), spec=spec, classes=_class_set(spec, where=uri)
+    )
+
+
+def _read_spec(storage: Storage, file: str, uri: str) -> StudentSpec:
+    with storage.open(file) as stream:
+        start = stream.read(8)
+        length = min(int.from_bytes(start, "little"), _LARGEST_HEADER)
+        return read_spec(start + stream.read(length), where=uri)
+
+
+def _class_set(spec: StudentSpec, *, where: str) -> ClassSet:
+    """Return the student's class set: names, ids and colors. Its phrases are only the names."""
+    palette = spec.palette_bytes()
+    entries = []
+    for name, class_id in zip(spec.class_names[1:], spec.class_ids[1:], strict=True):
+        red, green, blue = voc_color(class_id) if palette is None else palette[3 * class_id : 3 * class_id + 3]
+        entries.append(ClassEntry(name=name, id=class_id, phrases=(name,), color=(red, green, blue)))
+    classes = ClassSet(
+        name=spec.class_set,
+        classes=tuple(entries),
+        background_id=spec.background_id,
+        ignore_id=spec.ignore_id,
+        assist_words=False,
+    )
+    if classes.label_space_digest != spec.label_space:
+        raise ValueError(f"{where} is damaged: its classes do not have the digest that it states. Train it again.")
+    return classes

@@ -79,4 +79,4 @@ soak: env
 	$(BIN)/python benchmarks/soak.py --json runs/soak.json
 	WSSS_SOAK=1 $(BIN)/python -m pytest tests/labelling/test_faults.py tests/engine/test_faults.py tests/training/test_feed.py \
 		tests/training/test_updates.py tests/training/test_job.py tests/prediction/test_job.py tests/export/test_job.py \
-		tests/cluster/test_nodes.py tests/tools/test_compare_students.py
+		tests/cluster/test_nodes.py tests/cluster/test_submit.py tests/tools/test_compare_students.py

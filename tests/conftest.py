@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures for all tests, the mark `unit`, and the order of the tests."""
 
 import functools
 import gc
@@ -21,17 +21,21 @@ from wsss_ray.config import RayConfig
 from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.resources import Resources
 
-# Before torch is imported: several processes compute at once, and threads of small networks only wait for each other.
+# Set before torch is imported: several processes compute at once, and small networks are slower with several threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What a Ray does beside its work, every second of a long session: look for new log files, and measure its processes.
+# Ray looks for new log files and measures its processes every second; in a long session that costs time.
 for name, value in {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",
     "LOG_NAME_UPDATE_INTERVAL_S": "2",
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
 }.items():
     os.environ.setdefault(name, value)
-# Before a Ray starts, so that its workers have them too. The local S3 server takes any.
+# Set before Ray starts, so that its workers have them too. The local S3 server accepts any credentials.
 os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
+
+
+LONGEST_FOLDERS = ("training", "labelling", "cluster", "engine", "evaluation", "pipeline", "demo", "prediction")
+"""Folders of tests that take longest, longest first: they start first, so that both processes end together."""
 
 
 @functools.cache
@@ -56,12 +60,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolde
     return ByFolder(config, log)
 
 
-# Importing all tests makes millions of objects that stay: looking for garbage among them costs seconds.
+# Importing all tests creates millions of objects that stay: collecting garbage among them costs seconds.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """From here on garbage is looked for, but not among what the tests are made of."""
+    """Collect garbage again from here on, but not among the objects that the imports created."""
     gc.enable()
     gc.freeze()
 
@@ -74,11 +78,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m unit` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start no process; run the slow files first, so that the many quick ones fill the end."""
+    """Mark the tests that start no process, and put the slow files first: the quick ones then fill the end."""
     for item in items:
         if not starts_processes(item):
             item.add_marker(pytest.mark.unit)
-    items.sort(key=lambda item: not is_slow(item.path))
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    if not is_slow(item.path):
+        return len(LONGEST_FOLDERS) + 1
+    folder = item.path.parent.name
+    return LONGEST_FOLDERS.index(folder) if folder in LONGEST_FOLDERS else len(LONGEST_FOLDERS)
 
 
 def _refuse_process(*arguments: object, **_: object) -> NoReturn:
@@ -109,7 +120,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real photos and awkward files, or a skip that says how to name it."""
+    """Return the folder of real photos and awkward files, or skip and say how to name it."""
     path = (REPOSITORY / os.environ.get("WSSS_SHARED", "../shared")).resolve()
     if not (path / "data").is_dir():
         pytest.skip(f"no test photos at {path}: set WSSS_SHARED to the folder that holds data/voc and data/coco")
@@ -118,29 +129,29 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[Resources]:
-    """One Ray of this machine's own for the whole test session: starting one takes seconds."""
+    """Start one local Ray for the whole test session: a start takes seconds."""
     with connect(RayConfig()) as resources:
         yield resources
 
 
 @pytest.fixture
 def in_this_process(local_ray: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings do without Ray Train's processes, whose start takes longer than a short training."""
-    from near_training import train_in_this_process  # noqa: PLC0415 - torch, which few tests need
+    """Run trainings without the processes of Ray Train, whose start takes longer than a short training."""
+    from near_training import train_in_this_process  # noqa: PLC0415 - it imports torch, which few tests need
 
     train_in_this_process(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
-    """A real S3 server for the whole test session."""
+    """Start a real S3 server for the whole test session."""
     with running_s3() as server:
         yield server
 
 
 @pytest.fixture
 def failing_s3(s3: S3Server) -> Iterator[FaultyS3]:
-    """The same server through a proxy that refuses a fifth of the requests and breaks connections."""
+    """Put a proxy before the server that refuses a fifth of the requests and breaks connections."""
     with faulty(s3) as proxy:
         proxy.faults = Faults(refuse=0.2, drop=0.03, lose=0.03, cut=0.03)
         yield proxy

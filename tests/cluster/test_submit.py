@@ -12,6 +12,7 @@ import pytest
 from drawn import drawn_scenes
 from heads import TOKEN, Head, plain, running_head
 from label_runs import image_rows, write_shards
+from soak import SOAK
 
 from wsss_ray.storage.storage import Storage
 
@@ -67,7 +68,7 @@ def test_a_stopped_job_is_finished_by_the_same_command(head: Head, scenes: Path,
     assert summary["images"] == SCENES
     assert summary["session"]["images"] == SCENES - PER_UNIT * len(before)
 
-    log = plain(head.job("logs", "second").stdout)
+    log = plain(second.stdout)
     assert f" / {SCENES} images (" in log, "no status line"
     assert f"{SCENES} / {SCENES} images (100.0%)" in log
     assert "Traceback" not in log
@@ -85,12 +86,20 @@ def test_without_the_right_token_nobody_submits(head: Head, token: str | None) -
     assert not head.log(f"thief-{token}")
 
 
-def test_a_failing_job_ends_with_its_reason_here_on_a_head_without_tokens(tmp_path: Path) -> None:
-    with running_head(token=None) as head:
-        command = label_command(tmp_path / "nothing", tmp_path / "run")
-        result = head.submit(command, "--submission-id", "failing")
-        assert result.returncode == 1, result.stdout
-        last = head.log("failing").strip().splitlines()[-1]
+def check_a_failing_job(head: Head, folder: Path) -> None:
+    result = head.submit(label_command(folder / "nothing", folder / "run"), "--submission-id", "failing")
+    assert result.returncode == 1, result.stdout
+    last = head.log("failing").strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert str(tmp_path / "nothing") in last
+    assert str(folder / "nothing") in last
     assert last in plain(result.stdout)
+
+
+def test_a_failing_job_ends_with_its_reason(head: Head, tmp_path: Path) -> None:
+    check_a_failing_job(head, tmp_path)
+
+
+@pytest.mark.skipif(not SOAK, reason="in `make soak`: a second head; the other tests submit with tokens")
+def test_a_head_without_tokens_takes_jobs_too(tmp_path: Path) -> None:
+    with running_head(token=None) as head:
+        check_a_failing_job(head, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -35,9 +36,12 @@ def run(*command: str, cwd: Path) -> str:
 
 def test_the_installed_wheel_labels_scenes(tmp_path: Path) -> None:
     """The new environment has the dependencies of this one, but another wsss_ray."""
-    run(
-        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(REPOSITORY), cwd=tmp_path
-    )
+    source = tmp_path / "source"  # a copy: the build leaves files in its source tree
+    for folder in ("wsss_ray", "tools", "jobs"):
+        shutil.copytree(REPOSITORY / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / file, source)
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(source), cwd=tmp_path)
     (wheel,) = tmp_path.glob("wsss_ray-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         folders = {name.split("/")[0] for name in archive.namelist()}

@@ -74,7 +74,9 @@ SCRIPT = """
 import json, resource, sys
 from pathlib import Path
 from wsss_ray.classes import ClassSet
-from wsss_ray.images.decoding import ImageError, decode_image, decode_label, decode_row, decode_truth, read_size
+from wsss_ray.images.decoding import decode_image, decode_row, read_size
+from wsss_ray.images.header import ImageError
+from wsss_ray.images.label_png import decode_label, decode_truth
 from wsss_ray.datasets.paths import UnreadableError, read_inside
 from wsss_ray.storage.storage import Storage
 from wsss_ray.labels.inputs import find_pngs

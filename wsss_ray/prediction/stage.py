@@ -80,7 +80,7 @@ class PredictStage:
         return pa.Table.from_pylist(results, schema=nullable(self.output_schema))
 
     def _probabilities(self, images: Sequence[Image | None], meter: Meter) -> Iterator[tuple[int, Tensor | None]]:
-        """Yield the index and (C, H, W) probabilities on the device of every image, None for an image without pixels."""
+        """Yield the index and (C, H, W) probabilities of every image on the device; None for one without pixels."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
             if image is None:

@@ -22,12 +22,11 @@ from PIL import Image
 from segment_anything import sam_model_registry
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import LabelConfig, parse
-from wsss_ray.images.label_png import decode_label
 from wsss_ray.images.rle import encode_mask
-from wsss_ray.labelling.stages import Labeller
+from wsss_ray.labelling.fusing import FusedLabel, LabelRowBuilder
 from wsss_ray.labels.decoded_images import Picture
 from wsss_ray.models.device import Compute
+from wsss_ray.models.registries import FUSION_RULES
 from wsss_ray.models.results import Detections, MaskCrop
 from wsss_ray.models.sam.masks import OriginalSize
 
@@ -109,7 +108,7 @@ def draw(photo: np.ndarray, masks: np.ndarray) -> None:
     pyplot.close(figure)
 
 
-def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.ndarray, settings: LabelConfig) -> tuple:
+def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.ndarray) -> tuple:
     """The package's; returns the label and the milliseconds. Joining and RLE are one step: each mask as it comes."""
     watch = Stopwatch()
     way_back = OriginalSize(
@@ -123,17 +122,17 @@ def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.nda
     boxes = np.zeros((count, 4), np.float32)
     detections = Detections(boxes=boxes, scores=np.ones(count, np.float32), class_ids=ids, phrases=("thing",) * count)
     row = {"image_id": "photo", "height": PHOTO[0], "width": PHOTO[1], "tags": []}
-    labeller = Labeller(Picture(row=row, image=photo), detections, classes, settings)
+    builder = LabelRowBuilder(Picture(row=row, image=photo), detections, classes, FUSION_RULES.get("detection"))
     placed = watch("original size", lambda: list(way_back.place(logits, probabilities=False)))
     assert isinstance(placed, list)
     crops = [
         MaskCrop(box_index=index, top=mask.top, left=mask.left, mask=mask.mask, score=1.0, probability=None)
         for index, mask in enumerate(placed)
     ]
-    watch("join", lambda: [labeller.add(crop) for crop in crops])
-    result = watch("PNG", lambda: labeller.finish(classes.palette()))
-    assert isinstance(result, dict)
-    return decode_label(result["label"]), watch.parts
+    watch("join", lambda: [builder.add(crop) for crop in crops])
+    result = watch("PNG", lambda: builder.finish(classes.palette()))
+    assert isinstance(result, FusedLabel)
+    return result.row.label_map(), watch.parts
 
 
 def main() -> None:
@@ -147,7 +146,6 @@ def main() -> None:
     has_figure = importlib.util.find_spec("matplotlib") is not None
     print(f"{head}\nmilliseconds an image of {PHOTO[1]} x {PHOTO[0]}; RLE of ours is part of its join")
     classes = ClassSet.load("coco")
-    settings = parse(LabelConfig, ["--input", "-", "--output", "-", "--fusion.paint", "detection"])
     photo = random_photo(np.random.default_rng(0))
     rows = []
     for count in options.masks:
@@ -155,7 +153,7 @@ def main() -> None:
         logits = blobs(count)
         calls: dict[str, Callable[[], tuple]] = {
             "published": lambda: published(logits, ids, classes.palette(), photo, figure=False),  # noqa: B023
-            "ours": lambda: ours(logits, ids, classes, photo, settings),  # noqa: B023
+            "ours": lambda: ours(logits, ids, classes, photo),  # noqa: B023
         }
         runs: dict[str, list[tuple]] = {name: [] for name in calls}
         for _ in range(options.warm + options.repeats):

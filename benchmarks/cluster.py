@@ -59,9 +59,9 @@ def make_stage(name: str) -> Stage:
 
     times = simulated.Sleeping(detect=SECONDS * DETECTOR_SHARE, segment=SECONDS * (1 - DETECTOR_SHARE))
     kinds = {
-        "label": simulated.SleepingLabel,
-        "detect": simulated.SleepingDetect,
-        "segment": simulated.SleepingSegment,
+        "label": simulated.label_stage,
+        "detect": simulated.detect_stage,
+        "segment": simulated.segment_stage,
     }
     return kinds[name](times)
 

@@ -34,16 +34,17 @@ from random_weights import write_sam
 from segment_anything import SamPredictor
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import LabelConfig, SegmenterConfig, parse
-from wsss_ray.images.label_png import decode_label, encode_label
+from wsss_ray.config import FusionConfig, LabellerConfig, SegmenterConfig
+from wsss_ray.engine.meter import Meter
+from wsss_ray.images.label_png import encode_label
 from wsss_ray.images.rle import encode_mask
-from wsss_ray.labelling.stages import Labeller
+from wsss_ray.labeller import Labeller
 from wsss_ray.labels.decoded_images import Picture
 from wsss_ray.models.device import Compute
 from wsss_ray.models.results import Detections
 from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side
 from wsss_ray.models.sam.loading import load_sam
-from wsss_ray.models.sam.segmenter import Segmenter
+from wsss_ray.models.sam.sam import SamSegmenter
 
 CONTENDERS = [
     Contender(name="loop, as installed", way="loop", environment={}),
@@ -71,9 +72,9 @@ def prepare(way: str, weights: Path, images: int, boxes: int) -> Callable[[], np
         encoder = ImageEncoder(load_sam("tiny", weights), Compute(device=torch.device("cpu"), tier="float32"))
         return lambda: encoder.encode([resize_longest_side(photo, encoder.side) for photo in photos]).numpy()
     config = SegmenterConfig(model="tiny", device="cpu", precision="float32")
-    segmenter = Segmenter(config, checkpoint=weights)
-    settings = parse(LabelConfig, ["--input", "-", "--output", "-", "--fusion.paint", "detection"])
-    return lambda: by_ours(segmenter, settings, classes, photos, prompts, ids=ids)
+    settings = LabellerConfig(classes="coco", segmenter=config, fusion=FusionConfig(paint="detection"))
+    labeller = Labeller(settings, segmenter=SamSegmenter(config, checkpoint=str(weights)))
+    return lambda: by_ours(labeller, photos, prompts, ids=ids)
 
 
 def by_loop(
@@ -94,27 +95,15 @@ def by_loop(
     return np.stack(labels)
 
 
-def by_ours(
-    segmenter: Segmenter,
-    settings: LabelConfig,
-    classes: ClassSet,
-    photos: list[np.ndarray],
-    prompts: list[np.ndarray],
-    *,
-    ids: np.ndarray,
-) -> np.ndarray:
+def by_ours(labeller: Labeller, photos: list[np.ndarray], prompts: list[np.ndarray], *, ids: np.ndarray) -> np.ndarray:
     """All images together, as the labelling stage."""
-    labellers = []
+    pictures, found = [], []
     for photo, boxes in zip(photos, prompts, strict=True):
         row = {"image_id": "photo", "height": photo.shape[0], "width": photo.shape[1], "tags": []}
-        detections = Detections(
-            boxes=boxes, scores=np.ones(len(boxes), np.float32), class_ids=ids, phrases=("thing",) * len(boxes)
-        )
-        labellers.append(Labeller(Picture(row=row, image=photo), detections, classes, settings))
-    for index, crop in segmenter.stream(photos, prompts):
-        labellers[index].add(crop)
-    rows = [labeller.finish(classes.palette()) for labeller in labellers]
-    return np.stack([decode_label(row["label"]) for row in rows])
+        pictures.append(Picture(row=row, image=photo))
+        scores, phrases = np.ones(len(boxes), np.float32), ("thing",) * len(boxes)
+        found.append(Detections(boxes=boxes, scores=scores, class_ids=ids, phrases=phrases))
+    return np.stack([label.row.label_map() for label in labeller.label_pictures(pictures, found, Meter())])
 
 
 def main() -> None:

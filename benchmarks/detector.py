@@ -35,7 +35,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
-from wsss_ray.models.detector.detector import Detector
+from wsss_ray.models.detector.network import GroundingDino
 from wsss_ray.models.detector.prompts import build_prompts
 
 WIDE = (427, 640)
@@ -65,7 +65,7 @@ def prepare(way: str, directory: Path) -> Callable[[], np.ndarray]:
         return by_transformers(directory, photo)
     precision, _, what = way.partition("-")
     config = DetectorConfig(model=str(directory), box_threshold=0.0, precision=precision)  # type: ignore[arg-type]
-    detector = Detector(config, ClassSet.load("voc"))
+    detector = GroundingDino(config, ClassSet.load("voc"))
     other = random_photo(np.random.default_rng(1), PHOTO if what == "same" else WIDE)
     if what == "text":
         return lambda: text_alone(detector)
@@ -90,7 +90,7 @@ def by_transformers(directory: Path, photo: np.ndarray) -> Callable[[], np.ndarr
     return call
 
 
-def text_alone(detector: Detector) -> np.ndarray:
+def text_alone(detector: GroundingDino) -> np.ndarray:
     """The text encoder on the prompt's tokens."""
     with torch.inference_mode():
         ids = torch.arange(200, 220)[None]

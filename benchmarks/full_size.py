@@ -24,7 +24,7 @@ from random_weights import write_detector, write_sam
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
-from wsss_ray.models.detector.detector import Detector
+from wsss_ray.models.detector.network import GroundingDino
 
 ROOT = Path(__file__).resolve().parent.parent
 BOXES_PER_PHOTO = 8
@@ -34,7 +34,7 @@ def threshold_for(directory: Path, photos: list[Path], tags: list[str]) -> float
     """Score above which the random detector keeps about BOXES_PER_PHOTO boxes a photo."""
     config = DetectorConfig(model=str(directory), box_threshold=0.0)
     images = [np.array(Image.open(path).convert("RGB")) for path in photos]
-    found = Detector(config, ClassSet.load("voc")).detect(images, [tags] * len(images))
+    found = GroundingDino(config, ClassSet.load("voc")).detect(images, [tags] * len(images))
     scores = np.sort(np.concatenate([detections.scores for detections in found]))
     return float(scores[-1 - BOXES_PER_PHOTO * len(photos)])
 

@@ -32,9 +32,10 @@ from running import Recorder, start_ray
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
+from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
-from wsss_ray.engine.stage import Meter, Stage, StageSpec
+from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.engine.task import Task, UnitReport
 from wsss_ray.labels.sink import LabelSink
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set, read_unit
@@ -57,9 +58,9 @@ def make_stage(name: str) -> Stage:
         config = parse(LabelConfig, ["--config", "demo",
                                      "--input", "-", "--output", "-", "--no-png"])  # fmt: skip
         return LabelStage(config, ClassSet.load("demo"), "ignore")
-    from simulated import Sleeping, SleepingLabel  # noqa: PLC0415
+    from simulated import Sleeping, label_stage  # noqa: PLC0415
 
-    return SleepingLabel(Sleeping(detect=0, segment=0), exact=name == "exact")
+    return label_stage(Sleeping(detect=0, segment=0), exact=name == "exact")
 
 
 def make_shards(folder: str, name: str, photos: Path | None, images: int) -> None:

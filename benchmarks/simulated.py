@@ -6,7 +6,6 @@ For `cluster.py` (many fake GPUs on few cores) and `pipeline.py` (what the CPU d
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.engine.stage import Meter
 from wsss_ray.images.decoding import read_size
-from wsss_ray.labelling.stages import DETECTED_SCHEMA, _detections_from_list, _detections_to_list, label_pictures
-from wsss_ray.labels.decoded_images import LABELLED_SCHEMA, Picture, PictureReader, nullable
+from wsss_ray.labeller import Labeller
+from wsss_ray.labelling.stages import DetectStage, LabelStage, SegmentStage
+from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.models.results import Detections, MaskCrop
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
@@ -125,27 +124,28 @@ def settings() -> LabelConfig:
 
 
 class SleepingModels:
-    """Stands in for both networks: sleeps as long, and gives the same boxes and masks for every image."""
+    """A detector and a segmenter that sleep as long as the networks take; all images get the same masks."""
 
     def __init__(self, times: Sleeping, *, exact: bool) -> None:
         """`exact`: resize by Pillow, as the published settings do."""
         self._times, self._exact = times, exact
         self._detections, self._crops = _objects()
 
-    def detect(self, pictures: list[Picture]) -> list[Detections]:
-        """The detector's part."""
-        time.sleep(self._times.detect * len(pictures))
-        return [self._detections] * len(pictures)
+    def detect(self, images: Sequence[np.ndarray], tags: Sequence[Sequence[str]]) -> list[Detections]:
+        """Return the same boxes for each image."""
+        del tags
+        time.sleep(self._times.detect * len(images))
+        return [self._detections] * len(images)
 
     def prepare(self, images: list[np.ndarray], boxes: list[np.ndarray]) -> list[int]:
-        """As `Segmenter.prepare`: resizes."""
+        """Resize the images, as SAM's `prepare` does."""
         assert len(images) == len(boxes)
         for image in images:
             _resize(image, exact=self._exact)
         return list(range(len(images)))
 
     def masks(self, prepared: list[int], *, probabilities: bool) -> Iterator[tuple[int, MaskCrop]]:
-        """As `Segmenter.masks`."""
+        """Yield the same masks for each image."""
         assert not probabilities
         time.sleep(self._times.segment * len(prepared))
         for index in prepared:
@@ -196,58 +196,25 @@ def _objects() -> tuple[Detections, list[MaskCrop]]:
     return detections, crops
 
 
-class SleepingLabel:
-    """`LabelStage` with sleeping models."""
-
-    output_schema = LABELLED_SCHEMA
-
-    def __init__(self, times: Sleeping, *, exact: bool = False) -> None:
-        """Make the models."""
-        config = settings()
-        self._config, self._classes = config, ClassSet.load(CLASSES)
-        self._reader = PictureReader(exif="ignore", decoded_bytes=config.decoded_mb * 10**6, tagged_only=True)
-        self._models = SleepingModels(times, exact=exact)
-        self._device = threading.Lock()
-
-    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
-        """Boxes, masks, labels."""
-        results = []
-        for piece in self._reader.pieces(rows, meter):
-            with self._device, meter("detect"):
-                found = self._models.detect(piece)
-            results += self._label(piece, found, meter)
-        return pa.Table.from_pylist(results, schema=nullable(LABELLED_SCHEMA))
-
-    def _label(self, piece: list[Picture], found: list[Detections], meter: Meter) -> list[dict]:
-        return label_pictures(
-            piece, found, self._models, self._device, meter, config=self._config, classes=self._classes  # type: ignore[arg-type]
-        )  # fmt: skip
+def label_stage(times: Sleeping, *, exact: bool = False) -> LabelStage:
+    """Return the stage with both models asleep."""
+    return LabelStage(*_arguments(), labeller=_labeller(times, exact=exact))
 
 
-class SleepingDetect(SleepingLabel):
-    """`DetectStage` with a sleeping model."""
-
-    output_schema = DETECTED_SCHEMA
-
-    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
-        """Boxes."""
-        results = []
-        for piece in self._reader.pieces(rows, meter):
-            with self._device, meter("detect"):
-                found = self._models.detect(piece)
-            for picture, detections in zip(piece, found, strict=True):
-                boxes = _detections_to_list(detections)
-                results.append({**picture.row, "error": picture.error, "detections": boxes})
-        return pa.Table.from_pylist(results, schema=DETECTED_SCHEMA)
+def detect_stage(times: Sleeping, *, exact: bool = False) -> DetectStage:
+    """Return the stage with a sleeping detector."""
+    return DetectStage(*_arguments(), labeller=_labeller(times, exact=exact))
 
 
-class SleepingSegment(SleepingLabel):
-    """`SegmentStage` with a sleeping model."""
+def segment_stage(times: Sleeping, *, exact: bool = False) -> SegmentStage:
+    """Return the stage with a sleeping segmenter."""
+    return SegmentStage(*_arguments(), labeller=_labeller(times, exact=exact))
 
-    def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
-        """Masks and labels."""
-        results = []
-        for piece in self._reader.pieces(rows, meter):
-            found = [_detections_from_list(picture.row["detections"]) for picture in piece]
-            results += self._label(piece, found, meter)
-        return pa.Table.from_pylist(results, schema=nullable(LABELLED_SCHEMA))
+
+def _arguments() -> tuple[LabelConfig, ClassSet, Exif]:
+    return settings(), ClassSet.load(CLASSES), "ignore"
+
+
+def _labeller(times: Sleeping, *, exact: bool) -> Labeller:
+    models = SleepingModels(times, exact=exact)
+    return Labeller(settings(), detector=models, segmenter=models)  # type: ignore[arg-type]

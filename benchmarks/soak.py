@@ -31,10 +31,11 @@ from running import below, start_ray
 
 from wsss_ray.config import RayConfig
 from wsss_ray.engine.cluster import connect
+from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
-from wsss_ray.engine.stage import Meter, StageSpec
+from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set

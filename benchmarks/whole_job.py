@@ -45,7 +45,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
-from wsss_ray.engine.stage import Meter
+from wsss_ray.engine.meter import Meter
 from wsss_ray.images.rle import decode_mask, encode_mask
 from wsss_ray.labelling.stages import LabelStage
 from wsss_ray.models.detector.prompts import build_prompts

@@ -59,11 +59,13 @@ class Registry(Generic[T]):
         return decorate
 
     def get(self, name: str) -> T:
-        """Return the entry of this name, imported if necessary.
+        """Return the entry of this name, imported if necessary. `module:Class` names an entry that is not registered.
 
         Raises:
             ValueError: no entry has the name; near matches and the valid names are listed.
         """
+        if ":" in name:
+            return self._import(name)
         if name not in self._entries and name in self._built_in:
             importlib.import_module(self._built_in[name])
         if name not in self._entries:
@@ -74,10 +76,18 @@ class Registry(Generic[T]):
 
     def check(self, name: str) -> None:
         """Raise the ValueError of `get` where no entry has this name, without importing any."""
-        if name in self._entries or name in self._built_in or name in self.names():
+        if ":" in name or name in self._entries or name in self._built_in or name in self.names():
             return
         names = self.names()
         raise ValueError(f"unknown {self.kind} `{name}`.{suggest(name, names)} Valid: {', '.join(names)}.")
+
+    def _import(self, name: str) -> T:
+        module, _, attribute = name.partition(":")
+        try:
+            entry: T = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{self.kind} '{name}' cannot be imported: {error}.") from error
+        return entry
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all entries, built-in ones first, without importing any."""

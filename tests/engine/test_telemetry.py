@@ -22,10 +22,11 @@ from drawn import drawn_scenes
 from label_runs import image_rows, write_shards
 from repository import REPOSITORY
 
+from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Pool, Resources
 from wsss_ray.engine.run import run_units
-from wsss_ray.engine.stage import Meter, StageSpec
+from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.engine.telemetry import NAMES
 from wsss_ray.shards.image_shards import read_shard_set

@@ -11,9 +11,9 @@ import pytest
 import random_models
 from label_runs import image_rows, write_shards
 
-from wsss_ray import labelling
 from wsss_ray.config import DetectorConfig, LabelConfig, RayConfig, SegmenterConfig
 from wsss_ray.engine.resources import Resources
+from wsss_ray.labelling import job as labelling
 from wsss_ray.storage.storage import Storage
 
 TAGS = (["dog"], ["cat", "sofa"], ["person", "horse"])

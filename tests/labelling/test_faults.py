@@ -27,7 +27,6 @@ from processes import SlowStorage, descendants, killing, noted, started
 from repository import REPOSITORY
 from soak import SOAK
 
-from wsss_ray import labelling
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, RayConfig
 from wsss_ray.engine.progress import Progress
@@ -36,6 +35,7 @@ from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage
 from wsss_ray.engine.task import Task
 from wsss_ray.images.label_png import decode_label
+from wsss_ray.labelling import job as labelling
 from wsss_ray.labelling.plan import stage_specs
 from wsss_ray.labels.sink import LabelSink
 from wsss_ray.shards.image_shards import read_shard_set

@@ -22,11 +22,11 @@ from label_runs import image_rows, label_rows, labels_by_id, write_shards
 from PIL import Image
 from repository import REPOSITORY
 
-from wsss_ray import labelling
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, RayConfig, SegmenterConfig
 from wsss_ray.engine.resources import Resources
 from wsss_ray.images.label_png import decode_label
+from wsss_ray.labelling import job as labelling
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels, read_labels
 from wsss_ray.storage.storage import Storage

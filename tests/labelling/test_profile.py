@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from wsss_ray.engine.stage import Meter
+from wsss_ray.engine.meter import Meter
 from wsss_ray.labels.profiling import ProfiledStage
 from wsss_ray.storage.storage import Storage
 

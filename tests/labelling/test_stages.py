@@ -16,7 +16,7 @@ from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
-from wsss_ray.engine.stage import Meter
+from wsss_ray.engine.meter import Meter
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.images.rle import decode_mask
 from wsss_ray.labelling.stages import DetectStage, LabelStage, SegmentStage

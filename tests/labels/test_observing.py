@@ -4,7 +4,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from wsss_ray.engine.stage import Meter, WorkerLost
+from wsss_ray.engine.meter import Meter
+from wsss_ray.engine.stage import WorkerLost
 from wsss_ray.labels.observing import GuardedStage
 
 

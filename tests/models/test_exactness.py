@@ -19,10 +19,11 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
 from wsss_ray.images.decoding import decode_image
-from wsss_ray.models.detector.detector import Detector
-from wsss_ray.models.fusion import Canvas, fuse
+from wsss_ray.models.detector.network import GroundingDino
+from wsss_ray.models.fusion import fuse
+from wsss_ray.models.registries import FUSION_RULES
 from wsss_ray.models.results import Detections, MaskCrop
-from wsss_ray.models.sam.segmenter import Segmenter
+from wsss_ray.models.sam.boxes import SamBoxes
 from wsss_ray.models.sam.tiny import build_tiny_sam
 
 VOC_PHOTOS = [
@@ -108,7 +109,7 @@ def case(
 def detect(case: Case, **changes: object) -> tuple[list[np.ndarray], list[Detections]]:
     """Pixels and boxes of the photos of a case by the package, with changes of the detector's settings."""
     images = [decode_image(photo.read_bytes(), exif="ignore") for photo in case.photos]
-    detector = Detector(dataclasses.replace(case.config.detector, **changes), class_set_of(case))
+    detector = GroundingDino(dataclasses.replace(case.config.detector, **changes), class_set_of(case))
     return images, detector.detect(images, case.tags)
 
 
@@ -119,7 +120,7 @@ def class_set_of(case: Case) -> ClassSet:
 def label(case: Case, *, detector: dict[str, object], segmenter: dict[str, object]) -> list[Labelled]:
     """Label the photos of a case with the package, with changes of the settings."""
     images, found = detect(case, **detector)
-    masks = Segmenter(dataclasses.replace(case.config.segmenter, **segmenter))
+    masks = SamBoxes(dataclasses.replace(case.config.segmenter, **segmenter))
     crops: list[list[MaskCrop]] = [[] for _ in images]
     for index, crop in masks.stream(images, [detections.boxes for detections in found]):
         crops[index].append(crop)
@@ -226,11 +227,13 @@ def test_reversed_painting_is_noticed(case: Case, labelled: list[Labelled]) -> N
     class_set = class_set_of(case)
     labels = []
     for ours in labelled:
-        canvas = Canvas(*ours.label.shape, background_id=0, dtype=class_set.label_dtype, paint=case.config.fusion.paint)
+        label_map = FUSION_RULES.get(case.config.fusion.paint)(
+            *ours.label.shape, background_id=0, dtype=class_set.label_dtype
+        )
         for crop in ours.crops:
             class_id = int(ours.detections.class_ids[crop.box_index])
-            canvas.add(crop, class_id=class_id, score=0.5, order=len(ours.crops) - 1 - crop.box_index)
-        labels.append(canvas.label)
+            label_map.add(crop, class_id=class_id, score=0.5, order=len(ours.crops) - 1 - crop.box_index)
+        labels.append(label_map.label)
     assert_labels_disagree(labels, case.references)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from wsss_ray.models.fusion import Canvas, fuse
+from wsss_ray.models.fusion import fuse
+from wsss_ray.models.registries import FUSION_RULES
 from wsss_ray.models.results import Detections, MaskCrop
 
 PAINTS = ["detection", "score", "area", "prob"]
@@ -113,34 +114,34 @@ def test_many_masks_in_any_order_equal_a_search_for_the_best(order: str) -> None
         "inwards": np.stack([by_score[: count // 2], by_score[: count // 2 - 1 : -1]], 1).ravel(),
         "shuffled": generator.permutation(count),
     }[order]
-    canvas = Canvas(1, places, background_id=60_000, dtype=np.uint16, paint="score")
+    label_map = FUSION_RULES.get("score")(1, places, background_id=60_000, dtype=np.uint16)
     for index in sequence:
-        canvas.add(make_crop(index, covers[None, index]), class_id=int(index), score=scores[index], order=int(index))
+        label_map.add(make_crop(index, covers[None, index]), class_id=int(index), score=scores[index], order=int(index))
     best = np.where(covers, scores[:, None], -1).argmax(0)
-    np.testing.assert_array_equal(canvas.label[0], np.where(covers.any(0), best, 60_000))
+    np.testing.assert_array_equal(label_map.label[0], np.where(covers.any(0), best, 60_000))
 
 
 def test_more_masks_than_there_are_ranks() -> None:
-    canvas = Canvas(1, 1, background_id=0, dtype=np.uint16, paint="detection")
+    label_map = FUSION_RULES.get("detection")(1, 1, background_id=0, dtype=np.uint16)
     pixel = make_crop(0, np.ones((1, 1), bool))
     middle = 2**13
     for order in range(2**14):
         if order != middle:
-            canvas.add(pixel, class_id=order, score=0.5, order=order)
-            assert canvas.label[0, 0] == order
-    canvas.add(pixel, class_id=middle, score=0.5, order=middle)
-    assert canvas.label[0, 0] == 2**14 - 1
+            label_map.add(pixel, class_id=order, score=0.5, order=order)
+            assert label_map.label[0, 0] == order
+    label_map.add(pixel, class_id=middle, score=0.5, order=middle)
+    assert label_map.label[0, 0] == 2**14 - 1
     with pytest.raises(ValueError, match=r"more than 16384 masks: raise detector\.box_threshold"):
-        canvas.add(pixel, class_id=1, score=0.5, order=2**14)
+        label_map.add(pixel, class_id=1, score=0.5, order=2**14)
 
 
 @pytest.mark.parametrize("paint", PAINTS)
 def test_no_masks_and_empty_masks_leave_background(paint: str) -> None:
-    canvas = Canvas(2, 3, background_id=9, dtype=np.uint16, paint=paint)
-    np.testing.assert_array_equal(canvas.label, np.full((2, 3), 9))
-    canvas.add(make_crop(0, np.zeros((2, 3), bool), np.zeros((2, 3), np.float32)), class_id=4, score=1.0, order=0)
-    np.testing.assert_array_equal(canvas.label, np.full((2, 3), 9))
-    assert canvas.label.dtype == np.uint16
+    label_map = FUSION_RULES.get(paint)(2, 3, background_id=9, dtype=np.uint16)
+    np.testing.assert_array_equal(label_map.label, np.full((2, 3), 9))
+    label_map.add(make_crop(0, np.zeros((2, 3), bool), np.zeros((2, 3), np.float32)), class_id=4, score=1.0, order=0)
+    np.testing.assert_array_equal(label_map.label, np.full((2, 3), 9))
+    assert label_map.label.dtype == np.uint16
 
 
 @pytest.mark.parametrize("paint", ["score", "prob"])
@@ -148,26 +149,26 @@ def test_no_masks_and_empty_masks_leave_background(paint: str) -> None:
 def test_a_mask_of_no_score_covers_background_but_nothing_else(paint: str, score: float) -> None:
     whole = make_crop(1, np.ones((1, 2), bool), np.ones((1, 2), np.float32))
     half = make_crop(0, np.array([[True, False]]), np.full((1, 2), 0.001, np.float32))
-    canvas = Canvas(1, 2, background_id=0, dtype=np.uint8, paint=paint)
-    canvas.add(whole, class_id=2, score=score, order=1)
-    canvas.add(half, class_id=1, score=0.5, order=0)
-    np.testing.assert_array_equal(canvas.label, [[1, 2]])
+    label_map = FUSION_RULES.get(paint)(1, 2, background_id=0, dtype=np.uint8)
+    label_map.add(whole, class_id=2, score=score, order=1)
+    label_map.add(half, class_id=1, score=0.5, order=0)
+    np.testing.assert_array_equal(label_map.label, [[1, 2]])
 
 
 def test_the_label_can_be_read_between_masks_and_ids_above_255_fit_16_bits() -> None:
-    canvas = Canvas(1, 3, background_id=0, dtype=np.uint16, paint="detection")
-    canvas.add(make_crop(5, np.array([[True, True, False]])), class_id=300, score=0.4, order=5)
-    np.testing.assert_array_equal(canvas.label, [[300, 300, 0]])
-    canvas.add(make_crop(2, np.array([[False, True, True]])), class_id=65_534, score=0.4, order=2)
-    np.testing.assert_array_equal(canvas.label, [[300, 300, 65_534]])
+    label_map = FUSION_RULES.get("detection")(1, 3, background_id=0, dtype=np.uint16)
+    label_map.add(make_crop(5, np.array([[True, True, False]])), class_id=300, score=0.4, order=5)
+    np.testing.assert_array_equal(label_map.label, [[300, 300, 0]])
+    label_map.add(make_crop(2, np.array([[False, True, True]])), class_id=65_534, score=0.4, order=2)
+    np.testing.assert_array_equal(label_map.label, [[300, 300, 65_534]])
 
 
 def test_more_pixels_than_are_looked_up_at_once() -> None:
-    canvas = Canvas(1500, 1001, background_id=0, dtype=np.uint8, paint="score")
+    label_map = FUSION_RULES.get("score")(1500, 1001, background_id=0, dtype=np.uint8)
     mask = np.zeros((1500, 1001), bool)
     mask[3:1499, 7:999] = True
-    canvas.add(make_crop(0, mask), class_id=1, score=0.5, order=0)
-    np.testing.assert_array_equal(canvas.label, mask.astype(np.uint8))
+    label_map.add(make_crop(0, mask), class_id=1, score=0.5, order=0)
+    np.testing.assert_array_equal(label_map.label, mask.astype(np.uint8))
 
 
 FULL = make_crop(0, np.ones((2, 2), bool))
@@ -188,14 +189,14 @@ FULL = make_crop(0, np.ones((2, 2), bool))
     ],
 )
 def test_unusable_masks_are_refused(crop: MaskCrop, settings: dict, message: str) -> None:
-    canvas = Canvas(2, 4, background_id=0, dtype=np.uint8, paint="prob")
+    label_map = FUSION_RULES.get("prob")(2, 4, background_id=0, dtype=np.uint8)
     before = make_crop(3, np.array([[True, False], [False, False]]), np.ones((2, 2), np.float32))
-    canvas.add(before, class_id=1, score=0.5, order=3)
+    label_map.add(before, class_id=1, score=0.5, order=3)
     with pytest.raises(ValueError, match=message):
-        canvas.add(crop, **{"class_id": 1, "score": 0.5, "order": 0} | settings)
-    np.testing.assert_array_equal(canvas.label, [[1, 0, 0, 0], [0, 0, 0, 0]])
+        label_map.add(crop, **{"class_id": 1, "score": 0.5, "order": 0} | settings)
+    np.testing.assert_array_equal(label_map.label, [[1, 0, 0, 0], [0, 0, 0, 0]])
 
 
 def test_background_must_fit_too() -> None:
     with pytest.raises(ValueError, match="class id 256 does not fit"):
-        Canvas(1, 1, background_id=256, dtype=np.uint8, paint="score")
+        FUSION_RULES.get("score")(1, 1, background_id=256, dtype=np.uint8)

@@ -14,7 +14,7 @@ from PIL import Image
 from prediction_cases import CLASSES, DAMAGED
 
 from wsss_ray.config import CrfConfig, PredictConfig
-from wsss_ray.engine.stage import Meter
+from wsss_ray.engine.meter import Meter
 from wsss_ray.images.decoding import decode_image
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.models.crf.crf import dense_crf

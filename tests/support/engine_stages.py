@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, AttemptHistory, Ledger
-from wsss_ray.engine.stage import Meter, WorkerLost
+from wsss_ray.engine.meter import Meter
+from wsss_ray.engine.stage import WorkerLost
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 

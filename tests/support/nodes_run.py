@@ -17,12 +17,13 @@ from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from wsss_ray.config import RayConfig
+from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Node as Place
 from wsss_ray.engine.resources import Resources, model_pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.run_directory import units_to_do
-from wsss_ray.engine.stage import Meter, StageSpec
+from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import read_shard_set

@@ -7,22 +7,14 @@ from wsss_ray.config.audit import AuditConfig
 from wsss_ray.config.demo import DemoConfig
 from wsss_ray.config.evaluate import EvaluateConfig
 from wsss_ray.config.export import ExportConfig
-from wsss_ray.config.label import LabelConfig
+from wsss_ray.config.label import LabelConfig, LabellerConfig
+from wsss_ray.config.models import DetectorConfig, Device, FusionConfig, Precision, SegmenterConfig
 from wsss_ray.config.parsing import ConfigError, parse
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.config.predict import CrfConfig, PredictConfig
 from wsss_ray.config.report import ReportConfig
 from wsss_ray.config.shard import ShardConfig
-from wsss_ray.config.shared import (
-    DetectorConfig,
-    Device,
-    FusionConfig,
-    Precision,
-    RayConfig,
-    SegmenterConfig,
-    StorageConfig,
-    require,
-)
+from wsss_ray.config.shared import RayConfig, StorageConfig, require
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.train import TrainConfig
 
@@ -37,6 +29,7 @@ __all__ = [
     "ExportConfig",
     "FusionConfig",
     "LabelConfig",
+    "LabellerConfig",
     "PipelineConfig",
     "Precision",
     "PredictConfig",

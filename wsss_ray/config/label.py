@@ -5,27 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wsss_ray.config.shared import DetectorConfig, FusionConfig, RayConfig, SegmenterConfig, StorageConfig, require
+from wsss_ray.config.models import DetectorConfig, FusionConfig, SegmenterConfig
+from wsss_ray.config.shared import RayConfig, StorageConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelConfig:
+class LabellerConfig:
+    """What decides the label of an image: classes, models and fusion."""
+
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file. It must share the shards' names and ids."""
+    assist_words: bool | None = None
+    """Whether boxes of assist words count as their class (paper, 5.3). Unset: as the class set says."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """The detector: phrases to boxes."""
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    """The segmenter: boxes to masks."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    """How masks are joined into a label map."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig(LabellerConfig):
     """Label image shards: tags to boxes (Grounding DINO) to masks (SAM) to one label map per image."""
 
     input: str
     """Directory or `s3://` prefix of image shards, as `wsss-ray shard` writes them."""
     output: str
     """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
-    classes: str = "voc"
-    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file. It must share the shards' names and ids."""
-    assist_words: bool | None = None
-    """Whether boxes of assist words count as their class (paper, 5.3). Unset: as the class set says."""
-    detector: DetectorConfig = field(default_factory=DetectorConfig)
-    """Grounding DINO."""
-    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
-    """SAM."""
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    """Joining masks into labels."""
     placement: Literal["fused", "split"] = "fused"
     """fused: both models in one actor per GPU. split: a pool of detectors and a pool of segmenters."""
     decoded_mb: int = 512
@@ -45,8 +54,6 @@ class LabelConfig:
     """Print the plan (units, pools, prompts of three images, paths, estimated hours from a timed sample) and stop."""
     status_seconds: float = 5.0
     """Seconds between status lines."""
-    storage: StorageConfig = field(default_factory=StorageConfig)
-    """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster and pools."""
 

@@ -1,15 +1,12 @@
-"""Parts of configurations that several jobs share: storage, Ray, and the models."""
+"""Sections of configurations that several jobs share: storage and Ray."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from wsss_ray.registry import Registry
 from wsss_ray.storage.redaction import refuse_credentials
-
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 
 class FieldError(ValueError):
@@ -90,86 +87,3 @@ class RayConfig:
             require(self, name, value is None or value >= 1, "at least 1")
         require(self, "gpus_per_actor", self.gpus_per_actor is None or self.gpus_per_actor >= 0, "0 or more")
         require(self, "cpus_per_actor", self.cpus_per_actor is None or self.cpus_per_actor > 0, "more than 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
-    """Grounding DINO: phrases to boxes."""
-
-    model: str = "IDEA-Research/grounding-dino-tiny"
-    """Hub id, local directory or `s3://` prefix of a Grounding DINO or MM Grounding DINO checkpoint, or "demo" for the
-    tiny one that the package ships."""
-    revision: str | None = None
-    """Commit of the hub model. Unset: the pinned commit for the default model, else refused for a hub id."""
-    mode: Literal["parent", "reference"] = "parent"
-    """parent: a box belongs to the class of its best token (paper, 3.1). reference: additionally dropped where a
-    delimiter token scores higher, as the published code does."""
-    box_threshold: float = 0.3
-    """A query is kept when its best class score exceeds this (0 to 1)."""
-    class_nms: float | None = None
-    """IoU above which the lower-scoring of two boxes of one class is dropped. Unset: off, as published."""
-    cross_class_nms: float | None = None
-    """The same across classes. Unset: off, as published."""
-    resize: Literal["processor", "published"] = "processor"
-    """Rule for the network's input size where the longest-side cap applies: the checkpoint's processor, or the
-    published code's, which can be a pixel smaller."""
-    preprocessing: Literal["torchvision", "pil"] = "torchvision"
-    """Resizing backend: torchvision (on the device; within one grey level on 0.04 % of pixels) or pil (exact)."""
-    batch_size: int = 8
-    """Images of equal network size that run together. Changes speed and memory, not boxes."""
-    device: Device = "auto"
-    """auto: CUDA where the actor has a GPU, else CPU."""
-    precision: Precision = "auto"
-    """auto: bfloat16 autocast on CUDA (float32 where the GPU has no native bfloat16), float32 on CPU. Boxes and scores
-    are always returned in float32."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        require(self, "box_threshold", 0 <= self.box_threshold < 1, "at least 0 and below 1")
-        for name in ("class_nms", "cross_class_nms"):
-            value = getattr(self, name)
-            require(self, name, value is None or 0 < value <= 1, "above 0 and at most 1")
-        require(self, "batch_size", self.batch_size >= 1, "at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmenterConfig:
-    """SAM: boxes to instance masks."""
-
-    model: Literal["vit_h", "vit_l", "vit_b", "tiny"] = "vit_h"
-    """Architecture. tiny: the small network that the package ships for its demo."""
-    checkpoint: str | None = None
-    """File or URI (local, `s3://`, `https://`) of the weights, .pth or .safetensors. Only `tiny` needs none."""
-    sha256: str | None = None
-    """Expected SHA-256 of the checkpoint (64 hex digits). Required for `https://`, and by torch below 2.10 for .pth."""
-    preprocessing: Literal["torchvision", "pil"] = "pil"
-    """Resizing backend: pil (exact) or torchvision (an eighth of the time; equal at 640 x 480 and 500 x 375, elsewhere
-    within one grey level on 0.02 % of values)."""
-    batch_size: int = 4
-    """Images taken at once. On the CPU the encoder works through them one by one."""
-    boxes_per_chunk: int | None = None
-    """Boxes decoded at once, over all images of a batch: bounds the decoder's memory. Unset: 64 on CUDA; 1 on the CPU,
-    where more gain nothing and change the last bits."""
-    device: Device = "auto"
-    """auto: CUDA where the actor has a GPU, else CPU."""
-    precision: Precision = "auto"
-    """auto: bfloat16 autocast on CUDA, float32 on CPU. The prompt encoder always runs in float32."""
-    compile: Literal["off", "default", "max-autotune-no-cudagraphs"] = "off"
-    """torch.compile of the image encoder: the mode. Costs minutes when an actor starts, and a C++ compiler; equal but
-    for rounding."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        require(self, "batch_size", self.batch_size >= 1, "at least 1")
-        require(self, "boxes_per_chunk", self.boxes_per_chunk is None or self.boxes_per_chunk >= 1, "at least 1")
-        is_hex = self.sha256 is None or (len(self.sha256) == 64 and set(self.sha256.lower()) <= set("0123456789abcdef"))
-        require(self, "sha256", is_hex, "64 hexadecimal digits")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusionConfig:
-    """Joining the instance masks of an image into one label map."""
-
-    paint: Literal["detection", "score", "area", "prob"] = "score"
-    """Which mask wins where several cover a pixel. detection: the later query (published). score: the higher detector
-    score. area: the smaller mask. prob: the higher detector score times mask probability."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wsss_ray.config.shared import Device, Precision, RayConfig, StorageConfig, require
+from wsss_ray.config.models import Device, Precision
+from wsss_ray.config.shared import RayConfig, StorageConfig, require
 from wsss_ray.config.student import StudentConfig
 
 Optimizer = Literal["sgd", "adamw"]

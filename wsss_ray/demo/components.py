@@ -20,16 +20,16 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, FusionConfig, SegmenterConfig
 from wsss_ray.demo.scenes import CLASSES, Scene, Split, class_id, draw_scene, split_seeds
 from wsss_ray.labels.scores import count_pixels, headline, score
-from wsss_ray.models.detector.detector import Detector
-from wsss_ray.models.fusion import Paint, fuse
+from wsss_ray.models.detector.network import GroundingDino
+from wsss_ray.models.fusion import fuse
 from wsss_ray.models.results import Detections
-from wsss_ray.models.sam.segmenter import Segmenter
+from wsss_ray.models.sam.boxes import SamBoxes
 
 MATCH_IOU = 0.5
 DEFAULT_PAINT = FusionConfig().paint
 
 
-def measure_segmenter(scenes: Sequence[Scene], segmenter: Segmenter) -> dict[str, float]:
+def measure_segmenter(scenes: Sequence[Scene], segmenter: SamBoxes) -> dict[str, float]:
     """Return the mIoU over classes and background from the exact boxes of all things; smaller masks are on top."""
     return _mious(scenes, [_exact(scene) for scene in scenes], segmenter, paint="area")
 
@@ -57,7 +57,7 @@ def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> di
 
 
 def measure_chain(
-    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: Segmenter, *, paint: Paint = DEFAULT_PAINT
+    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: SamBoxes, *, paint: str = DEFAULT_PAINT
 ) -> dict[str, float]:
     """Return the mIoU over classes and background of the label maps made from detections, and each class's IoU."""
     return _mious(scenes, found, segmenter, paint=paint)
@@ -65,7 +65,7 @@ def measure_chain(
 
 def detect(scenes: Sequence[Scene], config: DetectorConfig, *, assist_words: bool) -> list[Detections]:
     """Return the detections in all scenes from their true tags."""
-    detector = Detector(config, ClassSet.load("demo", assist_words=assist_words))
+    detector = GroundingDino(config, ClassSet.load("demo", assist_words=assist_words))
     return detector.detect([scene.image for scene in scenes], [scene.tags for scene in scenes])
 
 
@@ -80,7 +80,7 @@ def _exact(scene: Scene) -> Detections:
 
 
 def _mious(
-    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: Segmenter, *, paint: Paint
+    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: SamBoxes, *, paint: str
 ) -> dict[str, float]:
     names = ("background", *CLASSES)
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=DetectorConfig().box_threshold)
     options = parser.parse_args()
     checkpoint = None if options.segmenter is None else str(options.segmenter)
-    segmenter = Segmenter(SegmenterConfig(model="tiny", checkpoint=checkpoint))
+    segmenter = SamBoxes(SegmenterConfig(model="tiny", checkpoint=checkpoint))
     config = DetectorConfig(model=options.detector, box_threshold=options.threshold)
     scenes = [draw_scene(seed) for seed in split_seeds(options.split, options.count)]
     with_words = detect(scenes, config, assist_words=True)

@@ -15,7 +15,7 @@ from wsss_ray.demo.picture import write_picture
 from wsss_ray.demo.scenes import draw_scene, split_seeds
 from wsss_ray.engine.cluster import connect
 from wsss_ray.evaluation import Evaluation
-from wsss_ray.models.sam.segmenter import Segmenter
+from wsss_ray.models.sam.boxes import SamBoxes
 
 OBSCURE_CLASS = "dining table"
 """The class whose truth covers more than its name says (paper, 5.3)."""
@@ -92,7 +92,7 @@ def _parts(root: Path, shards: Path, judged: Evaluation, config: DemoConfig) -> 
     drawn = [draw_scene(seed) for seed in split_seeds(config.split, config.scenes)]
     found = detect(drawn, DetectorConfig(model="demo"), assist_words=True)
     return {
-        "segmenter_miou_from_exact_boxes": measure_segmenter(drawn, Segmenter(SegmenterConfig(model="tiny")))["miou"],
+        "segmenter_miou_from_exact_boxes": measure_segmenter(drawn, SamBoxes(SegmenterConfig(model="tiny")))["miou"],
         "detector_recall": measure_detector(drawn, found)["recall"],
         "dining_table_iou": _iou(judged, OBSCURE_CLASS),
         "dining_table_gain_by_assist_words": _iou(judged, OBSCURE_CLASS) - _iou(bare, OBSCURE_CLASS),

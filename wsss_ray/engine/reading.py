@@ -16,7 +16,7 @@ from ray.actor import ActorHandle
 
 from wsss_ray.engine import logs
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, AttemptHistory
-from wsss_ray.engine.stage import Meter
+from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.task import UnitReport, describe_error
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.image_shards import read_unit

@@ -17,7 +17,8 @@ from ray.actor import ActorHandle
 from wsss_ray.engine import logs
 from wsss_ray.engine.gate import Gate
 from wsss_ray.engine.ledger import AttemptHistory
-from wsss_ray.engine.stage import Meter, Sink, Stage, StageSpec, WorkerLost
+from wsss_ray.engine.meter import Meter
+from wsss_ray.engine.stage import Sink, Stage, StageSpec, WorkerLost
 from wsss_ray.engine.task import UnitReport, describe_error, rows_from_stream
 from wsss_ray.engine.telemetry import WorkerMetrics
 from wsss_ray.shards.units import Unit

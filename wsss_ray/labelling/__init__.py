@@ -1,5 +1,1 @@
-"""The labelling job."""
-
-from wsss_ray.labelling.job import run
-
-__all__ = ["run"]
+"""The labelling job: image-level tags in, pixel labels out."""

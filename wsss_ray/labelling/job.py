@@ -58,7 +58,7 @@ class _LabellingJob(LabelJob[LabelConfig]):
     def expected_seconds(self, device: str) -> float | None:
         settings = self.config.segmenter
         card = limits.card_of(device)
-        if card is None or settings.model not in limits.ENCODER_GFLOP:
+        if card is None or settings.type != "sam" or settings.model not in limits.ENCODER_GFLOP:
             return None
         precisions = {"detector": self.config.detector.precision, "segmenter": settings.precision}
         return limits.seconds_per_image(card, settings.model, **precisions, share=limits.PUBLISHED_SHARE)

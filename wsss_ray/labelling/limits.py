@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsss_ray.config.shared import Precision
+from wsss_ray.config.models import Precision
 
 ENCODER_GFLOP = {"vit_b": 972.0, "vit_l": 2986.0, "vit_h": 5961.0}
 """SAM's image encoder, one image of 1024 x 1024, multiplications and additions counted apart."""

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import LabelConfig
+from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
 from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
+from wsss_ray.labelling.weights import identify
 from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.labels.precision import resolve
-from wsss_ray.models.detector.paths import hub_commit, model_directory
-from wsss_ray.models.sam.weights import checkpoint_path, files_of
+from wsss_ray.models.registries import DETECTORS, SEGMENTERS
 from wsss_ray.shards.image_shards import ShardSet
-from wsss_ray.storage.weights import is_uri, weights_digest
 
 ALGORITHM_VERSION = 1
 """Counts changes of the code that change labels on purpose."""
 
 
 def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gpus: bool) -> dict[str, Any]:
-    """All that changes labels, as JSON values; what only changes speed or place is left out.
+    """Return all that changes labels, as JSON values; what only changes speed or placement is left out.
 
     Two runs of equal identity may work on one output.
     """
-    detector = dataclasses.asdict(config.detector)
-    segmenter = dataclasses.asdict(config.segmenter)
-    for section in (detector, segmenter):
-        section.pop("batch_size")
-        section["device"], section["precision"] = resolve(section["device"], section["precision"], has_gpus=has_gpus)
-    segmenter.pop("boxes_per_chunk")
-    segmenter.pop("compile")
-    segmenter.pop("checkpoint")
-    detector.pop("model")
-    detector.pop("revision")
-    detector["weights"] = _detector_weights(config)
-    segmenter["weights"] = _segmenter_weights(config)
-    segmenter.pop("sha256")
     return {
         "algorithm": ALGORITHM_VERSION,
         "classes": {
@@ -47,28 +32,38 @@ def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gp
             "label_space": classes.label_space_digest,
             "phrases": {name: list(classes.phrases_of(name)) for name in classes.names},
         },
-        "detector": detector,
-        "segmenter": segmenter,
+        "detector": _detector_identity(config, has_gpus=has_gpus),
+        "segmenter": _segmenter_identity(config, has_gpus=has_gpus),
         "fusion": dataclasses.asdict(config.fusion),
         "shards": shards.digest,
     }
 
 
-def _detector_weights(config: LabelConfig) -> str:
-    model = config.detector.model
-    if is_uri(model):
-        return weights_digest(model, config=config.storage)
-    if model == "demo" or Path(model).expanduser().is_dir():
-        return weights_digest(str(model_directory(config.detector)), config=config.storage)
-    return f"{model}@{hub_commit(config.detector)}"
+def _detector_identity(config: LabelConfig, *, has_gpus: bool) -> dict[str, Any]:
+    settings = config.detector
+    section = _section(settings, leave_out=("batch_size", "model", "revision"), has_gpus=has_gpus)
+    (section["weights"],) = identify(DETECTORS.get(settings.type).weights(settings), config.storage)
+    return section
 
 
-def _segmenter_weights(config: LabelConfig) -> list[str]:
+def _segmenter_identity(config: LabelConfig, *, has_gpus: bool) -> dict[str, Any]:
     settings = config.segmenter
-    if settings.checkpoint is not None and is_uri(settings.checkpoint):
-        return [weights_digest(settings.checkpoint, sha256=settings.sha256, config=config.storage)]
-    files = files_of(settings.model, checkpoint_path(settings))
-    return [weights_digest(str(path), config=config.storage) for path in files]
+    speed = ("batch_size", "boxes_per_chunk", "compile")
+    section = _section(settings, leave_out=(*speed, "checkpoint", "sha256"), has_gpus=has_gpus)
+    section["weights"] = identify(SEGMENTERS.get(settings.type).weights(settings), config.storage)
+    return section
+
+
+def _section(
+    settings: DetectorConfig | SegmenterConfig, *, leave_out: tuple[str, ...], has_gpus: bool
+) -> dict[str, Any]:
+    """Return the settings of a model that change labels; a type and options only where they are not the default."""
+    section = {name: value for name, value in dataclasses.asdict(settings).items() if name not in leave_out}
+    section["device"], section["precision"] = resolve(section["device"], section["precision"], has_gpus=has_gpus)
+    for name in ("type", "options"):
+        if section[name] == getattr(type(settings)(), name):
+            del section[name]
+    return section
 
 
 def stage_specs(
@@ -126,6 +121,6 @@ def describe_models(config: LabelConfig, classes: ClassSet) -> list[str]:
     assist = "on" if classes.assist_words else "off"
     return [
         f"classes   {classes.name}: {len(classes.classes)} and background, assist words {assist}",
-        f"detector  {config.detector.model}, threshold {config.detector.box_threshold:g}",
-        f"segmenter SAM {config.segmenter.model}, paint by {config.fusion.paint}",
+        f"detector  {config.detector.type} {config.detector.model}, threshold {config.detector.box_threshold:g}",
+        f"segmenter {config.segmenter.type} {config.segmenter.model}, paint by {config.fusion.paint}",
     ]

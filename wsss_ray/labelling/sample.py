@@ -1,4 +1,4 @@
-"""The dry run's prompts: what the detector will be asked about a few images."""
+"""The prompts of a few images, for the dry run."""
 
 from __future__ import annotations
 
@@ -6,28 +6,23 @@ import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
-from wsss_ray.storage.weights import fetch_directory, is_uri
+from wsss_ray.labelling.weights import fetch
+from wsss_ray.models.registries import DETECTORS
 
 PROMPTS_SHOWN = 3
 
 
 def describe_prompts(config: LabelConfig, classes: ClassSet, rows: pa.Table) -> list[str]:
-    """A line for each of the first three image rows, with its prompts; ValueError for a phrase of any class that the
-    detector cannot read, which the actors of a run would refuse only once they have loaded it."""
-    from wsss_ray.models.detector.files import load_tokenizer  # noqa: PLC0415 - only a dry run needs them here
-    from wsss_ray.models.detector.prompts import build_prompts, check_phrases  # noqa: PLC0415
+    """Return a line for each of the first three image rows, with its prompts.
 
-    tokenizer = load_tokenizer(config.detector, _detector_directory(config))
-    check_phrases(classes, tokenizer, max_tokens=tokenizer.model_max_length)
+    Raises:
+        ValueError: the detector cannot read a phrase of the class set.
+    """
+    kind = DETECTORS.get(config.detector.type)
+    directory = fetch(kind.weights(config.detector), config.storage)
     shown = rows.slice(0, PROMPTS_SHOWN)
-    lines = []
-    for image_id, tags in zip(shown["image_id"].to_pylist(), shown["tags"].to_pylist(), strict=True):
-        built = build_prompts(tags, classes, tokenizer, max_tokens=tokenizer.model_max_length)
-        text = " | ".join(prompt.text for prompt in built) or "no tags: background"
-        lines.append(f"prompt    {image_id}: {text}")
-    return lines
-
-
-def _detector_directory(config: LabelConfig) -> str | None:
-    model = config.detector.model
-    return str(fetch_directory(model, config=config.storage)) if is_uri(model) else None
+    prompts = kind.prompts(config.detector, classes, shown["tags"].to_pylist(), directory=directory)
+    return [
+        f"prompt    {image_id}: {' | '.join(texts) or 'no tags: background'}"
+        for image_id, texts in zip(shown["image_id"].to_pylist(), prompts, strict=True)
+    ]

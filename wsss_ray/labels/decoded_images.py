@@ -11,7 +11,7 @@ import PIL.Image
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from wsss_ray.engine.stage import Meter
+from wsss_ray.engine.meter import Meter
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
 from wsss_ray.shards.schemas import LABEL_SCHEMA

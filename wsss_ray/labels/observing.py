@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from wsss_ray.engine.stage import Meter, Stage, StageSpec, WorkerLost
+from wsss_ray.engine.meter import Meter
+from wsss_ray.engine.stage import Stage, StageSpec, WorkerLost
 from wsss_ray.storage.storage import Storage
 
 

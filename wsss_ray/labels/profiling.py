@@ -12,7 +12,8 @@ import pyarrow as pa
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from wsss_ray.engine.stage import Meter, Stage
+from wsss_ray.engine.meter import Meter
+from wsss_ray.engine.stage import Stage
 from wsss_ray.storage.storage import Storage
 
 FOLDER = "profile"

@@ -9,9 +9,10 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
+from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.progress import format_seconds
 from wsss_ray.engine.ray_data import explain
-from wsss_ray.engine.stage import Meter, StageSpec
+from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.errors import JobError
 from wsss_ray.shards.image_shards import read_unit

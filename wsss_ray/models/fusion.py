@@ -12,46 +12,54 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss_ray.models.protocols import FusionRule, LabelDtype, LabelMap
+from wsss_ray.models.registries import FUSION_RULES
 from wsss_ray.models.results import Detections, MaskCrop
 
-Paint = Literal["detection", "score", "area", "prob"]
-LabelDtype = type[np.uint8] | type[np.uint16]
-LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
 LARGEST = 2**32 - 1
 RANKS = 2**16
 STEP = 32
 """How far a key that is above or below all others stays from the next, so that many can follow."""
 
 
-class Canvas:
-    """The label map of one image while its masks come in.
+class LabelMapBuilder(FusionRule):
+    """A fusion rule in which each pixel goes to the mask of the highest priority; ties go to the later query.
 
-    paint: `detection`, the later query wins (published); `score`, the higher detector score; `area`, the smaller mask;
-    `prob`, per pixel the higher detector score times mask probability. Ties go to the later query.
+    A subclass defines `priority`.
     """
 
-    def __init__(self, height: int, width: int, *, background_id: int, dtype: LabelDtype, paint: Paint) -> None:
-        """Start with background alone; `dtype` is that of the label map, which must hold every class id."""
-        self._paint = paint
+    priority_per_pixel: ClassVar[bool] = False
+    """Whether `priority` returns one number per pixel of a mask."""
+
+    def __init__(self, height: int, width: int, *, background_id: int, dtype: LabelDtype) -> None:
+        """Create a label map of background; `dtype` must hold every class id."""
         self._dtype, self._largest_id = np.dtype(dtype), np.iinfo(dtype).max
-        self._ranks = None if paint == "prob" else Ranks()
+        self._ranks = None if self.priority_per_pixel else Ranks()
         self._keys = np.zeros((height, width), np.uint64 if self._ranks is None else np.uint16)
         self._orders: set[int] = set()
         self.label: LabelMap = np.full((height, width), self._checked(background_id), self._dtype)
-        """(H, W) class ids of the masks so far, background where there is none."""
+
+    def priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
+        """Return the priority of a mask below 2^32: one number, or one per pixel of the crop.
+
+        Args:
+            crop: the mask.
+            score: the detector's score of its box, 0 or more.
+        """
+        raise NotImplementedError
 
     def add(self, crop: MaskCrop, *, class_id: int, score: float, order: int) -> None:
-        """Join one mask.
+        """Add a mask; arguments as `FusionRule.add`.
 
-        `class_id`: what its pixels become. `score`: the detector's, 0 or more. `order`: its place in the detector's
-        query order, counted from 0. Raises ValueError for a crop that reaches outside or lacks the probability that
-        `prob` needs, an order that is negative or was there before, a class id that the dtype cannot hold, a score
-        that is negative or not finite, and, but for `prob`, more than 2^14 masks of an image.
+        Raises:
+            ValueError: the crop reaches outside the image or lacks the probabilities that the rule needs; the order is
+                negative or was used before; the dtype cannot hold the class id; the score is negative or not finite; or
+                there are more than 2^14 masks, where the rule gives one priority per mask.
         """
         height, width = crop.mask.shape
         window = self._keys[crop.top : crop.top + height, crop.left : crop.left + width]
@@ -65,6 +73,11 @@ class Canvas:
         if not 0 <= score < np.inf:
             raise ValueError(f"score {score} of mask {order} is negative or not finite.")
         class_id = self._checked(class_id)
+        if self.needs_probabilities and crop.probability is None:
+            raise ValueError(
+                f"the fusion rule {type(self).__name__} needs the probabilities of masks: segment with "
+                "probabilities=True."
+            )
         key = self._key(crop, score, order)
         self._orders.add(order)
         wins = crop.mask & (key > window)
@@ -72,28 +85,59 @@ class Canvas:
         np.copyto(self.label[crop.top : crop.top + height, crop.left : crop.left + width], class_id, where=wins)
 
     def _key(self, crop: MaskCrop, score: float, order: int) -> NDArray[np.uint64] | np.uint64 | np.uint16:
-        """What the mask's pixels are worth, above 0: one number, or one per pixel."""
-        priority = self._priority(crop, score)
+        """Return the key of the mask's pixels, above 0: one number, or one per pixel."""
+        priority = self.priority(crop, score)
         if self._ranks is not None:
             return self._ranks.insert((int(priority), order), self._keys)
         return (priority << np.uint64(32)) | np.uint64(order + 1)
-
-    def _priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
-        """What comes before the order: one number for the mask, or one per pixel. Below 2^32."""
-        if self._paint == "detection":
-            return np.uint64(0)
-        if self._paint == "area":
-            return np.uint64(LARGEST - np.count_nonzero(crop.mask))
-        if self._paint == "score":
-            return _sortable(np.float32(score))
-        if crop.probability is None:
-            raise ValueError('paint "prob" needs the probabilities of masks: segment with probabilities=True.')
-        return _sortable(np.float32(score) * crop.probability)
 
     def _checked(self, class_id: int) -> int:
         if not 0 <= class_id <= self._largest_id:
             raise ValueError(f"class id {class_id} does not fit a label map of {self._dtype.name}.")
         return class_id
+
+
+@FUSION_RULES.register("detection")
+class PaintByDetection(LabelMapBuilder):
+    """The later query is painted over the earlier one, as published."""
+
+    def priority(self, crop: MaskCrop, score: float) -> np.uint64:
+        """Return 0: the order alone decides."""
+        del crop, score
+        return np.uint64(0)
+
+
+@FUSION_RULES.register("score")
+class PaintByScore(LabelMapBuilder):
+    """The higher detector score is painted over the lower one."""
+
+    def priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
+        """Return the score's rank among all float32 values."""
+        del crop
+        return _sortable(np.float32(score))
+
+
+@FUSION_RULES.register("area")
+class PaintByArea(LabelMapBuilder):
+    """The smaller mask is painted over the larger one."""
+
+    def priority(self, crop: MaskCrop, score: float) -> np.uint64:
+        """Return a number that falls with the mask's pixels."""
+        del score
+        return np.uint64(LARGEST - np.count_nonzero(crop.mask))
+
+
+@FUSION_RULES.register("prob")
+class PaintByProbability(LabelMapBuilder):
+    """Per pixel, the higher detector score times mask probability wins."""
+
+    needs_probabilities: ClassVar[bool] = True
+    priority_per_pixel: ClassVar[bool] = True
+
+    def priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
+        """Return the rank of score times probability among all float32 values, per pixel."""
+        assert crop.probability is not None, "add checks it"
+        return _sortable(np.float32(score) * crop.probability)
 
 
 class Ranks:
@@ -147,19 +191,22 @@ def fuse(
     height: int,
     width: int,
     *,
-    paint: Paint,
+    paint: str,
     background_id: int,
     dtype: LabelDtype,
 ) -> LabelMap:
-    """Join masks of `detections` (each names its box by `box_index`) to a label map (height, width); see `Canvas`."""
-    canvas = Canvas(height, width, background_id=background_id, dtype=dtype, paint=paint)
+    """Return the label map (height, width) of the masks of `detections`, by the fusion rule `paint`.
+
+    Each mask names its box by `box_index`.
+    """
+    label_map = FUSION_RULES.get(paint)(height, width, background_id=background_id, dtype=dtype)
     for crop in crops:
         box = crop.box_index
-        canvas.add(crop, class_id=int(detections.class_ids[box]), score=float(detections.scores[box]), order=box)
-    return canvas.label
+        label_map.add(crop, class_id=int(detections.class_ids[box]), score=float(detections.scores[box]), order=box)
+    return label_map.label
 
 
 def _sortable(values: NDArray[np.float32] | np.float32) -> NDArray[np.uint64] | np.uint64:
-    """Bits of float32 values of 0 or more, which rise as the values do."""
+    """Return the bits of float32 values of 0 or more; they rise as the values do."""
     bits: NDArray[np.uint64] | np.uint64 = (values + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 becomes 0
     return bits

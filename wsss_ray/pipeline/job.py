@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wsss_ray import evaluation, labelling, prediction, report, sharding, training
+from wsss_ray import evaluation, prediction, report, sharding, training
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.datasets.manifest import read_text
@@ -17,6 +17,7 @@ from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
+from wsss_ray.labelling import job as labelling
 from wsss_ray.pipeline.plan import Plan, make_plan
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.errors import StorageError

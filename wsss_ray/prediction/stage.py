@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wsss_ray.config import CrfConfig, PredictConfig
-from wsss_ray.engine.stage import Meter
+from wsss_ray.engine.meter import Meter
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.labels.decoded_images import (
     LABELLED_SCHEMA,

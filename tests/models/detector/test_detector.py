@@ -9,7 +9,7 @@ import torch
 
 from wsss_ray.classes import ClassSet, UnknownTagError
 from wsss_ray.config import DetectorConfig
-from wsss_ray.models.detector.detector import Detector
+from wsss_ray.models.detector.network import GroundingDino
 from wsss_ray.models.detector.outputs import concatenate
 from wsss_ray.models.detector.prompts import build_prompts
 from wsss_ray.models.results import Detections
@@ -31,14 +31,14 @@ def images() -> list[np.ndarray]:
     ]
 
 
-Make = Callable[..., Detector]
+Make = Callable[..., GroundingDino]
 
 
 @pytest.fixture(scope="module")
 def make(detectors: dict[str, Path]) -> Make:
-    def make_detector(family: str = "grounding-dino", class_set: ClassSet = VOC, **settings: object) -> Detector:
+    def make_detector(family: str = "grounding-dino", class_set: ClassSet = VOC, **settings: object) -> GroundingDino:
         settings = {"box_threshold": 0.25, "device": "cpu"} | settings
-        return Detector(DetectorConfig(model=str(detectors[family]), **settings), class_set)
+        return GroundingDino(DetectorConfig(model=str(detectors[family]), **settings), class_set)
 
     return make_detector
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from wsss_ray.config import DetectorConfig
 from wsss_ray.models.detector.files import load_network, load_processor, load_tokenizer
-from wsss_ray.models.detector.paths import hub_commit, model_directory
+from wsss_ray.models.hub import hub_commit, model_directory
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from wsss_ray.config import SegmenterConfig
 from wsss_ray.models.sam import weights as sam_weights
+from wsss_ray.models.sam.boxes import SamBoxes
 from wsss_ray.models.sam.loading import load_sam
-from wsss_ray.models.sam.segmenter import Segmenter
 from wsss_ray.models.sam.weights import OFFICIAL_FILES, CheckpointError, checkpoint_path
 from wsss_ray.models.state_files import read_state
 
@@ -65,7 +65,7 @@ def test_half_precision_weights_become_float32(tiny: Path) -> None:
 def test_a_missing_checkpoint_names_the_official_file(tmp_path: Path, model: str, checkpoint: str | None) -> None:
     path = None if checkpoint is None else str(tmp_path / checkpoint)
     with pytest.raises(CheckpointError) as caught:
-        Segmenter(SegmenterConfig(model=model, checkpoint=path))
+        SamBoxes(SegmenterConfig(model=model, checkpoint=path))
     official = OFFICIAL_FILES[model]
     assert f"https://dl.fbaipublicfiles.com/segment_anything/{official.name}" in str(caught.value)
     assert official.sha256 in str(caught.value)
@@ -76,9 +76,9 @@ def test_a_missing_checkpoint_names_the_official_file(tmp_path: Path, model: str
 def test_a_checkpoint_handed_over_is_looked_for_too(tmp_path: Path) -> None:
     config = SegmenterConfig(model="vit_b", checkpoint="s3://bucket/sam.pth")
     with pytest.raises(CheckpointError, match=r"no segmenter checkpoint at .*sam_vit_b_01ec64\.pth"):
-        Segmenter(config, checkpoint=tmp_path / "sam.pth")
+        SamBoxes(config, checkpoint=tmp_path / "sam.pth")
     with pytest.raises(CheckpointError, match=r"s3://bucket/sam\.pth is not on this machine"):
-        Segmenter(config)
+        SamBoxes(config)
 
 
 def test_a_missing_tiny_checkpoint_says_what_it_needs(
@@ -168,8 +168,8 @@ def test_an_old_torch_reads_pickles_only_by_their_digest(tmp_path: Path, monkeyp
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
     with pytest.raises(CheckpointError, match=r"sam\.pth is not read by torch 2\.9\.1\+cu128, .*CVE-2026-24747"):
-        Segmenter(SegmenterConfig(model="vit_b", checkpoint=str(path), device="cpu"))
-    Segmenter(SegmenterConfig(model="vit_b", checkpoint=str(path), sha256=digest, device="cpu"))
+        SamBoxes(SegmenterConfig(model="vit_b", checkpoint=str(path), device="cpu"))
+    SamBoxes(SegmenterConfig(model="vit_b", checkpoint=str(path), sha256=digest, device="cpu"))
     save_file({"weight": torch.zeros(1)}, tmp_path / "sam.safetensors")
     assert set(read_state(tmp_path / "sam.safetensors")) == {"weight"}
     monkeypatch.setattr(torch, "__version__", "2.10.0")
@@ -196,7 +196,7 @@ def test_a_configuration_must_be_one(tiny: Path) -> None:
 
 def test_a_digest_is_checked(tiny: Path) -> None:
     digest = hashlib.sha256((tiny / "model.safetensors").read_bytes()).hexdigest()
-    Segmenter(SegmenterConfig(model="tiny", checkpoint=str(tiny), sha256=digest.upper(), device="cpu"))
+    SamBoxes(SegmenterConfig(model="tiny", checkpoint=str(tiny), sha256=digest.upper(), device="cpu"))
     wrong = "0" * 64
     with pytest.raises(CheckpointError, match=f"has SHA-256 {digest}, not segmenter.sha256 {wrong}"):
-        Segmenter(SegmenterConfig(model="tiny", checkpoint=str(tiny), sha256=wrong))
+        SamBoxes(SegmenterConfig(model="tiny", checkpoint=str(tiny), sha256=wrong))

@@ -20,12 +20,12 @@ from sam_cases import (
 
 from wsss_ray.config import SegmenterConfig
 from wsss_ray.models.results import MaskCrop
+from wsss_ray.models.sam.boxes import SamBoxes
 from wsss_ray.models.sam.loading import load_sam
-from wsss_ray.models.sam.segmenter import Segmenter
 
 COUNTS = [3, 0, 1, 30, 7, 4, 0, 12]
 """Boxes of the eight photos."""
-Make = Callable[..., Segmenter]
+Make = Callable[..., SamBoxes]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def make(weights: Path) -> Make:
-    def make_segmenter(**settings: object) -> Segmenter:
-        return Segmenter(SegmenterConfig(**{"model": "tiny", "checkpoint": str(weights), "device": "cpu"} | settings))
+    def make_segmenter(**settings: object) -> SamBoxes:
+        return SamBoxes(SegmenterConfig(**{"model": "tiny", "checkpoint": str(weights), "device": "cpu"} | settings))
 
     return make_segmenter
 
@@ -94,7 +94,7 @@ def test_masks_equal_the_predictors(
 def test_a_network_with_padded_windows_equals_the_predictors(case: Case, tmp_path: Path) -> None:
     weights = random_models.write_sam(tmp_path, seed=2, config=LIKE_VIT_B)
     few = [image_boxes[:3] for image_boxes in case.boxes]
-    found = Segmenter(SegmenterConfig(model="tiny", checkpoint=str(weights), device="cpu")).segment(case.photos, few)
+    found = SamBoxes(SegmenterConfig(model="tiny", checkpoint=str(weights), device="cpu")).segment(case.photos, few)
     references = predict_one_by_one(load_sam("tiny", weights), case.photos, few)
     assert len({round((logits > 0).mean(), 2) for theirs in references for logits in theirs.logits}) > 5
     for crops, theirs in zip(found, references, strict=True):

@@ -23,9 +23,9 @@ SCRIPT = """
 import resource, sys
 import numpy as np
 from wsss_ray.config import SegmenterConfig
-from wsss_ray.models.sam.segmenter import Segmenter
+from wsss_ray.models.sam.boxes import SamBoxes
 weights, height, width, count = sys.argv[1], *map(int, sys.argv[2:])
-segmenter = Segmenter(SegmenterConfig(model="tiny", checkpoint=weights, device="cpu"))
+segmenter = SamBoxes(SegmenterConfig(model="tiny", checkpoint=weights, device="cpu"))
 image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 boxes = (np.random.default_rng(1).random((count, 4)) * [width, height, width, height]).astype(np.float32)
 for some in (boxes[:1], boxes):

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from wsss_ray.config import DetectorConfig
-from wsss_ray.models.detector.paths import model_directory
+from wsss_ray.models.hub import model_directory
 
 MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
 MAX_TEXT_TOKENS = 256

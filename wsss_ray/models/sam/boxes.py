@@ -35,12 +35,12 @@ class Prompted:
     way_back: OriginalSize
 
 
-class Segmenter:
+class SamBoxes:
     """SAM with box prompts, one mask per box (`multimask_output=False`, as published).
 
     Masks equal those of `SamPredictor.set_image` and `predict_torch`, image by image, but for rounding. The image
     encoder runs in the configured precision, prompt encoder and mask decoder always in float32. On the CPU the result
-    does not depend on `batch_size` by a single bit. Use one Segmenter per thread.
+    does not depend on `batch_size` by a single bit. Use one SamBoxes per thread.
     """
 
     def __init__(self, config: SegmenterConfig, *, checkpoint: str | Path | None = None) -> None:

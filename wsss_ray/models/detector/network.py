@@ -14,18 +14,18 @@ from wsss_ray.config import DetectorConfig
 from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.detector.files import load_network, load_processor
 from wsss_ray.models.detector.outputs import concatenate, read_outputs, suppress
-from wsss_ray.models.detector.paths import model_directory
 from wsss_ray.models.detector.pixels import PixelTransform
 from wsss_ray.models.detector.prompts import Prompt, build_prompts, check_phrases
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.fast.grounding_layers import quicken
+from wsss_ray.models.hub import model_directory
 from wsss_ray.models.results import Detections
 
 
-class Detector:
+class GroundingDino:
     """A loaded detector of the Grounding DINO family.
 
-    >>> detector = Detector(DetectorConfig(model="demo"), ClassSet.load("demo"))
+    >>> detector = GroundingDino(DetectorConfig(model="demo"), ClassSet.load("demo"))
     >>> detections = detector.detect([image], [["cat", "potted plant"]])
 
     One object serves one thread. Images of equal network size run together, never padded: padding changes the

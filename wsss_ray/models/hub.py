@@ -14,7 +14,7 @@ from wsss_ray.config import DetectorConfig
 
 PINNED_COMMITS = {"IDEA-Research/grounding-dino-tiny": "a2bb814dd30d776dcf7e30523b00659f4f141c71"}
 """Commit of the default hub model."""
-DEMO_DIRECTORY = Path(__file__).parents[2] / "demo" / "weights" / "detector"
+DEMO_DIRECTORY = Path(__file__).parents[1] / "demo" / "weights" / "detector"
 """The packaged tiny detector, model "demo"."""
 
 _TEXT_FILES = (
@@ -51,6 +51,11 @@ def model_directory(config: DetectorConfig, directory: str | None = None, *, wei
             f'detector.model {config.model!r} is no directory here, nor a hub id (owner/name), nor "demo".'
         )
     return _hub_directory(config.model, hub_commit(config), weights)
+
+
+def is_local(config: DetectorConfig) -> bool:
+    """Return whether the model is the packaged demo or a directory of this machine."""
+    return config.model == "demo" or Path(config.model).expanduser().is_dir()
 
 
 def hub_commit(config: DetectorConfig) -> str:

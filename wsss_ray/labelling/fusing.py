@@ -1,0 +1,86 @@
+"""One label row from the masks of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.images.label_png import encode_label
+from wsss_ray.images.rle import encode_crop
+from wsss_ray.labels.decoded_images import Picture, count_pixels
+from wsss_ray.models.protocols import FusionRule
+from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.shards.instance import Instance
+from wsss_ray.shards.label_row import LabelRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedLabel:
+    """The label row of an image, and how many pixels each class has in it."""
+
+    row: LabelRow
+    pixels: list[dict[str, int]] | None = None
+    """`class_id` and `pixels` of each class in the label map; None for a failed image."""
+
+    def to_row(self) -> dict[str, Any]:
+        """Return Python values by column of LABELLED_SCHEMA. A failed image has its error and no status yet."""
+        return {**self.row.to_row(), "pixels": self.pixels}
+
+
+class LabelRowBuilder:
+    """Joins the masks of one image to its label row, in the order in which they come."""
+
+    def __init__(self, picture: Picture, detections: Detections, classes: ClassSet, rule: type[FusionRule]) -> None:
+        """Start with the boxes and no mask."""
+        row = picture.row
+        self._picture = picture
+        self._detections = detections
+        self._classes = classes
+        self._instances: list[Instance] = []
+        self._label_map = rule(
+            row["height"], row["width"], background_id=classes.background_id, dtype=classes.label_dtype
+        )
+
+    def add(self, crop: MaskCrop) -> None:
+        """Add the mask of the next box."""
+        index, row = crop.box_index, self._picture.row
+        assert index == len(self._instances), "masks come in the order of the boxes"
+        detections = self._detections
+        class_id, score = int(detections.class_ids[index]), float(detections.scores[index])
+        self._label_map.add(crop, class_id=class_id, score=score, order=index)
+        size = {"height": row["height"], "width": row["width"]}
+        self._instances.append(
+            Instance(
+                class_id=class_id,
+                phrase=detections.phrases[index],
+                score=score,
+                box=tuple(detections.boxes[index].tolist()),
+                mask_score=crop.score,
+                counts=encode_crop(crop.mask, top=crop.top, left=crop.left, **size),
+                **size,
+            )
+        )
+
+    def finish(self, palette: bytes | None) -> FusedLabel:
+        """Return the label row and its pixel counts; `palette` is 768 bytes of RGB, or None for grey."""
+        row = self._picture.row
+        if self._picture.error is not None:
+            return FusedLabel(row=LabelRow.failure(row, self._picture.error))
+        assert len(self._instances) == len(self._detections), "every box has its mask"
+        label = self._label_map.label
+        ids = {instance.class_id for instance in self._instances}
+        found = {self._classes.by_id[class_id].name for class_id in ids}
+        return FusedLabel(
+            row=LabelRow(
+                image_id=row["image_id"],
+                height=row["height"],
+                width=row["width"],
+                label=encode_label(label, palette=palette),
+                instances=tuple(self._instances),
+                tags=tuple(row["tags"]),
+                undetected_tags=tuple(tag for tag in row["tags"] if tag not in found),
+                status="no_tags" if not row["tags"] else "ok" if self._instances else "no_detections",
+            ),
+            pixels=count_pixels(label, among={self._classes.background_id, *ids}),
+        )

@@ -1,0 +1,48 @@
+"""Grounding DINO as a detector of the labelling job: what the driver asks, without loading the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss_ray.classes import ClassSet
+from wsss_ray.config.models import DetectorConfig
+from wsss_ray.models.protocols import Detector
+from wsss_ray.models.registries import DETECTORS
+from wsss_ray.models.results import Detections
+
+if TYPE_CHECKING:
+    from wsss_ray.models.detector.network import GroundingDino
+
+
+@DETECTORS.register("grounding-dino")
+class GroundingDinoDetector(Detector):
+    """Grounding DINO or MM Grounding DINO, by transformers (paper, 3.1)."""
+
+    def __init__(self, config: DetectorConfig, classes: ClassSet, *, directory: str | None = None) -> None:
+        """Load the network; arguments and errors as `Detector`."""
+        from wsss_ray.models.detector.network import GroundingDino  # noqa: PLC0415 - seconds that a driver saves
+
+        self.network: GroundingDino = GroundingDino(config, classes, directory=directory)
+
+    def detect(self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Sequence[str]]) -> list[Detections]:
+        """Return the boxes of the tagged classes, as `GroundingDino.detect`."""
+        return self.network.detect(images, tags)
+
+    @classmethod
+    def prompts(
+        cls, config: DetectorConfig, classes: ClassSet, tags: Sequence[Sequence[str]], *, directory: str | None = None
+    ) -> list[list[str]]:
+        """Return the prompts of each image, after a check of all phrases of the class set."""
+        from wsss_ray.models.detector.files import load_tokenizer  # noqa: PLC0415 - only a dry run needs them
+        from wsss_ray.models.detector.prompts import build_prompts, check_phrases  # noqa: PLC0415
+
+        tokenizer = load_tokenizer(config, directory)
+        longest = tokenizer.model_max_length
+        check_phrases(classes, tokenizer, max_tokens=longest)
+        return [
+            [prompt.text for prompt in build_prompts(names, classes, tokenizer, max_tokens=longest)] for names in tags
+        ]

@@ -206,6 +206,8 @@ def flip(path: Path, at: int) -> None:
         ("shard-00000-of-00001.parquet", lambda path: path.write_bytes(b"")),
         ("shard-00000-of-00001.parquet", lambda path: path.write_bytes(path.read_bytes()[:-100])),
         ("shard-00000-of-00001.parquet", lambda path: flip(path, -6)),
+        ("shard-00000-of-00001.parquet", lambda path: flip(path, -2000)),
+        ("shard-00000-of-00001.parquet", lambda path: flip(path, path.stat().st_size // 2)),
         ("reports/shard-00000-of-00001.json", lambda path: path.write_bytes(b"{")),
         ("reports/shard-00000-of-00001.json", lambda path: path.write_bytes(b"[" * 100_000)),
         ("reports/shard-00000-of-00001.json", lambda path: flip(path, path.read_bytes().index(b'"truth": 0') + 9)),
@@ -226,7 +228,9 @@ def test_a_damaged_shard_or_report_is_written_again(
     damage(tmp_path / "out" / file)
     assert sharding.run(config) == summary
     assert (tmp_path / "out" / file).read_bytes() == whole
-    assert f"/out/{file} is written again: " in capsys.readouterr().out
+    line = next(line for line in capsys.readouterr().out.splitlines() if "is made anew: " in line)
+    assert line.startswith("shard-00000-of-00001.parquet is made anew: ")
+    assert f"/out/{file}" in line
 
 
 def test_the_first_rejects_and_unlisted_images_are_named(

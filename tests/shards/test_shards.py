@@ -9,13 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from wsss_ray.images.header import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
-from wsss_ray.shards.footers import ShardError
-from wsss_ray.shards.image_encoding import digest_rows, encode_image_shard, shard_name
-from wsss_ray.shards.image_shards import read_shard_set, read_unit
+from wsss_ray.shards.footers import ShardError, parse_footer
+from wsss_ray.shards.image_encoding import digest_rows, encode_image_shard, report_path, shard_name
+from wsss_ray.shards.image_shards import find_shard_damage, read_shard_set, read_unit
 from wsss_ray.shards.label_files import encode_labels, read_label_counts, read_labelled_ids, read_labels
 from wsss_ray.shards.row_checks import check_image_id
 from wsss_ray.shards.schemas import IMAGE_SCHEMA, LABEL_SCHEMA
 from wsss_ray.shards.units import Unit
+from wsss_ray.storage.json_files import encode_json
 from wsss_ray.storage.storage import Storage
 
 
@@ -303,3 +304,49 @@ def test_image_ids(image_id: str) -> None:
 def test_what_is_no_image_id(image_id: str) -> None:
     with pytest.raises(ValueError, match="is no image id"):
         check_image_id(image_id)
+
+
+def test_units_of_a_shard_with_a_damaged_footer_stay_known(tmp_path: Path) -> None:
+    storage = write_shards(tmp_path, [image_rows("a"), image_rows("b")], [image_rows("c")])
+    whole = read_shard_set(storage)
+    name = shard_name(0, 2)
+    footer = parse_footer(storage.read(name), name, kind="images")
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ShardError, match=f"{name} is truncated"):
+        read_shard_set(storage)
+    storage.write(report_path(name), encode_json({"footer": footer}))
+    found = read_shard_set(storage)
+    assert (found.units, found.digest) == (whole.units, whole.digest)
+    assert list(found.damaged) == [name]
+    with pytest.raises(ShardError, match=f"{name}, row group 1: damaged"):
+        read_unit(storage, found.units[1])
+    assert read_unit(storage, found.units[2]).num_rows == 1
+
+
+@pytest.mark.parametrize("column", ["image_id", "source", "height", "width", "tags", "truth"])
+def test_each_column_has_a_digest(tmp_path: Path, column: str) -> None:
+    rows = image_rows("needle", truth=b"truth")
+    changed = {"source": "other", "height": 3, "width": 4, "tags": ["cat"], "truth": b"trutH", "image_id": "noodle"}
+    storage = write_shards(tmp_path, [rows])
+    unit = read_shard_set(storage).units[0]
+    footer = parse_footer(storage.read(unit.shard), "shard", kind="images")
+    other = pa.Table.from_pylist([{**rows.to_pylist()[0], column: changed[column]}], schema=IMAGE_SCHEMA)
+    del footer["pages_sha256"], footer["footer_sha256"]
+    pq.write_table(other.replace_schema_metadata({"wsss_ray": json.dumps(footer)}), tmp_path / unit.shard)
+    with pytest.raises(ShardError, match="its content is not what its footer says"):
+        read_unit(storage, unit, columns=[column], check="footer")
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_damage_anywhere_in_a_shard_is_found(tmp_path: Path, digests: bool) -> None:
+    storage = write_shards(tmp_path, [image_rows("needle"), image_rows("b")])
+    path = tmp_path / shard_name(0, 1)
+    if not digests:  # an old file
+        footer = parse_footer(path.read_bytes(), "shard", kind="images")
+        del footer["pages_sha256"], footer["footer_sha256"]
+        table = pa.concat_tables([image_rows("needle"), image_rows("b")])
+        pq.write_table(table.replace_schema_metadata({"wsss_ray": json.dumps(footer)}), path, row_group_size=1)
+    assert find_shard_damage(storage, path.name) is None
+    path.write_bytes(path.read_bytes().replace(b"needle\0\0", b"needle\0\1"))
+    assert path.name in str(find_shard_damage(storage, path.name))

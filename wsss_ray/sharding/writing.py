@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +13,10 @@ import pyarrow as pa
 
 from wsss_ray.datasets.items import Item
 from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, reject
-from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
+from wsss_ray.shards.footers import parse_footer
+from wsss_ray.shards.image_encoding import encode_image_shard, report_path, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
+from wsss_ray.storage.json_files import decode_json, encode_json
 from wsss_ray.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -52,11 +52,6 @@ class ShardTask:
         return report_path(self.name)
 
 
-def report_path(name: str) -> str:
-    """Path of the report of the shard of that file name."""
-    return f"reports/{name.removesuffix('.parquet')}.json"
-
-
 @dataclass(frozen=True, kw_only=True)
 class ShardReport:
     """What became of the items of one shard."""
@@ -75,30 +70,26 @@ class ShardReport:
     tags: Mapping[str, int]
     """Rows of each class."""
     rejected: tuple[Rejected, ...] = field(default=())
+    footer: Mapping[str, Any] | None = None
+    """The shard's footer: its units stay known where the shard is damaged."""
 
     def to_json(self) -> bytes:
         """Return the content of the JSON file, with a digest."""
-        content = asdict(self)
-        return (json.dumps({"sha256": _digest(content), **content}, indent=1) + "\n").encode()
+        return encode_json(asdict(self))
 
     @staticmethod
-    def from_json(data: bytes) -> ShardReport:
-        """Inverse of `to_json`; raises ValueError for a damaged file."""
+    def from_json(data: bytes, name: str) -> ShardReport:
+        """Parse a report called `name`; ValueError where it is damaged."""
+        content = decode_json(data, name)
         try:
-            content = json.loads(data)
-            if (told := content.pop("sha256", None)) is not None and told != _digest(content):
-                raise ValueError("its digest is another")  # noqa: TRY301
             rejected = tuple(Rejected(**entry) for entry in content.pop("rejected"))
             report = ShardReport(**content, rejected=rejected)
-            if report.images != report.rows + report.skipped + len(report.rejected):
-                raise ValueError("its counts do not add up")  # noqa: TRY301
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"damaged: {error}") from error
+            whole = report.images == report.rows + report.skipped + len(report.rejected)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{name} is damaged: {error}.") from error
+        if not whole:
+            raise ValueError(f"{name} is damaged: its counts do not add up.")
         return report
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +119,8 @@ class ShardWriter:
             classes=self.classes,
             max_pixels=self.max_pixels,
         )
-        report = outcome.report(images=len(task.items), size=len(data))
+        footer = parse_footer(data, task.name, kind="images")
+        report = outcome.report(images=len(task.items), size=len(data), footer=footer)
         self.output.write(task.report_path, report.to_json())
         self.output.write(task.name, data)
         return report
@@ -200,7 +192,7 @@ class _Outcome:
         self.truth += row["truth"] is not None
         self.tags.update(row["tags"])
 
-    def report(self, *, images: int, size: int) -> ShardReport:
+    def report(self, *, images: int, size: int, footer: Mapping[str, Any]) -> ShardReport:
         return ShardReport(
             images=images,
             rows=self.rows,
@@ -210,4 +202,5 @@ class _Outcome:
             size=size,
             tags=dict(sorted(self.tags.items())),
             rejected=tuple(self.rejected),
+            footer=footer,
         )

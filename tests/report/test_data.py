@@ -10,7 +10,7 @@ import pytest
 from wsss_ray.classes import ClassSet
 from wsss_ray.labels.summary import excludes_start_up
 from wsss_ray.report.index import FIELDS, Index, encode_details, to_script
-from wsss_ray.report.job import _in_order, choose
+from wsss_ray.report.job import choose, in_order
 from wsss_ray.report.overview import Agreement, setting_rows
 from wsss_ray.report.unit import Box, Card
 from wsss_ray.shards.units import Unit
@@ -37,7 +37,7 @@ def test_a_sample_is_drawn_by_the_seed_over_all_images() -> None:
 
 
 def test_results_come_in_order_whatever_their_arrival() -> None:
-    assert list(_in_order(iter([(2, "c"), (0, "a"), (3, "d"), (1, "b")]))) == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+    assert list(in_order(iter([(2, "c"), (0, "a"), (3, "d"), (1, "b")]))) == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
 
 
 HOSTILE = "</script><script>alert(1)</script><!-- &amp; \u2028 \"'\\ é"

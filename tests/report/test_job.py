@@ -6,7 +6,9 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -14,11 +16,14 @@ from faulty_s3 import FaultyS3
 from galleries import HOSTILE, Gallery, made_images
 from made_runs import write_run
 
-from wsss_ray import report
+from wsss_ray import evaluation, report
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import ReportConfig
+from wsss_ray.config import EvaluateConfig, ReportConfig
+from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
+from wsss_ray.report import job as report_job
+from wsss_ray.report.state import Claim
 from wsss_ray.storage.storage import Storage
 
 
@@ -97,6 +102,92 @@ def test_a_damaged_label_file_fails_its_images_and_the_job_at_its_end(
     assert "<dt>failed</dt><dd>4</dd>" in (tmp_path / "site/index.html").read_text()
     assert not (tmp_path / "site/labels/cat_0.png").exists()
     assert (tmp_path / "site/truths/cat_0.png").exists()
+
+
+def test_a_report_that_another_took_over_ends_and_leaves_the_other_whole(
+    gallery: Gallery, tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second starts and ends while the first, which shows other images, is at work."""
+    first = dataclasses.replace(gallery.config, output=str(tmp_path / "site"), sample=2, audit=None)
+    second = dataclasses.replace(gallery.config, output=str(tmp_path / "site"))
+
+    def map_and_be_overtaken(*arguments: Any, **options: Any) -> Iterator[Any]:
+        yield from map_units(*arguments, **options)
+        monkeypatch.undo()
+        report.run(second)
+
+    monkeypatch.setattr(report_job, "map_units", map_and_be_overtaken)
+    with pytest.raises(JobError, match="another report is writing a gallery"):
+        report.run(first)
+    assert files(tmp_path / "site") == files(gallery.path)
+
+
+def test_a_unit_is_not_shown_for_a_report_that_was_taken_over(
+    gallery: Gallery, tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(gallery.config, output=str(tmp_path / "site"))
+
+    def be_overtaken_and_map(*arguments: Any, **options: Any) -> Iterator[Any]:
+        Claim.take(Storage(config.output))
+        yield from map_units(*arguments, **options)
+
+    monkeypatch.setattr(report_job, "map_units", be_overtaken_and_map)
+    with pytest.raises(JobError, match="another report is writing a gallery"):
+        report.run(config)
+    assert not (tmp_path / "site/photos").exists()
+
+
+def test_a_gallery_with_a_missing_file_is_not_whole(
+    gallery: Gallery, tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(gallery.config, output=str(tmp_path / "site"))
+
+    def map_and_lose(*arguments: Any, **options: Any) -> Iterator[Any]:
+        yield from map_units(*arguments, **options)
+        (tmp_path / "site/photos/cat_3.jpg").unlink()
+
+    monkeypatch.setattr(report_job, "map_units", map_and_lose)
+    with pytest.raises(JobError, match=r"1 files of the gallery are missing.*photos/cat_3\.jpg"):
+        report.run(config)
+    monkeypatch.undo()
+    report.run(config)
+    assert files(tmp_path / "site") == files(gallery.path)
+
+
+def test_files_of_killed_writers_are_removed(gallery: Gallery, tmp_path: Path, local_ray: Resources) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(gallery.path, site)
+    left = [site / name for name in (".index.html.0.tmp", "photos/.a.0.tmp", "data/units/.b.0.tmp", "pages/.c.0.tmp")]
+    for path in left:
+        path.write_bytes(b"half")
+    report.run(dataclasses.replace(gallery.config, output=str(site), title="again"))
+    assert not any(path.exists() for path in left)
+
+
+def test_the_standard_miou_is_shown_beside_the_mean_of_the_images(
+    gallery: Gallery, tmp_path: Path, local_ray: Resources
+) -> None:
+    config = gallery.config
+    inputs = {"labels": config.labels, "images": config.images, "classes": config.classes}
+    judged = evaluation.run(EvaluateConfig(**inputs, output=str(tmp_path / "evaluation"), split="val"))
+    config = dataclasses.replace(config, output=str(tmp_path / "site"), evaluation=str(tmp_path / "evaluation"))
+    report.run(config)
+    page = (tmp_path / "site/index.html").read_text()
+    tiles = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page))
+    assert tiles["mIoU, summed over the pixels of 9 images of split val"] == f"{judged.miou:.1%}"
+    own = tiles["mean of each image’s own mIoU, over 9 images (not the standard mIoU)"]
+    assert own != f"{judged.miou:.1%}"
+    assert f'<td class="number">{judged.classes[1].iou:.1%}</td>' in page
+    shutil.copytree(config.labels, tmp_path / "other")
+    with pytest.raises(ValueError, match="evaluates the labels in"):
+        report.run(dataclasses.replace(config, labels=str(tmp_path / "other")))
+    with pytest.raises(ValueError, match="must be the --output of wsss-ray evaluate"):
+        report.run(dataclasses.replace(config, evaluation=str(tmp_path / "other")))
+
+
+def test_images_of_an_audited_run_open_in_the_order_of_the_audit(gallery: Gallery) -> None:
+    for name in ("index.html", "pages/page-0001.html"):
+        assert "pages/page-0001.html#sort=rank" in (gallery.path / name).read_text()
 
 
 def test_a_sample_in_the_same_folder_retires_the_pages_behind_it(

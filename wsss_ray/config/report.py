@@ -20,10 +20,13 @@ class ReportConfig:
     classes: str = "voc"
     """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
     audit: str | None = None
-    """Output of `wsss-ray audit`, to show its reasons and sort by its rank."""
+    """Output of `wsss-ray audit`: shows its reasons, and opens the images in the order of its ranks."""
+    evaluation: str | None = None
+    """Output of `wsss-ray evaluate` for these labels: shows the standard mIoU and the IoU of each class. Without it,
+    the gallery shows only the mean over the images of each image's own mIoU."""
     sample: int | None = None
-    """Show this many images, drawn by `seed`. Unset: all. A page index of some 100 bytes per image is loaded at once,
-    so 80,000 images are better sampled."""
+    """Show this number of images, drawn by `seed`. Unset: all. A browser loads an index of about 100 bytes per image at
+    once, so sample large sets: 80,000 images make 8 MB."""
     seed: int = 0
     """Seed of the sample."""
     images_per_page: int = 60

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wsss_ray import evaluation, prediction, report, sharding, training
-from wsss_ray.config import EvaluateConfig
+from wsss_ray.config import EvaluateConfig, ReportConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.datasets.manifest import read_text
 from wsss_ray.engine.cluster import connect
@@ -18,7 +18,7 @@ from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.labelling import job as labelling
-from wsss_ray.pipeline.plan import Plan, make_plan
+from wsss_ray.pipeline.plan import Judged, Plan, make_plan
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.local_files import FileInfo
@@ -119,9 +119,14 @@ def _run_steps(plan: Plan, seconds: dict[str, float], *, gallery: bool) -> dict[
     step("predict", lambda: prediction.run(plan.predict))
     results["evaluate predictions"] = step("evaluate predictions", lambda: evaluate_once(plan.predictions.evaluate))
     if gallery:
-        step("report labels", lambda: report.run(plan.labels.report))
-        step("report predictions", lambda: report.run(plan.predictions.report))
+        step("report labels", lambda: report.run(_gallery(plan.labels, results["evaluate labels"])))
+        step("report predictions", lambda: report.run(_gallery(plan.predictions, results["evaluate predictions"])))
     return results
+
+
+def _gallery(judged: Judged, miou: float | None) -> ReportConfig:
+    """Return the configuration of the gallery, which shows the evaluation if there is one."""
+    return judged.report if miou is None else dataclasses.replace(judged.report, evaluation=judged.evaluate.output)
 
 
 def evaluate_once(config: EvaluateConfig) -> float | None:

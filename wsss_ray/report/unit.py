@@ -16,6 +16,7 @@ from wsss_ray.images.header import ImageError
 from wsss_ray.labels.run import read_joined, truth_of
 from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
 from wsss_ray.report.pictures import Overlay, encode_photo
+from wsss_ray.report.state import Claim
 from wsss_ray.shards.instance import Instance
 from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.shards.units import Unit
@@ -99,6 +100,7 @@ class UnitReporter:
     """Run directory."""
     output: Storage
     """The gallery."""
+    claim: Claim
     classes: ClassSet
     thumbnail: int
     picture: int
@@ -107,6 +109,7 @@ class UnitReporter:
 
     def __call__(self, unit: Unit) -> UnitCards:
         """Write the unit's pictures; one decoded image in memory at a time."""
+        self.claim.check()
         rows = None if self.chosen is None else frozenset(self.chosen[unit.name])
         columns = ["image", "height", "width", "truth"]
         cards: list[Card] = []

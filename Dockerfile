@@ -1,19 +1,19 @@
-# Ray's GPU image with this project and what it needs, for clusters on Kubernetes (rayjob.yaml) or anywhere.
+# Ray's GPU image with this project and its dependencies, for Kubernetes (rayjob.yaml) or any other cluster.
 #
 #   docker build -t REGISTRY/wsss-ray:0.1.0 .                                  with the published weights (3 GB)
-#   docker build -t REGISTRY/wsss-ray:0.1.0-bare --build-arg WEIGHTS=none .    weights come by URI at run time
+#   docker build -t REGISTRY/wsss-ray:0.1.0-bare --build-arg WEIGHTS=none .    weights are fetched by URI at run time
 FROM rayproject/ray:2.60.0-py311-gpu
 
 WORKDIR /home/ray/wsss_ray
 
-# Dependencies first: they change less often than the code. torch alone before the others, as in Makefile.
+# Dependencies first, because they change less often than the code; torch before the others, as in the Makefile.
 COPY --chown=ray:users pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         > requirements.txt \
     && pip install --no-cache-dir -c constraints.txt torch torchvision \
     && pip install --no-cache-dir -c constraints.txt -r requirements.txt
 
-# Weights: `published` bakes in those that the configurations coco and voc name, checked; `none` leaves them out.
+# Weights: `published` stores those that the configurations coco and voc name, checked by digest; `none` stores none.
 ARG WEIGHTS=published
 ARG SAM_URL=https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth
 ARG SAM_SHA256=a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e

@@ -124,9 +124,8 @@ def test_no_secret_is_in_the_file() -> None:
 
 def test_the_entrypoint_is_a_command_that_the_job_understands() -> None:
     words = shlex.split(SPEC["entrypoint"])
-    assert words[:2] == ["python", "/home/ray/wsss_ray/jobs/label.py"]
-    arguments = [word.replace("/home/ray/wsss_ray", str(REPOSITORY)) for word in words[2:]]
-    parsed = config.parse(config.LabelConfig, arguments)
+    assert words[:2] == ["wsss-ray", "label"], "the image installs the command"
+    parsed = config.parse(config.LabelConfig, words[2:])
     assert parsed.ray.wait_for_nodes
     assert parsed.ray.actors == WORKERS["maxReplicas"]
     assert parsed.ray.gpus_per_actor == 1

@@ -10,7 +10,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from wsss_ray.training import job, worker
+from wsss_ray.training import session, worker
 from wsss_ray.training.worker import Assignment, train_worker
 
 
@@ -35,4 +35,6 @@ def train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
     monkeypatch.setattr(worker, "get_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(job, "make_trainer", lambda assignment, _layout, scratch: InThisProcess(assignment, scratch))
+    monkeypatch.setattr(
+        session, "make_trainer", lambda assignment, _layout, scratch: InThisProcess(assignment, scratch)
+    )

@@ -8,8 +8,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training.checkpoint import FOLDER, Snapshot, list_checkpoints, read_checkpoint, write_checkpoint
+from wsss_ray.training.checkpoint import Snapshot, read_checkpoint, write_checkpoint
 from wsss_ray.training.history import History, Row, read_metrics
+from wsss_ray.training.saved import FOLDER, list_checkpoints
 
 
 def snapshot(iteration: int) -> Snapshot:

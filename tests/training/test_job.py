@@ -33,10 +33,10 @@ from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.models.student.files import decode_student
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training import job, run, worker
-from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
+from wsss_ray.training import run, session, worker
 from wsss_ray.training.driver import take_over
 from wsss_ray.training.history import Row, read_metrics
+from wsss_ray.training.saved import FOLDER, list_checkpoints
 from wsss_ray.training.worker import Assignment
 
 ITERATIONS = 42
@@ -274,7 +274,7 @@ def test_a_driver_writes_nothing_more_once_another_has_taken_over(
         take_over(output)
         return earlier
 
-    monkeypatch.setattr(job, "take_over", take_over_twice)
+    monkeypatch.setattr(session, "take_over", take_over_twice)
     with pytest.raises(JobError, match=r"training stopped: another driver has taken over .*last checkpoint"):
         run(configure(images, tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["driver.json", "run.json", "tensorboard"]
@@ -307,7 +307,7 @@ class StandIn:
 def test_no_training_that_broke_off_looks_like_a_success(
     images: Path, local_ray: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
 ) -> None:
-    monkeypatch.setattr(job, "make_trainer", lambda assignment, _layout, **_options: StandIn(assignment, how))
+    monkeypatch.setattr(session, "make_trainer", lambda assignment, _layout, **_options: StandIn(assignment, how))
     with pytest.raises(JobError, match=rf"training broke off: .*{told}.*\n.*last checkpoint stands"):
         run(configure(images, tmp_path))
     assert not (tmp_path / "summary.json").exists()

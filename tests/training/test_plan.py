@@ -48,7 +48,7 @@ def test_workers_that_leave_nothing_for_the_feed_are_refused() -> None:
 
 @pytest.mark.parametrize("ray", [RayConfig(cpus_per_actor=12), RayConfig(actors=3, cpus_per_actor=5)])
 def test_workers_larger_than_what_a_node_has_are_refused(ray: RayConfig) -> None:
-    with pytest.raises(ValueError, match=r"no place for .* on 2 nodes x [(]8 cores, 0 GPUs[)]: each must fit on one"):
+    with pytest.raises(ValueError, match=r"do not fit on 2 nodes x [(]8 cores, 0 GPUs[)]: each must fit on one"):
         lay_out(configure("f", "o", batch_size=6, ray=ray), resources(8, nodes=2))
 
 

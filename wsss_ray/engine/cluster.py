@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from ray._private import ray_constants
@@ -77,8 +79,21 @@ def connect_for(images: int, config: RayConfig) -> Iterator[Resources | None]:
 
 
 def _runs_in_process(images: int, config: RayConfig) -> bool:
-    wants_ray = config != RayConfig() or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
-    return images <= IN_PROCESS_IMAGES and not wants_ray
+    return images <= IN_PROCESS_IMAGES and config == RayConfig() and not uses_cluster(config)
+
+
+def uses_cluster(config: RayConfig) -> bool:
+    """Return whether a cluster is named, or this process is connected already."""
+    return bool(config.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized())
+
+
+def machine_has_gpus() -> bool:
+    """Return whether this machine has GPUs, for work that finds nothing to do and therefore starts no Ray."""
+    if sys.platform == "linux" and not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+        return False  # no driver, of Linux or of the Windows below it: PyTorch need not be imported
+    import torch  # noqa: PLC0415 - takes seconds, which a joined cluster does not need
+
+    return torch.cuda.is_available()
 
 
 def _init(address: str | None) -> None:

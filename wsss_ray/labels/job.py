@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
-import ray
 
 from wsss_ray.config import LabelConfig, PredictConfig
-from wsss_ray.engine.cluster import connect, warn_of_local_paths
+from wsss_ray.engine.cluster import connect, machine_has_gpus, uses_cluster, warn_of_local_paths
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources, uses_gpus
 from wsss_ray.engine.run_directory import RUN_FILE, claim, units_to_do
@@ -96,9 +92,8 @@ class LabelJob(ABC, Generic[ConfigT]):
         """
         config, retried_before = self.config, retries.counted()
         with ExitStack() as stack:
-            joins = config.ray.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
-            resources = stack.enter_context(connect(config.ray)) if joins else None
-            gpus = resources.gpus if resources else float(_machine_has_gpus())
+            resources = stack.enter_context(connect(config.ray)) if uses_cluster(config.ray) else None
+            gpus = resources.gpus if resources else float(machine_has_gpus())
             content = self.identity(has_gpus=uses_gpus(config.ray, gpus))
             if not config.dry_run and self.output.exists(RUN_FILE):
                 self._claim(content)
@@ -238,11 +233,3 @@ def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]
 
     with ThreadPoolExecutor(footer_readers(output)) as pool:
         return tuple(task for task in pool.map(look, finished) if task is not None)
-
-
-def _machine_has_gpus() -> bool:
-    if sys.platform == "linux" and not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
-        return False  # no driver, of Linux's own or of Windows below it: torch need not be asked
-    import torch  # noqa: PLC0415 - seconds that a joined cluster does not need
-
-    return torch.cuda.is_available()

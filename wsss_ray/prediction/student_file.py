@@ -8,7 +8,7 @@ from pathlib import Path
 from wsss_ray.classes import ClassEntry, ClassSet
 from wsss_ray.classes.entry import voc_color
 from wsss_ray.config import StorageConfig
-from wsss_ray.models.student.files import read_spec
+from wsss_ray.models.student.header import read_spec
 from wsss_ray.models.student.spec import StudentSpec
 from wsss_ray.storage.storage import Storage
 from wsss_ray.storage.weights import is_uri, weights_digest

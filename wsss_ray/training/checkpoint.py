@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -11,9 +10,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from wsss_ray.storage.storage import Storage
+from wsss_ray.training.saved import checkpoint_path, list_checkpoints
 
-FOLDER = "checkpoints"
-_NAME = re.compile(r"iteration-(\d{8,})\.safetensors")
 _WEIGHT = "weight"
 _STEP = "step"
 """AdamW's count of steps, which PyTorch keeps on the CPU."""
@@ -56,15 +54,9 @@ def put_back(snapshot: Snapshot, student: nn.Module, optimizer: torch.optim.Opti
 def write_checkpoint(output: Storage, snapshot: Snapshot, *, keep: int) -> None:
     """Write a checkpoint, atomically, and remove all but the last `keep`."""
     data = safetensors.torch.save(snapshot.tensors, metadata={"iteration": str(snapshot.iteration)})
-    output.write(f"{FOLDER}/{_file_name(snapshot.iteration)}", data)
+    output.write(checkpoint_path(snapshot.iteration), data)
     for iteration in list_checkpoints(output)[:-keep]:
-        output.remove(f"{FOLDER}/{_file_name(iteration)}")
-
-
-def list_checkpoints(output: Storage) -> list[int]:
-    """Iterations of the checkpoints that are there, ascending."""
-    matches = [_NAME.fullmatch(name) for name in output.list(FOLDER)]
-    return sorted(int(match.group(1)) for match in matches if match)
+        output.remove(checkpoint_path(iteration))
 
 
 def read_checkpoint(output: Storage, iteration: int) -> Snapshot:
@@ -73,7 +65,7 @@ def read_checkpoint(output: Storage, iteration: int) -> Snapshot:
     Raises:
         ValueError: it is damaged.
     """
-    path = f"{FOLDER}/{_file_name(iteration)}"
+    path = checkpoint_path(iteration)
     try:
         tensors = safetensors.torch.load(output.read(path))
     except SafetensorError as error:
@@ -81,10 +73,6 @@ def read_checkpoint(output: Storage, iteration: int) -> Snapshot:
             f"{output.describe(path)} is damaged ({error}). Remove it: the run then goes on from the one before."
         ) from error
     return Snapshot(iteration=iteration, tensors=tensors)
-
-
-def _file_name(iteration: int) -> str:
-    return f"iteration-{iteration:08d}.safetensors"
 
 
 def _copy(tensor: Tensor) -> Tensor:

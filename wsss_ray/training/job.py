@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import json
-import tempfile
-import threading
-import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, cast
-
-import ray
-from ray.actor import ActorHandle
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from typing import TYPE_CHECKING, Any, cast
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.engine.cluster import connect, warn_of_local_paths
-from wsss_ray.engine.ray_data import explain
+from wsss_ray.engine.cluster import connect, machine_has_gpus, uses_cluster, warn_of_local_paths
+from wsss_ray.engine.resources import uses_gpus
 from wsss_ray.engine.run_directory import claim
-from wsss_ray.errors import JobError
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training.board import Board, State, status_line
-from wsss_ray.training.checkpoint import FOLDER, list_checkpoints
-from wsss_ray.training.driver import take_over
 from wsss_ray.training.history import METRICS_FILE, read_metrics
 from wsss_ray.training.initial_weights import STUDENT_FILE, student_weights_digest
 from wsss_ray.training.order import Order
-from wsss_ray.training.plan import Layout, describe, identity, lay_out
+from wsss_ray.training.plan import describe, identity, lay_out
+from wsss_ray.training.saved import FOLDER, list_checkpoints
 from wsss_ray.training.sources import LabelPlan, Survey, open_labels, survey
-from wsss_ray.training.trainer import make_trainer
-from wsss_ray.training.validation import Validation
-from wsss_ray.training.worker import Assignment
+
+if TYPE_CHECKING:
+    from wsss_ray.training.board import State  # needs Ray
+    from wsss_ray.training.validation import Validation  # needs PyTorch
 
 SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
+class Run:
     """What all steps of one call need."""
 
     config: TrainConfig
@@ -70,39 +60,48 @@ def run(config: TrainConfig) -> dict[str, Any]:
         JobError: training broke off; the last checkpoint stands.
     """
     job = _prepare(config)
+    if job.output.exists(STUDENT_FILE) and not uses_cluster(config.ray):  # no Ray is started to find nothing to do
+        _claim(job, has_gpus=config.device != "cpu" and uses_gpus(config.ray, float(machine_has_gpus())))
+        return _nothing_to_do(job)
     with connect(config.ray) as resources:
         layout = lay_out(config, resources)
-        content = identity(
-            config,
-            job.classes,
-            job.shards,
-            job.found,
-            validation=job.validation_shards,
-            has_gpus=layout.workers.gpus > 0,
-        )
-        if claim(job.output, content, results=FOLDER):
-            print(f"started the run in {job.output.uri}", flush=True)
+        _claim(job, has_gpus=layout.workers.gpus > 0)
         if job.output.exists(STUDENT_FILE):
-            print(f"nothing to do: {job.output.describe(STUDENT_FILE)} is trained", flush=True)
-            return _checked(job, _finish(job, None))
+            return _nothing_to_do(job)
+        from wsss_ray.training.session import broken_off, train  # noqa: PLC0415 - PyTorch and Ray Train
+
         warn_of_local_paths(resources, job.images, job.output)
         checkpoints = list_checkpoints(job.output)
         start = checkpoints[-1] if checkpoints else 0
         print(describe(config, job.order, job.found, layout, start=start), flush=True)
-        state = _train(job, layout)
+        state = train(job, layout)
         if not job.output.exists(STUDENT_FILE):
-            raise _broken_off(f"it ended without {job.output.describe(STUDENT_FILE)}")
+            raise broken_off(f"it ended without {job.output.describe(STUDENT_FILE)}")
         return _checked(job, _finish(job, state))
 
 
-def _checked(job: _Run, summary: dict[str, Any]) -> dict[str, Any]:
+def _claim(job: Run, *, has_gpus: bool) -> None:
+    """Claim the output or join the run that is there."""
+    content = identity(
+        job.config, job.classes, job.shards, job.found, validation=job.validation_shards, has_gpus=has_gpus
+    )
+    if claim(job.output, content, results=FOLDER):
+        print(f"started the run in {job.output.uri}", flush=True)
+
+
+def _nothing_to_do(job: Run) -> dict[str, Any]:
+    print(f"nothing to do: {job.output.describe(STUDENT_FILE)} is trained", flush=True)
+    return _checked(job, _finish(job, None))
+
+
+def _checked(job: Run, summary: dict[str, Any]) -> dict[str, Any]:
     """Return the summary; JobError where label files are damaged: the student is trained without their images."""
     if (error := damage_error(job.found.damaged)) is not None:
         raise error
     return summary
 
 
-def _prepare(config: TrainConfig) -> _Run:
+def _prepare(config: TrainConfig) -> Run:
     """Read what there is, and check that it fits together, before anything starts."""
     retried_before = retries.counted()
     classes = ClassSet.load(config.classes)
@@ -120,7 +119,7 @@ def _prepare(config: TrainConfig) -> _Run:
         window=config.shuffle_window,
     )
     validation, validation_shards = _open_validation(config, classes)
-    return _Run(
+    return Run(
         config=config,
         classes=classes,
         images=images,
@@ -150,75 +149,12 @@ def _open_validation(config: TrainConfig, classes: ClassSet) -> tuple[Validation
         units.append(unit)
         rows += unit.rows
     index = ClassIndex.of(classes)
+    from wsss_ray.training.validation import Validation  # noqa: PLC0415 - PyTorch, which a finished run does without
+
     return Validation(images=images, units=units, index=index, ignore_id=classes.ignore_id), shards
 
 
-def _train(job: _Run, layout: Layout) -> State:
-    """Run Ray Train's workers to the end, printing status lines; returns the last state."""
-    board = _start_board()
-    assignment = Assignment(
-        config=job.config,
-        classes=job.classes,
-        images=job.images,
-        units=job.shards.units,
-        labels=job.labels,
-        order=job.order,
-        output=job.output,
-        driver=take_over(job.output),
-        validation=job.validation,
-        board=board,
-        feed_cpus=layout.feed_cpus,
-        threads=layout.threads,
-    )
-    errors: list[BaseException] = []
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="wsss-ray-train-", ignore_cleanup_errors=True) as scratch:
-        trainer = make_trainer(assignment, layout, scratch=scratch)
-
-        def fit() -> None:
-            try:
-                trainer.fit()
-            except BaseException as error:  # noqa: BLE001 - it is raised again where it is heard
-                errors.append(error)
-
-        # In a thread of its own: fit() would take over the process's SIGINT, and end it with status 0.
-        thread = threading.Thread(target=fit, name="train", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(job.config.status_seconds)
-            state = _ask(board)
-            print(status_line(state, job.config.recipe.iterations, time.monotonic() - begun), flush=True)
-    state = _ask(board)
-    retries.add(state.retries)
-    ray.kill(board)
-    if state.problem is not None:
-        raise JobError(f"training stopped: {state.problem}")
-    if errors:
-        raise _broken_off(explain(errors[0])) from errors[0]
-    return state
-
-
-def _ask(board: ActorHandle) -> State:
-    try:
-        return cast("State", ray.get(board.state.remote()))
-    except RayError as error:
-        raise _broken_off(explain(error)) from error
-
-
-def _broken_off(reason: str) -> JobError:
-    return JobError(
-        f"training broke off: {reason}\nThe last checkpoint stands; when the cause is mended, the same command goes on "
-        "from there."
-    )
-
-
-def _start_board() -> ActorHandle:
-    """On the driver's node, as Ray Train's own controller is: another node may be lost without ending the run."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return cast("ActorHandle", ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote())
-
-
-def _finish(job: _Run, state: State | None) -> dict[str, Any]:
+def _finish(job: Run, state: State | None) -> dict[str, Any]:
     """Write the summary, and print it."""
     rows = read_metrics(job.output)
     mious = [row.miou for row in rows if row.miou is not None]

@@ -31,8 +31,6 @@ from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.board import tell_of_retries
 from wsss_ray.training.checkpoint import (
-    FOLDER,
-    list_checkpoints,
     put_back,
     read_checkpoint,
     take_snapshot,
@@ -43,6 +41,7 @@ from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History, Row
 from wsss_ray.training.initial_weights import STUDENT_FILE, fetch_student_weights
 from wsss_ray.training.order import Order
+from wsss_ray.training.saved import FOLDER, list_checkpoints
 from wsss_ray.training.sources import LabelPlan
 from wsss_ray.training.updates import Schedule, Updater
 from wsss_ray.training.validation import Validation

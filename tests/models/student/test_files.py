@@ -13,7 +13,8 @@ from safetensors.torch import save
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StudentConfig
 from wsss_ray.models.student.building import build_student
-from wsss_ray.models.student.files import decode_student, encode_student, read_spec
+from wsss_ray.models.student.files import decode_student, encode_student
+from wsss_ray.models.student.header import read_spec
 from wsss_ray.models.student.network import StudentNetwork
 
 TINY = StudentConfig(architecture="deeplabv2-tiny", init="none")

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torchvision.models import get_model_weights, list_models
-from torchvision.models import segmentation as torchvision_segmentation
-
 from wsss_ray.config.student import StudentConfig
 
 
@@ -49,7 +46,9 @@ def weights_source(config: StudentConfig) -> WeightsSource | None:
 
 def segmentation_name(name: str) -> str:
     """The name, checked to be one of torchvision's segmentation models."""
-    known = list_models(module=torchvision_segmentation)
+    from torchvision.models import list_models, segmentation  # noqa: PLC0415 - seconds that other students do without
+
+    known = list_models(module=segmentation)
     if name not in known:
         raise ValueError(f"torchvision has no segmentation model {name!r}: choose one of {', '.join(known)}.")
     return name
@@ -65,6 +64,8 @@ def _backbone_name(architecture: str) -> str:
 
 def _file(config: StudentConfig, model: str) -> WeightsSource:
     """torchvision's file of a model, by its name or the first; or the file that the configuration names."""
+    from torchvision.models import get_model_weights  # noqa: PLC0415 - as above
+
     published = {member.name: member.url for member in get_model_weights(model)}
     name = next(iter(published)) if config.weights is None else config.weights
     if name not in published:

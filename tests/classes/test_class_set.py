@@ -213,6 +213,10 @@ def test_a_class_of_id_0_does_not_take_the_backgrounds_black(tmp_path: Path) -> 
         ("classes: [dog]\nassist_words: maybe\n", 2, ["true or false"]),
         ("classes: [dog]\nbackground_id: 255\nignore_id: 255\n", 3, ["must differ"]),
         ("classes: [dog]\nbackground_id: 70000\n", 2, ["from 0 to 65535"]),
+        ("classes:\n  " + "[" * 3000 + "]" * 3000, 2, ["nested too deeply"]),
+        ("classes:\n  " + "- " * 3000, 2, ["nested too deeply"]),
+        ("classes:\n  dog:\n    id: " + "9" * 5000, 3, ["whole number"]),
+        ('- dog\n- "\\ud800"\n', 2, ["no character"]),
         ("- dog\n- !!python/object/apply:os.getcwd []\n", 2, ["must be text"]),
     ],
 )

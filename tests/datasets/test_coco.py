@@ -12,6 +12,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.coco import CocoSource
 from wsss_ray.datasets.items import Listing, TruthFile, TruthInstances
+from wsss_ray.datasets.rows import Rejected, RowMaker, RowRules
 
 COCO = ClassSet.load("coco")
 SQUARE = [[0, 0, 2, 0, 2, 2, 0, 2]]
@@ -171,6 +172,9 @@ IMAGE = {"id": 9, "file_name": "a.jpg", "height": 4, "width": 6}
         ({"annotations": [{"image_id": 9, "category_id": 99}]}, r"annotations\[0\]: no category has the id 99"),
         ({"annotations": [{"image_id": 9, "category_id": {}}]}, r"annotations\[0\]: no category has the id {}"),
         ({"annotations": [{"image_id": 9, "category_id": 1, "iscrowd": 2}]}, r"annotations\[0\]: `iscrowd`"),
+        ({"categories": 5}, "`categories` is not a list"),
+        ({"categories": {"id": 1}}, "`categories` is not a list"),
+        ({"images": [{**IMAGE, "file_name": "\ud800.jpg"}]}, r"images\[0\]: the file name .* is not Unicode"),
         ({"categories": [{"id": 1, "name": 3}]}, r"categories\[0\]: `id` must be"),
         (
             {"categories": [{"id": 1, "name": "dog"}, {"id": 1, "name": "cat"}]},
@@ -189,6 +193,36 @@ def test_what_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "instances.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"instances.json is not (valid JSON|an instances JSON)"):
         CocoSource().list_images(config, COCO)
+
+
+@pytest.mark.parametrize("depth", [10, 300, 700, 900, 950, 985, 990, 2000, 100_000])
+def test_nested_lists_end_in_one_rejected_image_or_a_plain_error(tmp_path: Path, depth: int) -> None:
+    """Python refuses deep nesting at another depth in each place, so every depth is tried in every place."""
+    config = write_coco(tmp_path)
+    whole = (tmp_path / "instances.json").read_text(encoding="utf-8")
+    nested = "[" * depth + "]" * depth
+    refused: list[str] = []
+    for before, after in (
+        (json.dumps(SQUARE), nested),
+        ('"counts": [24]', f'"counts": {nested}'),
+        ('"size": [4, 6]', f'"size": {nested}'),
+        ('"image_id": 25', f'"image_id": {nested}'),
+        ('"name": "dog"', f'"name": {nested}'),
+    ):
+        (tmp_path / "instances.json").write_text(whole.replace(before, after), encoding="utf-8")
+        try:
+            listing = CocoSource().list_images(config, COCO)
+        except ValueError as error:
+            refused.append(str(error))
+            continue
+        rules = RowRules(exif="ignore", max_pixels=100, max_file_bytes=10_000, order="area", crowd="include")
+        maker = RowMaker(listing, COCO, rules)
+        made = [maker.make(item, maker.fetch(item)) for item in listing.items]  # type: ignore[arg-type]  # all there
+        rejected = [row for row in made if isinstance(row, Rejected)]
+        assert rejected
+        assert all(row.reason.startswith("bad segmentation: ") for row in rejected)
+    assert all(text.startswith(str(tmp_path / "instances.json")) for text in refused)
+    assert len(refused) >= 2, "an id and a name are never lists"
 
 
 def test_annotations_are_needed(tmp_path: Path) -> None:

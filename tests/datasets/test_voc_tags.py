@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,37 @@ def test_hostile_pickles_end_in_a_plain_error(raw: bytes) -> None:
     header = npy({})[: npy({}).index(b"\n") + 1]
     with pytest.raises(ValueError, match=r"^cls.npy"):
         read_cls_labels(header + raw, "cls.npy")
+
+
+def test_a_hundred_bytes_take_no_memory() -> None:
+    """A pickle that names the 62-millionth object of its memo, which the reader would make room for: a gigabyte."""
+    head = npy({})[: npy({}).index(b"\n") + 1]
+    script = f"""
+import resource
+from wsss_ray.datasets.voc_tags import read_cls_labels
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for raw in (b"Nr\\x80\\x0b\\xb2\\x03.", b"\\x96" + (10**10).to_bytes(8, "little") + b"."):
+    try:
+        read_cls_labels({head!r} + b"\\x80\\x05" + raw, "cls.npy")
+    except ValueError as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    *errors, mebibytes = done.stdout.splitlines()
+    assert errors[0] == "cls.npy: refused: the file memoizes 0 objects and then number 62000000."
+    assert errors[1].startswith("cls.npy")
+    assert int(mebibytes) < 20
+
+
+def test_bytes_are_made_once() -> None:
+    """A text of 200 bytes that is encoded a thousand times: a file of a megabyte would take terabytes."""
+    text = b"X" + (200).to_bytes(4, "little") + b"x" * 200
+    calls = b"c_codecs\nencode\nq\x01" + text + b"q\x02X\x06\0\0\0latin1q\x03"
+    head = npy({})[: npy({}).index(b"\n") + 1]
+    raw = b"\x80\x02]" + calls + b"h\x01h\x02h\x03\x86R" * 1000 + b"."
+    with pytest.raises(ValueError, match="too many bytes"):
+        read_cls_labels(head + raw, "cls.npy")
 
 
 @pytest.mark.parametrize(

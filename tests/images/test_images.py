@@ -312,6 +312,35 @@ def test_padding_before_the_end_of_a_jpeg_is_accepted(padding: bytes) -> None:
     np.testing.assert_array_equal(decode_image(padded, exif="apply"), decode_image(data, exif="apply"))
 
 
+def with_scans(data: bytes, count: int) -> bytes:
+    """A progressive JPEG whose last scan is there `count` times more."""
+    start, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:end] + data[start:end] * count + data[end:]
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
+    data = encoded(Image.new("RGB", (2000, 2000)), "JPEG", progressive=True)
+    with pytest.raises(ImageError, match=r"^too many scans: a JPEG of this size may have 100"):
+        read_size(with_scans(data, 3000), exif="apply")
+    hidden = data[:2] + b"\xff\xfe\x00\x06\xff\xd9\xff\xda" + data[2:]  # an end and a scan in a comment are none
+    with pytest.raises(ImageError, match=r"^too many scans"):
+        decode_image(with_scans(hidden, 91), exif="apply")
+    assert decode_image(with_scans(hidden, 90), exif="apply").shape == (2000, 2000, 3)
+
+
+def test_scans_are_limited_by_their_pixels_but_never_below_what_cameras_write() -> None:
+    data = encoded(Image.new("L", (10_000, 4_000)), "JPEG", progressive=True, quality=10)
+    scans = data.count(b"\xff\xda")
+    with pytest.raises(ImageError, match="may have 50"):
+        read_size(with_scans(data, 51 - scans), exif="apply")
+    assert read_size(with_scans(data, 50 - scans), exif="apply") == (4_000, 10_000)
+    claimed = data.replace(struct.pack(">HH", 4_000, 10_000), struct.pack(">HH", 20_000, 20_000))
+    with pytest.raises(ImageError, match="may have 20"):
+        read_size(with_scans(claimed, 21 - scans), exif="apply", max_pixels=10**9)
+    after = data + b"\xff\xda" * 200  # a film, as phones append it, is not part of the picture
+    assert read_size(after, exif="apply") == (4_000, 10_000)
+
+
 def test_one_flipped_bit_in_a_png_is_found() -> None:
     data = encoded(photo(), "PNG")
     position = data.index(b"IDAT") + 40

@@ -70,6 +70,8 @@ class Located:
             raise self.error(f"{what} must be text, not {self.describe()}.")
         if not (value := " ".join(value.split())):
             raise self.error(f"{what} is empty: write its text or remove it.")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise self.error(f"{what} has an escape that is no character: {value!r:.40}.")
         return value
 
     def integer(self, what: str) -> int:

@@ -74,25 +74,35 @@ def read_instances(
     segmented = False
     for index, record in enumerate(content["annotations"]):
         where = f"{source}: annotations[{index}]"
-        image = images.get(record.get("image_id")) if type(record.get("image_id")) is int else None
-        if image is None:
-            raise ValueError(f"{where}: no image has the id {record.get('image_id')!r:.40}.")
-        category, is_crowd = record.get("category_id"), record.get("iscrowd", 0)
-        if type(category) is not int or category not in names:
-            raise ValueError(f"{where}: no category has the id {category!r:.40}.")
-        if is_crowd not in (0, 1):
-            raise ValueError(f"{where}: `iscrowd` must be 0 or 1, not {is_crowd!r:.40}.")
-        name = tags.read([names[category]], where)
-        if not name:
-            continue
-        if not is_crowd or crowd_tags:
-            image.tags.update(name)
-        if masks:
-            segmented = segmented or bool(record.get("segmentation"))
-            instance = [class_set.by_name[name[0]].id, int(is_crowd), record.get("segmentation")]
-            image.instances.append(json.dumps(instance, separators=(",", ":")).encode())
-            record.pop("segmentation", None)  # hundreds of MB over all of COCO
+        try:
+            image, category, is_crowd = _read_annotation(record, images, names, where)
+            name = tags.read([category], where)
+            if not name:
+                continue
+            if not is_crowd or crowd_tags:
+                image.tags.update(name)
+            if masks:
+                segmented = segmented or bool(record.get("segmentation"))
+                instance = [class_set.by_name[name[0]].id, int(is_crowd), record.get("segmentation")]
+                image.instances.append(json.dumps(instance, separators=(",", ":")).encode())
+                record.pop("segmentation", None)  # hundreds of MB over all of COCO
+        except RecursionError as error:
+            raise ValueError(f"{where}: its lists are nested too deeply.") from error
     return CocoFile(images=tuple(images.values()), segmented=segmented)
+
+
+def _read_annotation(
+    record: Mapping[str, Any], images: Mapping[int, CocoImage], names: Mapping[int, str], where: str
+) -> tuple[CocoImage, str, bool]:
+    """Return an annotation's image, the name of its category, and whether it is a crowd."""
+    image_id, category, is_crowd = record.get("image_id"), record.get("category_id"), record.get("iscrowd", 0)
+    if type(image_id) is not int or image_id not in images:
+        raise ValueError(f"{where}: no image has the id {image_id!r:.40}.")
+    if type(category) is not int or category not in names:
+        raise ValueError(f"{where}: no category has the id {category!r:.40}.")
+    if is_crowd not in (0, 1):
+        raise ValueError(f"{where}: `iscrowd` must be 0 or 1, not {is_crowd!r:.40}.")
+    return images[image_id], names[category], bool(is_crowd)
 
 
 def _parse(data: bytes, source: str) -> dict[str, Any]:
@@ -104,8 +114,12 @@ def _parse(data: bytes, source: str) -> dict[str, Any]:
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
         raise ValueError(f"{source} is not an instances JSON: it lacks the lists `images` and `annotations`.")
+    if content.get("categories") is None:
+        content["categories"] = []
+    elif not isinstance(content["categories"], list):
+        raise ValueError(f"{source}: `categories` is not a list.")
     for key in ("images", "annotations", "categories"):
-        wrong = [index for index, record in enumerate(content.get(key) or []) if not isinstance(record, dict)]
+        wrong = [index for index, record in enumerate(content[key]) if not isinstance(record, dict)]
         if wrong:
             raise ValueError(f"{source}: {key}[{wrong[0]}] is not an object.")
     return content
@@ -135,7 +149,7 @@ def _read_images(content: Mapping[str, Any], source: str) -> dict[int, CocoImage
 def _read_categories(content: Mapping[str, Any], class_set: ClassSet, source: str) -> dict[int, str]:
     """Name of each category id: the file's own, or without a list of categories the class set's."""
     names: dict[int, str] = {}
-    for index, record in enumerate(content.get("categories") or []):
+    for index, record in enumerate(content["categories"]):
         category, name = record.get("id"), record.get("name")
         if type(category) is not int or not isinstance(name, str):
             raise ValueError(f"{source}: categories[{index}]: `id` must be a whole number and `name` a string.")

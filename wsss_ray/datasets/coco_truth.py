@@ -57,13 +57,14 @@ def paint_instances(
     """
     label = np.full((height, width), background_id, dtype)
     ranks = np.full((height, width), _NOT_PAINTED, np.int32)  # of what is on top of each pixel; lower ranks cover
-    for index, (class_id, is_crowd, segmentation) in enumerate(json.loads(annotations)):
+    for index, (class_id, is_crowd, segmentation) in enumerate(_parse(annotations)):
         if is_crowd and crowd == "exclude":
             continue
         try:
             mask = decode_segmentation(segmentation, height, width)
-        except ValueError as error:
-            raise ValueError(f"bad segmentation: annotation {index + 1} of the image: {error}") from error
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise ValueError(f"bad segmentation: annotation {index + 1} of the image: {reason}") from error
         if on_mask is not None:
             on_mask(class_id, bool(is_crowd), mask)
         if is_crowd and crowd == "ignore":
@@ -74,6 +75,14 @@ def paint_instances(
         label[on_top] = value
         ranks[on_top] = rank
     return label
+
+
+def _parse(annotations: bytes) -> list[tuple[int, int, Any]]:
+    try:
+        parsed: list[tuple[int, int, Any]] = json.loads(annotations)
+    except RecursionError as error:
+        raise ValueError("bad segmentation: an annotation of the image is nested too deeply") from error
+    return parsed
 
 
 def paint_truth(

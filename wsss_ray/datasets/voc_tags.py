@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import defusedxml.ElementTree
 import numpy as np
@@ -14,11 +15,12 @@ from defusedxml.common import DefusedXmlException
 
 _NUMBER_TYPES = frozenset(["b1", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8"])
 _MAX_XML_BYTES = 10_000_000
+_MAX_NPY_BYTES = 200_000_000
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_xml_tags(data: bytes, where: str) -> tuple[str, ...]:
-    """Names of all objects in a VOC annotation, `difficult` ones included; names of parts (head, hand) are not tags.
+    """Return the names of all objects in a VOC annotation, `difficult` ones too; parts (head, hand) are no tags.
 
     Args:
         data: the XML file.
@@ -44,25 +46,28 @@ def read_xml_tags(data: bytes, where: str) -> tuple[str, ...]:
 
 
 def read_cls_labels(data: bytes, where: str) -> dict[str, np.ndarray]:
-    """The vectors of a `cls_labels.npy`: image id to (classes,) float64 of 0 and 1.
+    """Return the vectors of a `cls_labels.npy`: image id to (classes,) numbers, each 0 or 1.
 
-    The file is a pickled dict. No code of its choosing runs: of all globals only the three that numpy writes are known,
-    and they stand for plain records here, so numpy itself never sees the file's state.
+    The file is a pickled dict. No code of its choosing runs: only the few globals and opcodes that numpy writes are
+    allowed, and the globals are replaced by plain records, so numpy itself never reads the file's state. Memory is
+    bounded by the file's size.
 
     Raises:
-        ValueError: it is no such file, or it asks for anything else.
+        ValueError: it is no such file, or it needs anything else.
     """
+    if len(data) > _MAX_NPY_BYTES:
+        raise ValueError(f"{where}: {len(data)} bytes are too many for a cls_labels.npy.")
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
         shape, _, dtype = _HEADER_READERS[version](stream)
-        content = _Unpickler(stream, encoding="latin1").load() if dtype.hasobject and shape == () else None
+        content = _load(stream) if dtype.hasobject and shape == () else None
         if not isinstance(content, _Array):
             raise TypeError(f"it holds an array {shape} of {dtype}")  # noqa: TRY301
         return {_key(key): _vector(key, value) for key, value in content.objects().items()}
     except pickle.UnpicklingError as error:
         raise ValueError(f"{where}: refused: {error}.") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, EOFError, ArithmeticError, RecursionError) as error:
         raise ValueError(
             f"{where} is not a cls_labels.npy (a dict of image ids and vectors of 0 and 1): {error}."
         ) from error
@@ -104,12 +109,7 @@ class _Dtype:
         self.order = state[1]
 
     def resolve(self) -> np.dtype[Any]:
-        if self.text not in _NUMBER_TYPES or self.order not in {
-            "<",
-            ">",
-            "|",
-            "=",
-        }:
+        if self.text not in _NUMBER_TYPES or self.order not in {"<", ">", "|", "="}:
             raise ValueError(f"arrays of type {self.order!r:.20}{self.text!r:.20} are not read")
         return np.dtype(self.text).newbyteorder(self.order)
 
@@ -131,25 +131,18 @@ class _Array:
         return content[0]
 
     def numbers(self) -> np.ndarray:
-        """The values of an array of one dimension."""
+        """The values of an array of one dimension, not copied: many arrays may share the bytes."""
         _, shape, dtype, _, content = self.state
         if isinstance(content, str):  # as Python 2 wrote bytes
             content = content.encode("latin1")
         values = np.frombuffer(content, dtype=dtype.resolve())
         if len(shape) != 1 or math.prod(shape) != len(values):
             raise ValueError(f"an array says its shape is {shape!r:.50} and holds {len(values)} values")
-        return values.astype(np.float64)
+        return values
 
 
 class _NumpyArrayType:
     """Stands for `numpy.ndarray` where the file names it as an argument; it cannot be called."""
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """`_codecs.encode`, with which pickles of protocol 2 carry bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"the file asks for the codec {encoding!r:.50}")
-    return text.encode("latin1")
 
 
 _KNOWN_GLOBALS: Mapping[tuple[str, str], Any] = {
@@ -157,14 +150,45 @@ _KNOWN_GLOBALS: Mapping[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _NumpyArrayType,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _latin1,
 }
+_OPCODES = frozenset(
+    [
+        *("PROTO", "FRAME", "STOP", "MARK", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+        *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+        *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
+        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    ]
+)
+"""What numpy's pickles of protocols 2 to 5 consist of."""
+
+
+def _load(stream: io.BytesIO) -> Any:
+    """Unpickle the rest of a file, once its opcodes are checked."""
+    start = stream.tell()
+    memoized = 0
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name not in _OPCODES:
+            raise pickle.UnpicklingError(f"the file has the opcode {opcode.name}, which no cls_labels.npy needs")
+        if opcode.name in {"BINPUT", "LONG_BINPUT"} and cast("int", argument) > memoized + 1:
+            raise pickle.UnpicklingError(f"the file memoizes {memoized} objects and then number {argument}")
+        memoized += opcode.name in {"BINPUT", "LONG_BINPUT", "MEMOIZE"}
+    stream.seek(start)
+    return _Unpickler(stream, max_bytes=len(stream.getbuffer())).load()
 
 
 class _Unpickler(pickle.Unpickler):
     """Knows numpy's own globals alone."""
 
+    def __init__(self, stream: io.BytesIO, *, max_bytes: int) -> None:
+        super().__init__(stream, encoding="latin1")
+        self._bytes_left = max_bytes
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return self._latin1
         try:
             return _KNOWN_GLOBALS[module, name]
         except KeyError:
@@ -172,3 +196,10 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, _: Any) -> NoReturn:
         raise pickle.UnpicklingError("the file refers to objects outside itself")
+
+    def _latin1(self, text: str, encoding: str) -> bytes:
+        """`_codecs.encode`, by which pickles of protocol 2 carry bytes; the results may have the file's size in all."""
+        self._bytes_left -= len(text)
+        if encoding != "latin1" or self._bytes_left < 0:
+            raise pickle.UnpicklingError(f"the file asks for the codec {encoding!r:.50}, or for too many bytes")
+        return text.encode("latin1")

@@ -7,6 +7,7 @@ warnings of its own, while ours is an argument.
 """
 
 import io
+import itertools
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -42,6 +43,12 @@ if features.check("avif"):
     _PLUGINS["AVIF"] = AvifImageFile
 FORMATS = tuple(sorted(_PLUGINS))
 
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
+"""Start of a segment; fill bytes, restart markers and escaped bytes of the pixel data are none."""
+_SCAN = 0xDA
+_FEWEST_SCANS, _MOST_SCANS, _MOST_SCANNED_PIXELS = 20, 100, 2_000_000_000
+"""A JPEG may have 20 scans, and up to 100 where they go over no more than this many pixels together: 10 to 20 s."""
+
 _AVIF_BRAND = re.compile(rb".{4}ftyp.{0,60}avi[fs]", re.DOTALL)
 _SIGNATURES = (
     ("JPEG", re.compile(rb"\xff\xd8\xff")),
@@ -63,8 +70,9 @@ _SIGNATURES = (
 class ImageError(ValueError):
     """A file that is no picture for us. `str()` is the reason, `kind: what was wrong`; the kinds are
 
-    `empty`, `not an image`, `unsupported format`, `too many pixels`, `truncated`, `corrupt`, `unsupported picture`,
-    `text bomb`, and for labels `not a label PNG`, `not ids`, `wrong size`, `unknown ids`, `unknown colour`.
+    `empty`, `not an image`, `unsupported format`, `too many pixels`, `too many scans`, `truncated`, `corrupt`,
+    `unsupported picture`, `text bomb`, and for labels `not a label PNG`, `not ids`, `wrong size`, `unknown ids`,
+    `unknown colour`.
     """
 
     @property
@@ -178,29 +186,43 @@ def _header_by_pillow(data: bytes, file_format: str) -> Header:
 
 
 def _jpeg_header(data: bytes) -> Header:
-    """Walks the segments before the first scan, skipping stray bytes between them as libjpeg does."""
-    position, frame, exif = 2, None, b""
-    while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        if marker in {0x00, 0x01} or 0xD0 <= marker <= 0xD8:
-            position += 2
-            continue
-        if marker in {0xD9, 0xDA}:
+    """Read the segments before the first scan. Stray bytes between them are skipped, as libjpeg does."""
+    frame, exif = None, b""
+    for marker, start, length in _jpeg_segments(data):
+        if marker == _SCAN:
             break
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = data[position + 4 : position + 2 + length]
+        segment = data[start : start + length]
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC} and len(segment) >= 6:
             frame = struct.unpack_from(">HHB", segment, 1)
         elif marker == 0xE1 and segment.startswith(b"Exif\0\0") and not exif:
             exif = segment
-        position += 2 + length
     if frame is None:
         raise ImageError("truncated: the JPEG data ends before the size of the picture")
     height, width, bands = frame
+    _check_scans(data, height * width)
     return Header(format="JPEG", height=height, width=width, orientation=orientation_of_exif(exif), bands=bands)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, length) of each segment's content up to the end of the picture."""
+    position = 2
+    while (found := _JPEG_MARKER.search(data, position)) and found.end() + 2 <= len(data):
+        marker = data[found.end() - 1]
+        if marker == 0xD9:
+            return
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        yield marker, found.end() + 2, max(length - 2, 0)
+        position = found.end() + length
+
+
+def _check_scans(data: bytes, pixels: int) -> None:
+    """Refuse a JPEG whose decoder would go over the pixels too often. Cameras write up to ten scans."""
+    allowed = max(_FEWEST_SCANS, min(_MOST_SCANS, _MOST_SCANNED_PIXELS // max(pixels, 1)))
+    if data.count(bytes([0xFF, _SCAN])) <= allowed:  # far quicker, and counts no scan too few
+        return
+    scans = (marker for marker, _, _ in _jpeg_segments(data) if marker == _SCAN)
+    if next(itertools.islice(scans, allowed, None), None) is not None:
+        raise ImageError(f"too many scans: a JPEG of this size may have {allowed}; save it anew")
 
 
 def _png_header(data: bytes) -> Header:

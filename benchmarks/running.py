@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-from wsss_ray.engine.cluster import prepare_local_ray
+from wsss_ray.engine.own_ray import prepare_local_ray
 from wsss_ray.engine.progress import Progress
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from wsss_ray import __version__
-from wsss_ray.errors import JobError, Terminated, suggest
+from wsss_ray.errors import INTERRUPTED, JobError, Terminated, one_line, suggest, unwind_on_sigterm
 
 PROGRAM = "wsss-ray"
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     The exit status is 0 when a job reached its goal, 1 when it did not, 2 for a wrong flag or configuration, 130 after
     an interrupt and 143 after SIGTERM. Unless it is 0, the reason is the last line on standard error.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    unwind_on_sigterm()
     try:
         try:
             status = _run_command(list(sys.argv[1:] if argv is None else argv))
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (ValueError, OSError, JobError) as error:
         status = _fail(str(error))
     except (KeyboardInterrupt, Terminated) as error:
-        print("interrupted: finished work is kept; the same command continues from there.", file=sys.stderr, flush=True)
+        print(INTERRUPTED, file=sys.stderr, flush=True)
         status = 130 if isinstance(error, KeyboardInterrupt) else 143
     except Exception as error:  # noqa: BLE001 - the traceback is printed, with secrets masked
         status = _report_defect(error)
@@ -152,7 +152,7 @@ def _fail(reason: str, *, status: int = 1) -> int:
     """Print the reason as the last line, secrets masked; return the exit status."""
     from wsss_ray.storage.redaction import masked  # noqa: PLC0415
 
-    print(f"error: {masked(reason)}", file=sys.stderr, flush=True)
+    print(f"error: {one_line(masked(reason))}", file=sys.stderr, flush=True)
     return status
 
 
@@ -172,8 +172,3 @@ def _end_after_closed_output(error: BrokenPipeError) -> int:
         return _fail(str(error))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the flush at the end of the process needs somewhere to write
     return 128 + signal.SIGPIPE
-
-
-def _terminate(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signature of signal handlers
-    """Let SIGTERM unwind the command as an interrupt does."""
-    raise Terminated

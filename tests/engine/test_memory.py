@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from wsss_ray.engine.cluster import WORKER_ENVIRONMENT
+from wsss_ray.engine.own_ray import WORKER_ENVIRONMENT
 
 PROGRAM = """
 import resource

@@ -19,7 +19,7 @@ from nodes_train import train_with_a_lost_node
 from processes import end_at_once
 from ray.cluster_utils import Cluster
 
-from wsss_ray.engine.cluster import WORKER_ENVIRONMENT
+from wsss_ray.engine.own_ray import WORKER_ENVIRONMENT
 
 
 def main() -> None:

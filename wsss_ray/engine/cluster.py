@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ray
-from ray._private import ray_constants
 
 from wsss_ray.config import RayConfig
+from wsss_ray.engine.own_ray import WORKER_ENVIRONMENT, prepare_local_ray, watched
 from wsss_ray.engine.resources import Node, Resources
-from wsss_ray.errors import JobError, Terminated
+from wsss_ray.errors import JobError, Terminated, unwind_on_sigterm
 from wsss_ray.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
-
-WORKER_ENVIRONMENT = {
-    # glibc keeps the pages of large tensors: without this, a third of SAM's time on a CPU is page faults.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_ARENA_MAX": "1",  # pages of further arenas, one for each thread, are given back and faulted in again
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none: `auto` must not take another's
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # one bar per actor and checkpoint would hide the status line
-}
-"""Environment of every worker process."""
 
 IN_PROCESS_IMAGES = 256
 """Images up to which a job without models runs in its own process: starting Ray takes longer than the work."""
@@ -47,15 +35,15 @@ def connect(config: RayConfig) -> Iterator[Resources]:
     """
     address = config.address or os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()
-    if started:
-        _init(address)
-    _unwind_on_sigterm()  # after ray.init, whose own handler dumps the native stack
-    try:
+    with ExitStack() as stack:
+        if started:
+            stack.callback(ray.shutdown)
+            _init(address)
+        unwind_on_sigterm()  # after ray.init, whose own handler dumps the native stack
+        if started and not address:
+            stack.enter_context(watched())
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield Resources(nodes=tuple(Node(cpus=one.get("CPU", 0.0), gpus=one.get("GPU", 0.0)) for one in alive))
-    finally:
-        if started:
-            ray.shutdown()
 
 
 @contextmanager
@@ -71,7 +59,7 @@ def connect_for(images: int, config: RayConfig) -> Iterator[Resources | None]:
         config: names a cluster, or the number and size of the tasks.
     """
     if _runs_in_process(images, config):
-        _unwind_on_sigterm()
+        unwind_on_sigterm()
         yield None
     else:
         with connect(config) as resources:
@@ -105,6 +93,8 @@ def _init(address: str | None) -> None:
             return
         prepare_local_ray()
         ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False, logging_level=logging.WARNING)
+    except SystemExit:  # how Ray answers SIGTERM while it starts
+        raise Terminated from None
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if address:
@@ -119,30 +109,3 @@ def warn_of_local_paths(resources: Resources | None, *folders: Storage) -> None:
     """Warn where several nodes are to use a local path, which each of them looks up on its own disk."""
     if resources is not None and len(resources.nodes) > 1 and any(folder.is_local for folder in folders):
         logger.warning("%d nodes: local paths must be on storage that all of them share.", len(resources.nodes))
-
-
-def _unwind_on_sigterm() -> None:
-    """Let SIGTERM end the job as an interrupt does, where this is the main thread."""
-
-    def terminate(number: int, frame: object) -> None:  # noqa: ARG001 - the arguments of signal handlers
-        raise Terminated
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)
-
-
-def prepare_local_ray() -> None:
-    """Set the environment of a Ray that is about to start on this machine. It then
-
-    - listens on 127.0.0.1 alone. Ray replaces 127.0.0.1 by the machine's outer address, and then listens on every
-      interface, unless it believes that it cannot form clusters; it reads this once on import, its own processes read
-      it from the environment;
-    - keeps idle processes for a minute instead of a second. It ends idle ones beyond the number of cores; with few
-      cores that is nearly all between two tasks, and a start takes some two seconds of a core;
-    - hands WORKER_ENVIRONMENT to its workers by inheritance: with a `runtime_env`, processes that it starts in advance
-      would stay unused.
-    """
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-    os.environ.update(WORKER_ENVIRONMENT)

@@ -26,6 +26,13 @@ FORMAT_VARIABLE = "WSSS_RAY_LOG"
 FIELDS = ("stage", "unit", "image")
 """Fields that say where a line comes from: set by `at`, or by `extra={"image": ...}` of the line itself."""
 
+_SILENT = (
+    "ray._private.authentication.authentication_token_setup",  # "Token authentication is enabled", Ray's default
+    "ray.data._internal.progress",  # "Progress bars disabled": the status line replaces them
+    "huggingface_hub",  # "unauthenticated requests to the HF Hub"
+)
+"""Loggers whose warnings are no news for the user of a job: only their errors are shown."""
+
 _here: ContextVar[Mapping[str, str]] = ContextVar("where log lines come from", default=MappingProxyType({}))
 
 
@@ -74,12 +81,14 @@ def configure() -> None:
     handler.setFormatter(FieldFormatter(as_json=os.environ.get(FORMAT_VARIABLE) == "json"))
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger(__package__).setLevel(logging.INFO)
+    logging.getLogger("wsss_ray").setLevel(logging.INFO)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def failure(message: str, error: Exception) -> None:
+def failure(message: str, error: Exception, *, expected: tuple[type[Exception], ...] = (OSError, JobError)) -> None:
     """Log an exception that ends the run, without its traceback where the text says all (a full disk)."""
-    if isinstance(error, OSError | JobError):
+    if isinstance(error, expected):
         logger.error("%s: %s", message, error)
     else:
         logger.error(message, exc_info=error)

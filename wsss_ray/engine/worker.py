@@ -46,14 +46,21 @@ class UnitWorker:
         self._sink = sink
         self._gate = Gate()
         self._node = ray.get_runtime_context().get_node_id()
-        self._stage: Stage = _create(spec)
         self._idle_since = time.perf_counter()
-        ledger.note_loaded.remote(self._recorded_as)
+        self._cannot_start: str | None = None
+        try:
+            self._stage: Stage = _create(spec)
+        except Exception as error:  # noqa: BLE001 - the first unit reports it: Ray would print it again and again
+            self._cannot_start = f"{self._name}: {describe_error(error)}"
+            logs.failure("cannot start", error, expected=(OSError, ValueError))
+        else:
+            ledger.note_loaded.remote(self._recorded_as)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Run the stage on one unit and pass it on, or commit it."""
         task = batch.to_pylist()[0]
         report = UnitReport.from_json(task["report"])
+        report.fatal = report.fatal or self._cannot_start
         if report.problem is not None or report.fatal is not None:
             return report.to_table(task, None)
         with logs.at(stage=self._name, unit=Unit.from_json(task["unit"]).name):

@@ -7,23 +7,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import deadly_rows
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+import ray.cloudpickle
 from faulty_s3 import FaultyS3
 from PIL import Image
 from repository import REPOSITORY
 
 from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import RayConfig, ShardConfig
+from wsss_ray.config import ShardConfig
+from wsss_ray.datasets.folder import FolderSource
 from wsss_ray.datasets.items import Item, Listing
-from wsss_ray.datasets.rows import Fetched, Rejected, RowMaker, RowRules
-from wsss_ray.engine.progress import Progress
+from wsss_ray.datasets.rows import RowMaker, RowRules
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
@@ -410,23 +413,43 @@ def test_on_a_failing_s3(failing_s3: FaultyS3, tmp_path: Path, local_ray: Resour
     assert "testing" not in identity, "no credentials"
 
 
-def test_an_image_that_kills_its_process_is_rejected(tmp_path: Path, local_ray: Resources) -> None:
-    class DeadlyRowMaker(RowMaker):
-        """Stands for a decoder with a fault: it ends the process at one of the images."""
-
-        def make(self, item: Item, fetched: Fetched) -> dict[str, Any] | Rejected:
-            if item.path == "004.png":
-                os._exit(1)
-            return super().make(item, fetched)
-
+def test_an_image_that_kills_its_process_is_rejected(
+    tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It kills the child process of a small job, then tasks of Ray's, and no other image is lost."""
+    ray.cloudpickle.register_pickle_by_value(deadly_rows)  # the tasks have no path to this folder
+    monkeypatch.setattr(job, "RowMaker", deadly_rows.DeadlyRowMaker)
+    monkeypatch.setattr(job, "connect_for", lambda *_: nullcontext(None))
     root = write_photos(tmp_path / "in", 8)
-    task = task_of(root)
-    writer = writer_of(root, tmp_path / "out", maker=DeadlyRowMaker)
-    progress = Progress(total=8, done=0, every_seconds=60, failed_word="rejected")
-    reports = job._run_tasks(writer, [task], RayConfig(), local_ray, progress)
-    (report,) = reports.values()
-    assert report.rows == 7
-    assert [(entry.source, entry.stage) for entry in report.rejected] == [("004.png", "crash")]
+    summary = sharding.run(folder_config(root, tmp_path / "out"))
+    assert summary.rows == 7
+    assert [(row["source"], row["stage"]) for row in rejected_rows(tmp_path / "out")] == [("004.png", "crash")]
+    assert "shard-00000-of-00001.parquet: the process that writes it died" in capsys.readouterr().out
+
+
+def test_a_small_job_gives_the_same_shards_without_ray(
+    tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_photos(tmp_path / "in", 90, broken=(3,))
+    with_ray = sharding.run(folder_config(root, tmp_path / "ray", shard_mb=1))
+    monkeypatch.setattr(job, "connect_for", lambda *_: nullcontext(None))
+    monkeypatch.setattr(job, "connect", None)
+    assert sharding.run(folder_config(root, tmp_path / "near", shard_mb=1)) == with_ray
+    files = sorted(path.relative_to(tmp_path / "ray") for path in (tmp_path / "ray").rglob("*.parquet"))
+    assert len(files) == 4
+    assert all((tmp_path / "near" / file).read_bytes() == (tmp_path / "ray" / file).read_bytes() for file in files)
+
+
+def test_an_error_in_the_child_process_names_the_shard(
+    tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "connect_for", lambda *_: nullcontext(None))
+    root = write_photos(tmp_path / "in", 2)
+    listing = FolderSource().list_images(folder_config(root, "unused"), ClassSet.load("voc"))
+    (root / "001.png").unlink()
+    monkeypatch.setattr(FolderSource, "list_images", lambda *_: listing)
+    with pytest.raises(JobError, match=r"^shard-00000-of-00001.parquet: StorageError: .*001.png was listed when"):
+        sharding.run(folder_config(root, tmp_path / "out"))
 
 
 def test_the_command(tmp_path: Path, local_ray: Resources) -> None:

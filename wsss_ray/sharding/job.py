@@ -11,12 +11,13 @@ from wsss_ray.config import RayConfig, ShardConfig
 from wsss_ray.datasets.items import Listing
 from wsss_ray.datasets.rows import RowMaker, RowRules
 from wsss_ray.datasets.source import SOURCES
-from wsss_ray.engine.cluster import connect_for, warn_of_local_paths
+from wsss_ray.engine.cluster import connect, connect_for, warn_of_local_paths
 from wsss_ray.engine.mapping import map_items
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.decoding import ExifRule
+from wsss_ray.sharding.child import write_in_child
 from wsss_ray.sharding.plan import claim_output, group_items, identity_of, resolve_exif
 from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarise
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
@@ -146,22 +147,34 @@ def _write_missing(
     if done:
         print(f"{done} of {done + len(missing)} shards are finished; {len(missing)} to do.", flush=True)
     images = sum(len(task.items) for task in missing)
+    progress = Progress(
+        total=images,
+        done=0,
+        every_seconds=_STATUS_SECONDS,
+        total_bytes=sum(task.size for task in missing),
+        failed_word="rejected",
+    )
+    reports: dict[str, ShardReport] = {}
     with connect_for(images, config.ray) as resources:
         warn_of_local_paths(resources, listing.images, output)
-        progress = Progress(
-            total=images,
-            done=0,
-            every_seconds=_STATUS_SECONDS,
-            total_bytes=sum(task.size for task in missing),
-            failed_word="rejected",
-        )
-        return _run_tasks(writer, missing, config.ray, resources, progress)
+        if resources is not None:
+            return write_shards(writer, missing, config.ray, resources, progress)
+        with progress.printing():
+            for index, report in write_in_child(writer, missing):
+                reports[missing[index].name] = report
+                _count(progress, missing[index], report)
+    left = [task for task in missing if task.name not in reports]
+    if left:
+        print(f"{left[0].name}: the process that writes it died; starting Ray to find the image", flush=True)
+        with connect(config.ray) as resources:
+            reports |= write_shards(writer, left, config.ray, resources, progress)
+    return reports
 
 
-def _run_tasks(
-    writer: ShardWriter, tasks: Sequence[ShardTask], config: RayConfig, resources: Resources | None, progress: Progress
+def write_shards(
+    writer: ShardWriter, tasks: Sequence[ShardTask], config: RayConfig, resources: Resources, progress: Progress
 ) -> dict[str, ShardReport]:
-    """Write the shards, one in each Ray task; return the reports by shard name."""
+    """Write each shard in a Ray task, without the images that kill their process; return the reports by shard name."""
     reports: dict[str, ShardReport] = {}
     names = [task.name for task in tasks]
     with progress.printing():
@@ -169,5 +182,9 @@ def _run_tasks(
             tasks, writer.write, names=names, config=config, resources=resources, isolate=writer.write_isolated
         ):
             reports[names[index]] = report
-            progress.add(report.images, failed=len(report.rejected), size=tasks[index].size)
+            _count(progress, tasks[index], report)
     return reports
+
+
+def _count(progress: Progress, task: ShardTask, report: ShardReport) -> None:
+    progress.add(report.images, failed=len(report.rejected), size=task.size)

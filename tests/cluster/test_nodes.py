@@ -20,7 +20,7 @@ from soak import SOAK
 from training_cases import draw, losses_of_a_loop, write_set
 
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training.history import read_metrics
+from wsss_ray.training.metrics import read_metrics
 
 # How soon a head takes a silent node for dead; Ray's own half minute only makes the test longer.
 _HEALTH = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,33 @@ def test_a_student_in_a_bucket(
     assert fetch_file(found.uri, sha256=None, config=s3.config).read_bytes() == data
     with pytest.raises(ValueError, match="there is no student s3://"):
         find_student(s3.uri("nowhere"), s3.config)
+
+
+def test_a_flipped_bit_of_a_student_is_noticed_before_anything_starts(
+    student_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSSS_RAY_CACHE", str(tmp_path / "cache"))
+    data = (student_run / "student.safetensors").read_bytes()
+    (tmp_path / "student.safetensors.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}\n")
+    (tmp_path / "student.safetensors").write_bytes(data)
+    assert find_student(str(tmp_path), StorageConfig()).sha256 == hashlib.sha256(data).hexdigest()
+    (tmp_path / "student.safetensors").write_bytes(data[:-2] + bytes([data[-2] ^ 4]) + data[-1:])
+    with pytest.raises(ValueError, match=r"student\.safetensors is damaged: its SHA-256"):
+        find_student(str(tmp_path), StorageConfig())
+
+
+@pytest.mark.parametrize("text", [b"[" * 5000, b"\xff\xfe", b'{"__metadata__": {"student": "[[["}}'])
+def test_a_damaged_header_of_a_student_is_an_error_that_names_the_file(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "student.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ValueError, match=r"student\.safetensors"):
+        find_student(str(tmp_path), StorageConfig())
+
+
+@pytest.mark.parametrize("field", ["class_set", "preprocessing"])
+def test_a_deeply_nested_description_is_an_error(student_run: Path, tmp_path: Path, field: str) -> None:
+    del student_run
+    description = '{"format": "wsss_ray.student/1", "' + field + '": ' + "[" * 3000 + "]" * 3000 + "}"
+    text = json.dumps({"__metadata__": {"student": description}}).encode()
+    (tmp_path / "student.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ValueError, match=r"student\.safetensors"):
+        find_student(str(tmp_path), StorageConfig())

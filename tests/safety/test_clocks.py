@@ -26,8 +26,8 @@ FOR_REPORTS = {
     "engine/reading.py:read_task": "how long a unit was queued",
     "labels/sample.py:_time_stage": "the dry run's estimate",
     "pipeline/job.py:_run_steps.step": "seconds of each step",
-    "training/board.py:Board.tell": "the status line",
-    "training/job.py:_train": "the status line",
+    "training/monitor.py:TrainingMonitor.report_iteration": "the status line",
+    "training/session.py:train": "the status line",
 }
 """Functions that read a clock, and for what."""
 IN_A_CONDITION = {"engine/stage.py:Meter.advance"}

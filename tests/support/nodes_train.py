@@ -16,7 +16,7 @@ from wsss_ray.config import RayConfig
 from wsss_ray.config.train import TrainConfig
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training import run
-from wsss_ray.training.saved import list_checkpoints
+from wsss_ray.training.checkpoint_files import list_checkpoints
 
 ITERATIONS = 16
 

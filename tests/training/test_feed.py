@@ -29,8 +29,8 @@ from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
-from wsss_ray.training.board import Board
 from wsss_ray.training.feed import BadSampleError, Feed, _augment, _read
+from wsss_ray.training.monitor import TrainingMonitor
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import open_labels, survey
 
@@ -207,14 +207,14 @@ def test_a_feed_that_a_task_cannot_unpickle_ends_with_the_reason(local_ray: Reso
     write_set(tmp_path, [draw(index) for index in range(4)])
     good = make_feed(configure(tmp_path, tmp_path / "out"))
     feed = replace(good, augmentation=ForeignAugmentation(**vars(good.augmentation)))
-    board = ray.remote(Board).options(num_cpus=0).remote()
-    told = "cannot read what describes its samples.*No module named 'a_module_of_one_node_alone'"
+    monitor = ray.remote(TrainingMonitor).options(num_cpus=0).remote()
+    told = "cannot read the description of its samples.*No module named 'a_module_of_one_node_alone'"
     with pytest.raises(BadSampleError, match=told):
-        next(feed.batches(rank=0, workers=1, start=0, end=1, cpus=0.5, board=board))
+        next(feed.batches(rank=0, workers=1, start=0, end=1, cpus=0.5, monitor=monitor))
     piece = next(good.read(good.order.stretches(0, 1)[0], range(4)))  # read on a node that has the module
-    (row,) = _augment(piece, feed=ray.put(feed), board=board, stage="augment").to_pylist()
+    (row,) = _augment(piece, feed=ray.put(feed), monitor=monitor, stage="augment").to_pylist()
     assert re.search(told, row["problem"])
-    ray.kill(board)
+    ray.kill(monitor)
 
 
 class AbsentStorage(Storage):
@@ -225,65 +225,65 @@ class AbsentStorage(Storage):
 
 
 @pytest.fixture
-def board(local_ray: Resources) -> Iterator[ActorHandle]:
-    actor = ray.remote(Board).options(num_cpus=0).remote()
+def monitor(local_ray: Resources) -> Iterator[ActorHandle]:
+    actor = ray.remote(TrainingMonitor).options(num_cpus=0).remote()
     yield actor
     ray.kill(actor)
 
 
-def read_first(feed: Feed, board: ActorHandle) -> Iterator[pa.Table]:
+def read_first(feed: Feed, monitor: ActorHandle) -> Iterator[pa.Table]:
     """The first reading task of a feed, in this process."""
     (stretch,) = feed.order.stretches(0, 1)
-    return _read(pa.Table.from_pylist([asdict(stretch)]), ray.put(feed), range(4), board, "read")
+    return _read(pa.Table.from_pylist([asdict(stretch)]), ray.put(feed), range(4), monitor, "read")
 
 
-def test_a_store_that_went_away_is_the_piece_s_problem(board: ActorHandle, tmp_path: Path) -> None:
+def test_a_store_that_went_away_is_the_piece_s_problem(monitor: ActorHandle, tmp_path: Path) -> None:
     write_set(tmp_path, [draw(index) for index in range(4)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
-    (piece,) = read_first(replace(feed, images=AbsentStorage(feed.images.uri)), board)
+    (piece,) = read_first(replace(feed, images=AbsentStorage(feed.images.uri)), monitor)
     assert re.fullmatch(r"shard-.*: the store cannot be reached", piece["problem"][0].as_py())
 
 
-def test_deaths_over_reading_are_counted_and_end_the_feed(board: ActorHandle, tmp_path: Path) -> None:
+def test_deaths_over_reading_are_counted_and_end_the_feed(monitor: ActorHandle, tmp_path: Path) -> None:
     write_set(tmp_path, [draw(index) for index in range(4)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
 
     def history() -> AttemptHistory:
-        return ray.get(board.history.remote("read", "0"))
+        return ray.get(monitor.history.remote("read", "0"))
 
-    for _ in read_first(feed, board):
+    for _ in read_first(feed, monitor):
         pass
     assert not history().retried, "what ended is forgotten"
     unfinished = []
     for deaths in range(DEATHS_BEFORE_GIVING_UP):
         assert history().deaths == deaths
-        unfinished.append(read_first(feed, board))
+        unfinished.append(read_first(feed, monitor))
         assert next(unfinished[-1])["problem"].null_count == 1
-    told = next(read_first(feed, board))["problem"][0].as_py()
-    assert re.search("reads shards died again and again.*--shuffle-window", told)
+    told = next(read_first(feed, monitor))["problem"][0].as_py()
+    assert re.search("reads shards died several times.*--shuffle-window", told)
 
 
-def test_deaths_over_decoding_are_counted_and_end_the_feed(board: ActorHandle, tmp_path: Path) -> None:
+def test_deaths_over_decoding_are_counted_and_end_the_feed(monitor: ActorHandle, tmp_path: Path) -> None:
     write_set(tmp_path, [draw(index) for index in range(4)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
     piece = next(feed.read(feed.order.stretches(0, 1)[0], range(4)))
     node = ray.get_runtime_context().get_node_id()
     for deaths in range(DEATHS_BEFORE_GIVING_UP):
-        assert ray.get(board.history.remote("augment", "0")).deaths == deaths
-        ray.get(board.begin.remote("augment", "0", node))
-    (row,) = _augment(piece, feed=ray.put(feed), board=board, stage="augment").to_pylist()
-    assert re.search("decodes images died again and again.*image-00[0-3], image-00", row["problem"])
+        assert ray.get(monitor.history.remote("augment", "0")).deaths == deaths
+        ray.get(monitor.begin.remote("augment", "0", node))
+    (row,) = _augment(piece, feed=ray.put(feed), monitor=monitor, stage="augment").to_pylist()
+    assert re.search("decodes images died several times.*image-00[0-3], image-00", row["problem"])
 
 
 @pytest.mark.skipif(not SOAK, reason="in `make soak`: a dozen processes die, one after the other")
 @pytest.mark.parametrize("task", ["read", "augment"])
-def test_a_file_that_kills_its_process_ends_the_feed(board: ActorHandle, tmp_path: Path, task: str) -> None:
+def test_a_file_that_kills_its_process_ends_the_feed(monitor: ActorHandle, tmp_path: Path, task: str) -> None:
     write_set(tmp_path, [draw(index) for index in range(8)])
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
     if task == "read":
-        feed, told = replace(feed, images=KillingStorage(feed.images.uri)), "reads shards died again and again"
+        feed, told = replace(feed, images=KillingStorage(feed.images.uri)), "reads shards died several times"
     else:
         feed = replace(feed, augmentation=KillingAugmentation(**vars(feed.augmentation)))
-        told = "decodes images died again and again.*image-000, image-001"
+        told = "decodes images died several times.*image-000, image-001"
     with pytest.raises(BadSampleError, match=told):
-        next(feed.batches(rank=0, workers=1, start=0, end=2, cpus=0.5, board=board))
+        next(feed.batches(rank=0, workers=1, start=0, end=2, cpus=0.5, monitor=monitor))

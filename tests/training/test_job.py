@@ -34,9 +34,9 @@ from wsss_ray.errors import JobError
 from wsss_ray.models.student.files import decode_student
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training import run, session, worker
+from wsss_ray.training.checkpoint_files import FOLDER, checkpoint_path, list_checkpoints
 from wsss_ray.training.driver import take_over
-from wsss_ray.training.history import Row, read_metrics
-from wsss_ray.training.saved import FOLDER, list_checkpoints
+from wsss_ray.training.metrics import IterationMetrics, read_metrics
 from wsss_ray.training.worker import Assignment
 
 ITERATIONS = 42
@@ -77,7 +77,7 @@ class Straight:
     """What a training by one worker left."""
 
     output: Path
-    rows: list[Row]
+    rows: list[IterationMetrics]
     summary: dict[str, Any]
     happened: Counter[str]
     """Faults that it met."""
@@ -111,7 +111,7 @@ def straight(
     return Straight(output=folder, rows=read_metrics(written), summary=summary, happened=happened)
 
 
-def check_same_curve(output: Path, straight: list[Row], *, tolerance: float) -> None:
+def check_same_curve(output: Path, straight: list[IterationMetrics], *, tolerance: float) -> None:
     rows = read_metrics(Storage(str(output)))
     assert [row.iteration for row in rows] == list(range(1, ITERATIONS + 1))
     assert [row.learning_rate for row in rows] == [row.learning_rate for row in straight]
@@ -216,7 +216,7 @@ def test_a_killed_driver_changes_nothing_and_nobody_outside_was_listened_to(
     begun = list_checkpoints(Storage(str(tmp_path)))[-1]
     run(config)
     assert begun < ITERATIONS - 10, "the kill came too late to test anything"
-    assert f"going on after iteration {begun}" in capsys.readouterr().out
+    assert f"continuing after iteration {begun}" in capsys.readouterr().out
     check_same_curve(tmp_path, straight.rows, tolerance=1e-3)  # sums in another order
 
 
@@ -254,7 +254,7 @@ def test_a_full_disk_ends_the_run_which_then_goes_on(
     images: Path, straight: Straight, in_this_process: None, tmp_path: Path
 ) -> None:
     """There is room for a checkpoint and a half."""
-    size = next((straight.output / FOLDER).iterdir()).stat().st_size
+    size = (straight.output / checkpoint_path(ITERATIONS)).stat().st_size
     config = configure(images, tmp_path / "out")
     with small_disk(tmp_path / "out", kilobytes=int(1.5 * size / 1000) + 50):
         with pytest.raises(JobError, match=r"training stopped: .*iteration-00000004\.safetensors: the disk is full"):
@@ -291,16 +291,16 @@ class StandIn:
         """Do no work."""
         if self.how == "raises":
             raise KeyError("a defect")
-        if self.how == "loses the board":
-            ray.get(self.assignment.board.state.remote())
-            ray.kill(self.assignment.board)
+        if self.how == "loses the monitor":
+            ray.get(self.assignment.monitor.state.remote())
+            ray.kill(self.assignment.monitor)
 
 
 @pytest.mark.parametrize(
     ("how", "told"),
     [
         ("raises", "KeyError: 'a defect'"),
-        ("loses the board", "[Aa]ctor"),
+        ("loses the monitor", "[Aa]ctor"),
         ("ends early", r"it ended without .*student\.safetensors"),
     ],
 )
@@ -308,7 +308,7 @@ def test_no_training_that_broke_off_looks_like_a_success(
     images: Path, local_ray: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
 ) -> None:
     monkeypatch.setattr(session, "make_trainer", lambda assignment, _layout, **_options: StandIn(assignment, how))
-    with pytest.raises(JobError, match=rf"training broke off: .*{told}.*\n.*last checkpoint stands"):
+    with pytest.raises(JobError, match=rf"training was interrupted: .*{told}.*\n.*last checkpoint is kept"):
         run(configure(images, tmp_path))
     assert not (tmp_path / "summary.json").exists()
 
@@ -322,7 +322,7 @@ def test_a_validation_without_truth_stops_the_run(
     left = tmp_path / "out" / FOLDER / ".iteration-00000005.safetensors.0.tmp"
     left.touch()
     config = common(tmp_path / "out", validation=f"{tmp_path}/images", validation_limit=4, validation_every=1)
-    with pytest.raises(JobError, match="none of the images that are validated on has a ground truth"):
+    with pytest.raises(JobError, match=r"none of the validation images in .* has ground truth"):
         run(config)
     assert not left.exists()
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from wsss_ray.training.order import Order, Sample, Stretch, sample_stream
+from wsss_ray.training.order import Order, Stretch, TrainingSample, sample_stream
 
 
 def make_order(
@@ -18,7 +18,7 @@ def make_order(
     return Order(rows=rows, left_out=left_out or {}, seed=seed, batch_size=batch_size, window=window)
 
 
-def images(samples: list[Sample]) -> list[tuple[int, int]]:
+def images(samples: list[TrainingSample]) -> list[tuple[int, int]]:
     return [(sample.unit, sample.row) for sample in samples]
 
 
@@ -113,9 +113,13 @@ def test_more_samples_in_a_batch_than_images() -> None:
 
 
 def test_augmentation_depends_on_seed_epoch_and_image_alone() -> None:
-    sample = Sample(epoch=1, unit=2, row=3)
+    sample = TrainingSample(epoch=1, unit=2, row=3)
     drawn = sample_stream(0, sample).random(4).tolist()
-    assert sample_stream(0, Sample(epoch=1, unit=2, row=3)).random(4).tolist() == drawn
-    others = [Sample(epoch=2, unit=2, row=3), Sample(epoch=1, unit=3, row=3), Sample(epoch=1, unit=2, row=2)]
+    assert sample_stream(0, TrainingSample(epoch=1, unit=2, row=3)).random(4).tolist() == drawn
+    others = [
+        TrainingSample(epoch=2, unit=2, row=3),
+        TrainingSample(epoch=1, unit=3, row=3),
+        TrainingSample(epoch=1, unit=2, row=2),
+    ]
     assert all(sample_stream(0, other).random(4).tolist() != drawn for other in others)
     assert sample_stream(1, sample).random(4).tolist() != drawn

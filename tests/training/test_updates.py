@@ -19,7 +19,7 @@ from wsss_ray.models.device import Compute
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.spec import IGNORE
-from wsss_ray.training.checkpoint import put_back, take_snapshot
+from wsss_ray.training.checkpoint import restore_snapshot, take_snapshot
 from wsss_ray.training.updates import Schedule, Updater
 from wsss_ray.training.worker import sharing_options
 
@@ -144,7 +144,7 @@ def test_a_snapshot_goes_on_to_the_same_weights(optimizer: Optimizer) -> None:
     snapshot = take_snapshot(2, straight.student, straight.optimizer)
     straight.update(2, images, labels)
     resumed = make_updater(seed=7, optimizer=optimizer)
-    put_back(snapshot, resumed.student, resumed.optimizer)
+    restore_snapshot(snapshot, resumed.student, resumed.optimizer)
     resumed.update(2, images, labels)
     for name, value in weights(straight.student).items():
         assert torch.equal(value, weights(resumed.student)[name]), name

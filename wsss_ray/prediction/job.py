@@ -88,7 +88,9 @@ class _PredictionJob(LabelJob[PredictConfig]):
     def stages(self, resources: Resources) -> tuple[StageSpec, ...]:
         pool = model_pool(self.config.ray, resources)
         check_pools([pool], resources, self.config.ray)
-        make = functools.partial(_make_stage, self.config, self.student.uri, self.shards.units[0].exif)
+        make = functools.partial(
+            _make_stage, self.config, self.student.uri, self.shards.units[0].exif, self.student.sha256
+        )
         return (StageSpec(name="predict", make=make, pool=pool),)
 
     def describe_models(self) -> list[str]:
@@ -113,7 +115,7 @@ class _PredictionJob(LabelJob[PredictConfig]):
         return rows.filter([bool(tags) for tags in rows["tags"].to_pylist()])
 
 
-def _make_stage(config: PredictConfig, student: str, exif: Exif) -> Stage:
+def _make_stage(config: PredictConfig, student: str, exif: Exif, sha256: str | None) -> Stage:
     from wsss_ray.prediction.stage import PredictStage  # noqa: PLC0415 - the driver runs no model
 
-    return PredictStage(config, student, exif)
+    return PredictStage(config, student, exif, sha256=sha256)

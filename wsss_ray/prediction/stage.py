@@ -44,17 +44,18 @@ BatchT = TypeVar("BatchT")
 class PredictStage:
     """Predict the label rows of image rows."""
 
-    def __init__(self, config: PredictConfig, student: str, exif: Exif) -> None:
+    def __init__(self, config: PredictConfig, student: str, exif: Exif, *, sha256: str | None = None) -> None:
         """Load the student, fetching a remote file to this node first.
 
         Args:
             config: how to predict.
             student: path or URI of the student's file.
             exif: the shards' orientation rule.
+            sha256: digest to verify the file with.
         """
         self._config = config
         self._compute = resolve_compute(config.device, config.precision)
-        path = fetch_file(student, sha256=None, config=config.storage)
+        path = fetch_file(student, sha256=sha256, config=config.storage)
         self._student = decode_student(path.read_bytes(), where=student).to(self._compute.device)
         if self._compute.device.type == "cuda":
             self._student.to(memory_format=torch.channels_last)

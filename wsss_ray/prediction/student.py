@@ -51,7 +51,7 @@ class Student:
         """
         storage = storage or StorageConfig()
         found = find_student(str(path), storage)
-        data = fetch_file(found.uri, sha256=None, config=storage).read_bytes()
+        data = fetch_file(found.uri, sha256=found.sha256, config=storage).read_bytes()
         return cls(decode_student(data, where=found.uri), found.classes, resolve_compute(device, precision))
 
     def predict(

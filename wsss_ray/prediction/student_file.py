@@ -25,7 +25,9 @@ class KnownStudent:
     uri: str
     """Its file: an absolute path, or a URI."""
     digest: str
-    """Digest of its file."""
+    """Digest of its file, for a run's identity."""
+    sha256: str | None
+    """SHA-256 in the file beside it, to verify the student with; None if there is no such file."""
     spec: StudentSpec
     classes: ClassSet
 
@@ -49,9 +51,20 @@ def find_student(name: str, config: StorageConfig) -> KnownStudent:
         ) from None
     if not is_uri(uri):
         uri = str(Path(uri.removeprefix("file://")).absolute())
-    return KnownStudent(
-        uri=uri, digest=weights_digest(uri, config=config), spec=spec, classes=_class_set(spec, where=uri)
-    )
+    digest, sha256 = weights_digest(uri, config=config), _read_digest(storage, f"{file}.sha256")
+    if sha256 is not None and not is_uri(uri) and digest != sha256:
+        raise ValueError(
+            f"{uri} is damaged: its SHA-256 is not that in the file {file}.sha256 beside it. Train it again, or remove "
+            "that file if it belongs to another student."
+        )
+    return KnownStudent(uri=uri, digest=digest, sha256=sha256, spec=spec, classes=_class_set(spec, where=uri))
+
+
+def _read_digest(storage: Storage, path: str) -> str | None:
+    try:
+        return storage.read(path).decode(errors="replace").strip()
+    except FileNotFoundError:
+        return None
 
 
 def _read_spec(storage: Storage, file: str, uri: str) -> StudentSpec:

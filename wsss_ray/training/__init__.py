@@ -1,4 +1,4 @@
-"""The training job: labels in, a trained student out."""
+"""The training job."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from wsss_ray.config.train import TrainConfig
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
-    """Train a student: see `wsss_ray.training.job.run`."""
-    from wsss_ray.training import job  # noqa: PLC0415 - the tasks that feed it need no PyTorch, and start sooner
+    """Train a student; see `wsss_ray.training.job.run`."""
+    from wsss_ray.training import job  # noqa: PLC0415 - the tasks that feed the training import this package and start sooner
 
     return job.run(config)
 

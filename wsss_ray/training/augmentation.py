@@ -1,7 +1,7 @@
-"""What is done to a sample before the network sees it: resize, pad, crop, mirror. NumPy and Pillow alone.
+"""Augment samples: resize, pad, crop, mirror. Needs only NumPy and Pillow.
 
-As DeepLab-v2 is trained: a factor drawn from a list, the image bilinear and the label nearest; padding at the bottom
-and the right, with the mean colour and ignore; a random crop; mirrored every other time.
+As in DeepLab-v2's training: a random factor of a list, the image bilinear and the label nearest; padding at the bottom
+and the right with the mean color and the ignore id; a random crop; mirrored with probability 0.5.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Augmentation:
     crop: int
     """Side of the crops in pixels."""
     scales: tuple[float, ...]
-    """Factors of which one is drawn."""
+    """Factors; one is drawn for each sample."""
     flip: bool
-    """Whether to mirror every other sample."""
+    """Whether to mirror samples, with probability 0.5."""
     fill: tuple[int, int, int]
     """RGB of the padding."""
 
@@ -33,7 +33,7 @@ class Augmentation:
         Args:
             image: (H, W, 3) uint8 RGB.
             label: (H, W) uint8 or uint16 ids.
-            random: four numbers are drawn, whatever the image and settings.
+            random: exactly four numbers are drawn, for any image and settings.
             ignore: id of the padding.
 
         Returns:
@@ -56,16 +56,16 @@ class Augmentation:
 
 
 def scaled_size(size: tuple[int, ...], scale: float) -> tuple[int, int]:
-    """(height, width) after resizing by a factor: rounded down, as published, and at least 1."""
+    """Return (height, width) after resizing by a factor: rounded down, as published, and at least 1."""
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 def _resized_window(
     image: np.ndarray, label: np.ndarray, height: int, width: int, window: tuple[int, int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a window (top, left, bottom, right) shows of the sample resized to a height and width.
+    """Return a window (top, left, bottom, right) of the sample resized to a height and width.
 
-    Only that part is resized, several times faster; at the window's border the image is interpolated without what lies
+    Only that part is resized, which is several times faster; at the window's border, interpolation does not use pixels
     outside.
     """
     top, left, bottom, right = window

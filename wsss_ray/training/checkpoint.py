@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: weights, optimizer and iteration, as one safetensors file, the last few kept."""
+"""Checkpoints of a training: weights, optimizer state and iteration as one safetensors file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training.saved import checkpoint_path, list_checkpoints
+from wsss_ray.training.checkpoint_files import damage_text, read_checkpoint_file, write_checkpoint_file
 
 _WEIGHT = "weight"
 _STEP = "step"
@@ -22,9 +22,9 @@ class Snapshot:
     """The state after an iteration, on the CPU."""
 
     iteration: int
-    """Updates that were made."""
+    """Finished updates."""
     tensors: dict[str, Tensor]
-    """Weights and buffers as `weight/<name>`, what the optimizer keeps of a parameter as `<key>/<name>`."""
+    """Weights and buffers as `weight/<name>`, the optimizer's state of a parameter as `<key>/<name>`."""
 
 
 def take_snapshot(iteration: int, student: nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
@@ -37,8 +37,8 @@ def take_snapshot(iteration: int, student: nn.Module, optimizer: torch.optim.Opt
     return Snapshot(iteration=iteration, tensors=tensors)
 
 
-def put_back(snapshot: Snapshot, student: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give a new student and its optimizer the state of a snapshot."""
+def restore_snapshot(snapshot: Snapshot, student: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Set a new student and its optimizer to the state of a snapshot."""
     parameters = dict(student.named_parameters())
     weights = {}
     for path, value in snapshot.tensors.items():
@@ -54,24 +54,20 @@ def put_back(snapshot: Snapshot, student: nn.Module, optimizer: torch.optim.Opti
 def write_checkpoint(output: Storage, snapshot: Snapshot, *, keep: int) -> None:
     """Write a checkpoint, atomically, and remove all but the last `keep`."""
     data = safetensors.torch.save(snapshot.tensors, metadata={"iteration": str(snapshot.iteration)})
-    output.write(checkpoint_path(snapshot.iteration), data)
-    for iteration in list_checkpoints(output)[:-keep]:
-        output.remove(checkpoint_path(iteration))
+    write_checkpoint_file(output, snapshot.iteration, data, keep=keep)
 
 
 def read_checkpoint(output: Storage, iteration: int) -> Snapshot:
-    """Read the checkpoint of an iteration.
+    """Read the checkpoint of an iteration and verify its digest.
 
     Raises:
         ValueError: it is damaged.
     """
-    path = checkpoint_path(iteration)
+    data = read_checkpoint_file(output, iteration)
     try:
-        tensors = safetensors.torch.load(output.read(path))
+        tensors = safetensors.torch.load(data)
     except SafetensorError as error:
-        raise ValueError(
-            f"{output.describe(path)} is damaged ({error}). Remove it: the run then goes on from the one before."
-        ) from error
+        raise ValueError(damage_text(output, iteration, str(error))) from error
     return Snapshot(iteration=iteration, tensors=tensors)
 
 

@@ -1,9 +1,9 @@
-"""The stream of training samples: Ray Data reads, decodes and augments on CPUs; the worker takes ready batches.
+"""The stream of training samples: Ray Data reads, decodes and augments on CPUs; the worker gets finished batches.
 
-Each worker runs a data set of its own, made from the list of stretches that it still has to do: *read* (a stretch's
-units, once; encoded images and labels of this worker's slots, in pieces of some iterations) → *augment* (a piece:
-decode, resize, crop, mirror; raw pixels). Order is kept throughout, and nothing is split dynamically. One Ray row is
-one piece, so that nothing joins or divides it.
+Each worker runs its own data set over the stretches that are left: *read* (the units of a stretch, once; encoded images
+and labels of this worker's slots, in pieces of some iterations) → *augment* (a piece: decode, resize, crop, mirror; raw
+pixels). The order is kept, and nothing is split dynamically. One Ray row is one piece, so that Ray Data neither joins
+nor divides pieces.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
-from wsss_ray.training.board import tell_of_retries
-from wsss_ray.training.order import Order, Sample, Stretch, sample_stream
+from wsss_ray.training.monitor import send_retries
+from wsss_ray.training.order import Order, Stretch, TrainingSample, sample_stream
 from wsss_ray.training.sources import LabelPlan
 
 PIECE_SAMPLES = 64
-"""Samples of one augmenting task, about: tenths of a second, against some hundredths that a task costs."""
+"""Samples of one augmenting task, approximately: tenths of a second of work; a task costs some hundredths."""
 _READERS = 8
 _STORE_SHARE = 0.5
-"""Share of the cluster's object store that samples may fill which wait for the workers."""
+"""Share of the cluster's object store for samples that wait for the workers."""
 _STRETCHES_AHEAD = 2
-"""Reading tasks at once: a stretch may be a hundred megabytes."""
+"""Concurrent reading tasks: a stretch may be a hundred megabytes."""
 
 _ENCODED = pa.struct(
     [
@@ -64,7 +64,7 @@ _ENCODED = pa.struct(
     ]
 )
 READ_SCHEMA = pa.schema([("iteration", pa.int64()), ("samples", pa.large_list(_ENCODED)), ("problem", pa.string())])
-"""One piece, encoded: its first iteration, and its samples by iteration, then by slot; or why they cannot be read."""
+"""One encoded piece: its first iteration, its samples by iteration, then by slot, or why they cannot be read."""
 
 PIECE_SCHEMA = pa.schema(
     [
@@ -76,13 +76,13 @@ PIECE_SCHEMA = pa.schema(
         ("problem", pa.string()),
     ]
 )
-"""One piece, ready: RGB bytes (samples, crop, crop, 3), channels (samples, crop, crop) as int16, ids by sample, why
-samples could not be used, and why training cannot go on, if so."""
+"""One finished piece: RGB bytes (samples, crop, crop, 3), channels (samples, crop, crop) as int16, ids by sample, why
+samples could not be used, and why training cannot continue, if so."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """What one worker computes in one iteration."""
+    """Samples of one worker in one iteration."""
 
     iteration: int
     """From 0."""
@@ -92,16 +92,16 @@ class Batch:
     """(n, crop, crop) int16 channels or IGNORE, read-only."""
     image_ids: tuple[str, ...]
     unusable: tuple[str, ...]
-    """Images of this piece that could not be used, with the reason; with the piece's first batch."""
+    """Images of this piece that could not be used, with the reason; only in the piece's first batch."""
 
 
 class BadSampleError(ValueError):
-    """An image or label that cannot be used; the text names it."""
+    """An image or label cannot be used; the text names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feed:
-    """All that is needed to make a worker's batches. It is pickled to the tasks."""
+    """Everything that is needed to create a worker's batches. It is pickled to the tasks."""
 
     images: Storage
     """Folder of the image shards."""
@@ -113,17 +113,19 @@ class Feed:
     unusable: Literal["error", "leave-out"]
 
     def batches(
-        self, *, rank: int, workers: int, start: int, end: int, cpus: float, board: ActorHandle
+        self, *, rank: int, workers: int, start: int, end: int, cpus: float, monitor: ActorHandle
     ) -> Iterator[Batch]:
-        """Batches of a worker for iterations `start` to `end` (from 0, the end excluded), in order. Ray is connected.
+        """Yield the batches of a worker for iterations `start` to `end` (from 0, the end excluded), in order.
+
+        Ray must be connected.
 
         Args:
-            rank: the worker.
-            workers: how many there are; they divide the batch.
+            rank: index of the worker.
+            workers: number of workers; they divide the batch.
             start: first iteration.
             end: the iteration after the last.
             cpus: cores that an augmenting task reserves.
-            board: the Board actor, which hears of every piece.
+            monitor: the TrainingMonitor actor; it records every piece.
 
         Raises:
             BadSampleError: a sample cannot be used, and `unusable` is error, or shards or labels cannot be read.
@@ -138,41 +140,41 @@ class Feed:
         context.execution_options.preserve_order = True
         store = ray.cluster_resources().get("object_store_memory", 0.0)
         context.execution_options.resource_limits = ExecutionResources.for_limits(
-            object_store_memory=_STORE_SHARE * store / workers  # each data set thinks itself alone
+            object_store_memory=_STORE_SHARE * store / workers  # each data set assumes that it is the only one
         )
-        context.target_max_block_size = 1  # every piece becomes a block, and so a task, of its own
+        context.target_max_block_size = 1  # every piece becomes its own block and task
         feed = ray.put(self)
-        name = uuid.uuid4().hex  # of another session the ledger knows other attempts
+        name = uuid.uuid4().hex  # the ledger separates the attempts of different sessions
         rows = [dataclasses.asdict(stretch) for stretch in stretches]
         dataset = (
-            ray.data.from_items(rows, override_num_blocks=len(rows))  # from_arrow waits for a whole core for each row
+            ray.data.from_items(rows, override_num_blocks=len(rows))  # from_arrow reserves a whole core for each row
             .map_batches(
-                functools.partial(_read, feed=feed, slots=slots, board=board, stage=f"read {name}"),
+                functools.partial(_read, feed=feed, slots=slots, monitor=monitor, stage=f"read {name}"),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=READ_CPUS,
                 compute=TaskPoolStrategy(size=min(_STRETCHES_AHEAD, len(stretches))),
             )
             .map_batches(
-                functools.partial(_augment, feed=feed, board=board, stage=f"augment {name}"),
+                functools.partial(_augment, feed=feed, monitor=monitor, stage=f"augment {name}"),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=cpus,
             )
         )
         crop = self.augmentation.crop
-        # One split, so that Ray Data runs in a process of its own: its thread here would take Python from the updates.
+        # One split, so that Ray Data runs in its own process: a thread here would slow the updates down.
         (stream,) = dataset.streaming_split(1)
-        whole: Any = None  # blocks as they are; Ray's annotation forgets that
+        whole: Any = None  # blocks as they are; Ray's annotation lacks None
         for pieces in stream.iter_batches(batch_size=whole, batch_format="pyarrow", prefetch_batches=2):
             table = cast("pa.Table", pieces)
             for row in range(table.num_rows):
                 yield from _batches_of(table.slice(row, 1), share, crop)
 
     def read(self, stretch: Stretch, slots: range) -> Iterator[pa.Table]:
-        """Encoded samples of a stretch in pieces, each a table of one row in READ_SCHEMA."""
+        """Yield the encoded samples of a stretch in pieces, each a table of one row in READ_SCHEMA."""
         samples = self.order.slots(stretch.index, slots)
-        wanted = [[slot[place] for slot in samples] for place in range(stretch.first, stretch.last)]
+        wanted = [[slot[offset] for slot in samples] for offset in range(stretch.first, stretch.last)]
         encoded = self._read_samples([sample for batch in wanted for sample in batch])
         step = max(1, PIECE_SAMPLES // len(slots))
         for begin in range(0, len(wanted), step):
@@ -180,16 +182,16 @@ class Feed:
             iteration = stretch.index * self.order.length + stretch.first + begin
             yield pa.Table.from_pylist([{"iteration": iteration, "samples": piece}], schema=READ_SCHEMA)
 
-    def _read_samples(self, samples: Sequence[Sample]) -> dict[Sample, dict[str, Any]]:
-        by_unit: dict[int, list[Sample]] = {}
+    def _read_samples(self, samples: Sequence[TrainingSample]) -> dict[TrainingSample, dict[str, Any]]:
+        by_unit: dict[int, list[TrainingSample]] = {}
         for sample in samples:
             by_unit.setdefault(sample.unit, []).append(sample)
         with ThreadPoolExecutor(min(_READERS, len(by_unit))) as pool:
             parts = pool.map(lambda unit: self._read_unit(unit, by_unit[unit]), by_unit)
             return {sample: row for part in parts for sample, row in part.items()}
 
-    def _read_unit(self, place: int, samples: Sequence[Sample]) -> dict[Sample, dict[str, Any]]:
-        unit = self.units[place]
+    def _read_unit(self, index: int, samples: Sequence[TrainingSample]) -> dict[TrainingSample, dict[str, Any]]:
+        unit = self.units[index]
         columns = ["image_id", "height", "width", "image", *self.labels.columns]
         chosen = sorted({sample.row for sample in samples})
         table = read_unit(self.images, unit, columns=columns)
@@ -216,17 +218,17 @@ class Feed:
         return self.labels.source.read(unit, ids, chosen)
 
     def augment(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Decode and augment encoded samples: the columns of PIECE_SCHEMA, without the iteration."""
+        """Decode and augment encoded samples; return the columns of PIECE_SCHEMA without the iteration."""
         crop = self.augmentation.crop
         images = np.empty((len(samples), crop, crop, 3), np.uint8)
         labels = np.empty((len(samples), crop, crop), np.int16)
         unusable = []
-        for place, row in enumerate(samples):
+        for index, row in enumerate(samples):
             try:
-                images[place], labels[place] = self._sample(row)
+                images[index], labels[index] = self._sample(row)
             except (ImageError, BadSampleError) as error:
                 unusable.append(f"{row['image_id']}: {error}")
-                images[place], labels[place] = self.augmentation.fill, IGNORE
+                images[index], labels[index] = self.augmentation.fill, IGNORE
         return {
             "images": images.tobytes(),
             "labels": labels.tobytes(),
@@ -245,7 +247,7 @@ class Feed:
                 f"the label is {label.shape[1]} x {label.shape[0]}, the image {image.shape[1]} x {image.shape[0]} "
                 "(width x height)"
             )
-        sample = Sample(epoch=row["epoch"], unit=row["unit"], row=row["row"])
+        sample = TrainingSample(epoch=row["epoch"], unit=row["unit"], row=row["row"])
         random = sample_stream(self.order.seed, sample)
         image, label = self.augmentation(image, label, random, ignore=self.spec.ignore_id)
         try:
@@ -254,19 +256,19 @@ class Feed:
             raise BadSampleError(str(error)) from error
 
 
-def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range, board: ActorHandle, stage: str) -> Iterator[pa.Table]:
-    """The first task: a stretch, by pieces."""
+def _read(batch: pa.Table, feed: ray.ObjectRef, slots: range, monitor: ActorHandle, stage: str) -> Iterator[pa.Table]:
+    """Read a stretch in pieces: the first task."""
     stretch = Stretch(**batch.to_pylist()[0])
-    with _recorded(board, stage, str(stretch.index)) as history:
+    with _recorded(monitor, stage, str(stretch.index)) as history:
         if history.deaths >= DEATHS_BEFORE_GIVING_UP:
             yield _unread(
-                "the process that reads shards died again and again: too little memory for --shuffle-window images at "
+                "the process that reads shards died several times: too little memory for --shuffle-window images at "
                 "once, or a damaged file that crashes its reader."
             )
             return
         try:
             yield from _unpacked(feed).read(stretch, slots)
-        except (ShardError, BadSampleError, StorageError) as error:  # Ray Data would lose the text
+        except (ShardError, BadSampleError, StorageError) as error:  # Ray Data does not keep the text
             yield _unread(str(error))
 
 
@@ -275,43 +277,43 @@ def _unread(problem: str) -> pa.Table:
 
 
 @contextmanager
-def _recorded(board: ActorHandle, stage: str, work: str) -> Iterator[AttemptHistory]:
-    """Tell the board of an attempt: Ray Data would repeat for ever what kills its process."""
-    history = cast("AttemptHistory", ray.get(board.history.remote(stage, work)))
-    ray.get(board.begin.remote(stage, work, ray.get_runtime_context().get_node_id()))
+def _recorded(monitor: ActorHandle, stage: str, work: str) -> Iterator[AttemptHistory]:
+    """Record an attempt with the monitor: Ray Data would repeat for ever a task that kills its process."""
+    history = cast("AttemptHistory", ray.get(monitor.history.remote(stage, work)))
+    ray.get(monitor.begin.remote(stage, work, ray.get_runtime_context().get_node_id()))
     try:
         yield history
     finally:
-        tell_of_retries(board)
-        ray.get(board.end.remote(stage, work, finished=True))
+        send_retries(monitor)
+        ray.get(monitor.end.remote(stage, work, finished=True))
 
 
 def _unpacked(feed: ray.ObjectRef) -> Feed:
-    """The feed, where Ray can read it; else a reason that ends the training.
+    """Return the feed.
 
     Raises:
-        BadSampleError: it cannot be unpickled here. Ray Data repeats for ever a task that ends with Ray's own error.
+        BadSampleError: it cannot be unpickled here. Ray Data would repeat for ever a task that ends with Ray's error.
     """
     try:
         return cast("Feed", ray.get(feed))
     except RaySystemError as error:
         reason = str(error).partition("\n")[0]
         raise BadSampleError(
-            f"a task cannot read what describes its samples: {reason}. All nodes need the same packages and code."
+            f"a task cannot read the description of its samples: {reason}. All nodes need the same packages and code."
         ) from error
 
 
-def _augment(batch: pa.Table, feed: ray.ObjectRef, board: ActorHandle, stage: str) -> pa.Table:
-    """The second task: a piece."""
+def _augment(batch: pa.Table, feed: ray.ObjectRef, monitor: ActorHandle, stage: str) -> pa.Table:
+    """Augment a piece: the second task."""
     row = batch.to_pylist()[0]
-    with _recorded(board, stage, str(row["iteration"])) as history:
+    with _recorded(monitor, stage, str(row["iteration"])) as history:
         if row["problem"]:
             ready = {"problem": row["problem"]}
         elif history.deaths >= DEATHS_BEFORE_GIVING_UP:
             ids = ", ".join(sorted({sample["image_id"] for sample in row["samples"]}))
             ready = {
-                "problem": "the process that decodes images died again and again: too little memory, or a file that "
-                f"crashes its decoder, among {ids}. Make the shards again without it."
+                "problem": "the process that decodes images died several times: too little memory, or a file that "
+                f"crashes its decoder, among {ids}. Create the shards without it."
             }
         else:
             try:
@@ -322,18 +324,18 @@ def _augment(batch: pa.Table, feed: ray.ObjectRef, board: ActorHandle, stage: st
 
 
 def _batches_of(piece: pa.Table, share: int, crop: int) -> Iterator[Batch]:
-    """The batches of a piece, without copying pixels."""
+    """Yield the batches of a piece without copying pixels."""
     row = {name: piece[name][0] for name in PIECE_SCHEMA.names}
     if row["problem"].is_valid:
         raise BadSampleError(row["problem"].as_py())
     images = np.frombuffer(row["images"].as_buffer(), np.uint8).reshape(-1, share, crop, crop, 3)
     labels = np.frombuffer(row["labels"].as_buffer(), np.int16).reshape(-1, share, crop, crop)
     ids, unusable = row["image_ids"].as_py(), tuple(row["unusable"].as_py())
-    for place in range(len(images)):
+    for index in range(len(images)):
         yield Batch(
-            iteration=row["iteration"].as_py() + place,
-            images=images[place],
-            labels=labels[place],
-            image_ids=tuple(ids[place * share : (place + 1) * share]),
-            unusable=unusable if place == 0 else (),
+            iteration=row["iteration"].as_py() + index,
+            images=images[index],
+            labels=labels[index],
+            image_ids=tuple(ids[index * share : (index + 1) * share]),
+            unusable=unusable if index == 0 else (),
         )

@@ -1,4 +1,4 @@
-"""Where a student's weights are, for the jobs: the initial ones, fetched once a node, checked, named by a digest."""
+"""The initial weights of a student: fetched once per node, verified, identified by a digest."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from wsss_ray.storage.weights import fetch_directory, fetch_file, fetch_hub, wei
 
 STUDENT_FILE = "student.safetensors"
 """Name of the trained student in the output of a training."""
+STUDENT_DIGEST_FILE = f"{STUDENT_FILE}.sha256"
+"""Name of the file beside it that holds its SHA-256."""
 
 
 def fetch_student_weights(config: StudentConfig, storage: StorageConfig) -> Path | None:
-    """Local path of the initial weights, as `build_student` takes it; None where the student starts from nothing.
+    """Return the local path of the initial weights for `build_student`; None for a student with random weights.
 
-    Raises ValueError for weights that do not exist or have another digest, StorageError for a store out of reach.
+    Raises:
+        ValueError: the weights do not exist or have another digest.
+        StorageError: the store cannot be reached.
     """
     source = weights_source(config)
     if source is None:
@@ -30,9 +34,10 @@ def fetch_student_weights(config: StudentConfig, storage: StorageConfig) -> Path
 
 
 def student_weights_digest(config: StudentConfig, storage: StorageConfig) -> str | None:
-    """What identifies the initial weights, for a run's identity, without fetching remote ones.
+    """Return what identifies the initial weights in a run's identity, without fetching remote ones.
 
-    Raises ValueError for weights that do not exist.
+    Raises:
+        ValueError: the weights do not exist.
     """
     source = weights_source(config)
     if source is None:

@@ -1,39 +1,41 @@
-"""The training job: labels in, a trained student out, resumable to the same result."""
+"""The training job: train a student on labels, resumable to the same result.
+
+A run that is already finished needs neither Ray nor PyTorch, and imports neither.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.engine.cluster import connect, machine_has_gpus, uses_cluster, warn_of_local_paths
-from wsss_ray.engine.resources import uses_gpus
-from wsss_ray.engine.run_directory import claim
+from wsss_ray.engine.run_directory import RUN_FILE, claim
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
+from wsss_ray.storage.json_files import decode_json, read_json
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training.history import METRICS_FILE, read_metrics
+from wsss_ray.training.checkpoint_files import FOLDER, list_checkpoints
+from wsss_ray.training.identity import identity
 from wsss_ray.training.initial_weights import STUDENT_FILE, student_weights_digest
+from wsss_ray.training.metrics import METRICS_FILE, read_metrics
 from wsss_ray.training.order import Order
-from wsss_ray.training.plan import describe, identity, lay_out
-from wsss_ray.training.saved import FOLDER, list_checkpoints
 from wsss_ray.training.sources import LabelPlan, Survey, open_labels, survey
+from wsss_ray.training.validation import Validation
 
 if TYPE_CHECKING:
-    from wsss_ray.training.board import State  # needs Ray
-    from wsss_ray.training.validation import Validation  # needs PyTorch
+    from wsss_ray.training.monitor import TrainingState
 
 SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What all steps of one call need."""
+class TrainingRun:
+    """What all steps of a training need."""
 
     config: TrainConfig
     classes: ClassSet
@@ -46,66 +48,41 @@ class Run:
     validation_shards: ShardSet | None
     output: Storage
     retried_before: Counter[str]
-    """Requests to stores that were made again before this call."""
+    """Requests to stores that were repeated before this run."""
+
+    def identity(self, *, has_gpus: bool) -> dict[str, Any]:
+        """Return the identity of the run on workers with or without GPUs."""
+        validation = self.validation_shards
+        return identity(self.config, self.classes, self.shards, self.found, validation=validation, has_gpus=has_gpus)
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
-    """Train a student as configured, or go on from the last checkpoint in `config.output`.
+    """Train a student, or continue from the last checkpoint in `config.output`.
 
     Returns:
-        The summary, as `summary.json` holds it.
+        The summary, as in `summary.json`.
 
     Raises:
-        ValueError: input, output or configuration cannot be used together; nothing was changed.
-        JobError: training broke off; the last checkpoint stands.
+        ValueError: input, output or configuration do not fit together; nothing was changed.
+        JobError: training was interrupted, and the last checkpoint is kept; or label files are damaged.
     """
-    job = _prepare(config)
-    if job.output.exists(STUDENT_FILE) and not uses_cluster(config.ray):  # no Ray is started to find nothing to do
-        _claim(job, has_gpus=config.device != "cpu" and uses_gpus(config.ray, float(machine_has_gpus())))
-        return _nothing_to_do(job)
-    with connect(config.ray) as resources:
-        layout = lay_out(config, resources)
-        _claim(job, has_gpus=layout.workers.gpus > 0)
-        if job.output.exists(STUDENT_FILE):
-            return _nothing_to_do(job)
-        from wsss_ray.training.session import broken_off, train  # noqa: PLC0415 - PyTorch and Ray Train
-
-        warn_of_local_paths(resources, job.images, job.output)
-        checkpoints = list_checkpoints(job.output)
-        start = checkpoints[-1] if checkpoints else 0
-        print(describe(config, job.order, job.found, layout, start=start), flush=True)
-        state = train(job, layout)
-        if not job.output.exists(STUDENT_FILE):
-            raise broken_off(f"it ended without {job.output.describe(STUDENT_FILE)}")
-        return _checked(job, _finish(job, state))
-
-
-def _claim(job: Run, *, has_gpus: bool) -> None:
-    """Claim the output or join the run that is there."""
-    content = identity(
-        job.config, job.classes, job.shards, job.found, validation=job.validation_shards, has_gpus=has_gpus
-    )
-    if claim(job.output, content, results=FOLDER):
-        print(f"started the run in {job.output.uri}", flush=True)
-
-
-def _nothing_to_do(job: Run) -> dict[str, Any]:
-    print(f"nothing to do: {job.output.describe(STUDENT_FILE)} is trained", flush=True)
-    return _checked(job, _finish(job, None))
-
-
-def _checked(job: Run, summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the summary; JobError where label files are damaged: the student is trained without their images."""
-    if (error := damage_error(job.found.damaged)) is not None:
-        raise error
+    training = _prepare(config)
+    state = None
+    if _is_finished(training):
+        print(f"nothing to do: {training.output.describe(STUDENT_FILE)} is trained", flush=True)
+    else:
+        state = _train(training)
+    summary = _write_summary(training, state)
+    if (error := damage_error(training.found.damaged)) is not None:
+        raise error  # the student is trained without the images of these files
     return summary
 
 
-def _prepare(config: TrainConfig) -> Run:
-    """Read what there is, and check that it fits together, before anything starts."""
+def _prepare(config: TrainConfig) -> TrainingRun:
+    """Read the inputs and check that they fit together, before anything starts."""
     retried_before = retries.counted()
     classes = ClassSet.load(config.classes)
-    student_weights_digest(config.student, config.storage)  # refuses weights that are not there
+    student_weights_digest(config.student, config.storage)  # refuses weights that do not exist
     images = Storage(config.images, config.storage)
     shards = read_shard_set(images)
     check_label_space(shards, classes)
@@ -119,7 +96,7 @@ def _prepare(config: TrainConfig) -> Run:
         window=config.shuffle_window,
     )
     validation, validation_shards = _open_validation(config, classes)
-    return Run(
+    return TrainingRun(
         config=config,
         classes=classes,
         images=images,
@@ -149,24 +126,54 @@ def _open_validation(config: TrainConfig, classes: ClassSet) -> tuple[Validation
         units.append(unit)
         rows += unit.rows
     index = ClassIndex.of(classes)
-    from wsss_ray.training.validation import Validation  # noqa: PLC0415 - PyTorch, which a finished run does without
-
     return Validation(images=images, units=units, index=index, ignore_id=classes.ignore_id), shards
 
 
-def _finish(job: Run, state: State | None) -> dict[str, Any]:
-    """Write the summary, and print it."""
-    rows = read_metrics(job.output)
+def _is_finished(training: TrainingRun) -> bool:
+    """Return whether the output holds the student of this configuration, whatever device it was trained on."""
+    output = training.output
+    if not (output.exists(STUDENT_FILE) and output.exists(RUN_FILE)):
+        return False
+    recorded = read_json(output, RUN_FILE)
+    contents = (training.identity(has_gpus=has_gpus) for has_gpus in (True, False))
+    return any(recorded == json.loads(json.dumps(content)) for content in contents)
+
+
+def _train(training: TrainingRun) -> TrainingState | None:
+    """Claim the output and run the workers to the end; return their last state."""
+    from wsss_ray.engine.cluster import connect, warn_of_local_paths  # noqa: PLC0415 - a finished run needs no Ray
+    from wsss_ray.training.plan import describe, lay_out  # noqa: PLC0415
+    from wsss_ray.training.session import broken_off, train  # noqa: PLC0415 - it imports PyTorch
+
+    config, output = training.config, training.output
+    with connect(config.ray) as resources:
+        layout = lay_out(config, resources)
+        if claim(output, training.identity(has_gpus=layout.workers.gpus > 0), results=FOLDER):
+            print(f"started the run in {output.uri}", flush=True)
+        warn_of_local_paths(resources, training.images, output)
+        checkpoints = list_checkpoints(output)
+        start = checkpoints[-1] if checkpoints else 0
+        print(describe(config, training.order, training.found, layout, start=start), flush=True)
+        state = train(training, layout)
+        if not output.exists(STUDENT_FILE):
+            raise broken_off(f"it ended without {output.describe(STUDENT_FILE)}")
+        return state
+
+
+def _write_summary(training: TrainingRun, state: TrainingState | None) -> dict[str, Any]:
+    """Write the summary and print it."""
+    output = training.output
+    rows = read_metrics(output)
     mious = [row.miou for row in rows if row.miou is not None]
-    before = _read_summary(job.output)
+    before = _read_summary(output)
     summary: dict[str, Any] = {
         "iterations": rows[-1].iteration if rows else 0,
         "loss": rows[-1].loss if rows else None,
         "validation_miou": mious[-1] if mious else None,
-        "images": job.order.epoch_samples,
-        "left_out": {reason: count for reason, count in job.found.reasons.items() if count},
-        "student": job.output.describe(STUDENT_FILE),
-        "metrics": job.output.describe(METRICS_FILE),
+        "images": training.order.epoch_samples,
+        "left_out": {reason: count for reason, count in training.found.reasons.items() if count},
+        "student": output.describe(STUDENT_FILE),
+        "metrics": output.describe(METRICS_FILE),
     }
     if state is None:
         session = before.get("session")
@@ -175,12 +182,12 @@ def _finish(job: Run, state: State | None) -> dict[str, Any]:
         unusable = {**before.get("unusable", {}), **state.unusable}
         session = {
             "iterations_per_second": state.rate,
-            "images_per_second": state.rate * job.config.recipe.batch_size,
+            "images_per_second": state.rate * training.config.recipe.batch_size,
             "restarts": max(len(state.starts) - 1, 0),
-            "storage_retries": dict(sorted((retries.counted() - job.retried_before).items())),
+            "storage_retries": dict(sorted((retries.counted() - training.retried_before).items())),
         }
     summary |= {"unusable": unusable, "session": session}
-    job.output.write(SUMMARY_FILE, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+    output.write(SUMMARY_FILE, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     miou = "" if summary["validation_miou"] is None else f", validation mIoU {summary['validation_miou']:.3f}"
     loss = "" if summary["loss"] is None else f", loss {summary['loss']:.3f}"
     print(f"{summary['iterations']:,} iterations{loss}{miou}; the student is {summary['student']}", flush=True)
@@ -188,7 +195,9 @@ def _finish(job: Run, state: State | None) -> dict[str, Any]:
 
 
 def _read_summary(output: Storage) -> dict[str, Any]:
+    """Return the summary of an earlier session; empty if there is none, or if it is damaged."""
     try:
-        return cast("dict[str, Any]", json.loads(output.read(SUMMARY_FILE)))
-    except FileNotFoundError:
-        return {}
+        before = decode_json(output.read(SUMMARY_FILE), output.describe(SUMMARY_FILE))
+    except (FileNotFoundError, ValueError):
+        return {}  # it only repeats what other files hold
+    return before if isinstance(before.get("unusable", {}), dict) else {}

@@ -1,6 +1,6 @@
-"""How workers of one machine find each other, seen by nobody outside.
+"""Let the workers of one machine form a group that no other machine can reach.
 
-Ray Train's controller imports this module, and nothing that it does not need: training waits for its start.
+Ray Train's controller imports this module. It imports little, because training waits for the controller's start.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBacken
 
 @dataclass
 class LoopbackConfig(TorchConfig):
-    """Workers of one machine, which find each other through a file.
+    """Configuration of workers of one machine that meet through a file.
 
-    The store of Ray Train's own ways to begin listens on every interface, and asks nobody who they are.
+    Ray Train's own methods open a store that listens on every interface without authentication.
     """
 
     folder: str = ""
-    """Where the files lie: on this machine, readable by this user alone."""
+    """Folder of the files: on this machine, readable only by this user."""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
@@ -34,13 +34,13 @@ class LoopbackConfig(TorchConfig):
 
 
 class _LoopbackBackend(_TorchBackend):
-    """Begins the group of `LoopbackConfig`'s workers."""
+    """Starts the group of `LoopbackConfig`'s workers."""
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         assert isinstance(backend_config, LoopbackConfig)
         worker_group.execute(_set_torch_distributed_env_vars)
         group = {
-            # A name of its own: in the file of a group that died, the next would find the addresses of the dead.
+            # A new name: the file of a group that died holds the addresses of its workers.
             "path": str(Path(backend_config.folder) / f"group-{uuid.uuid4().hex}"),
             "backend": "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) > 0 else "gloo",
             "workers": len(worker_group),

@@ -1,12 +1,12 @@
-"""Which sample comes when: a function of the seed and the data alone.
+"""The order of samples: a function of the seed and the data only.
 
-In every epoch the units are permuted, and the rows of each unit among themselves: that is the *base order*, in which
-each usable image comes once an epoch, epoch after epoch. A *stretch* is a run of `length` iterations. Slot j of the
-batch takes the stretch's j-th run of `length` samples of the base order, shuffled. So a batch mixes as many places of
-the base order as it has slots, while a worker, which has a run of slots, reads a run of units and hardly any unit is
-read twice, whatever the number of workers.
+In every epoch the units are permuted, and so are the rows of each unit: that is the *base order*, in which each usable
+image occurs once per epoch. A *stretch* is a sequence of `length` iterations. Slot j of the batch gets the stretch's
+j-th sequence of `length` samples of the base order, shuffled. So a batch mixes as many positions of the base order as
+it has slots, while a worker, which has consecutive slots, reads consecutive units, and hardly any unit is read twice
+for any number of workers.
 
-Nothing here depends on the number of workers, on what has died or on where a run was resumed.
+The order does not depend on the number of workers, on deaths, or on where a run was resumed.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from dataclasses import dataclass
 import numpy as np
 
 _UNITS, _ROWS, _SLOT, _SAMPLE = range(4)
-"""What a random stream is for: streams of different use never coincide."""
+"""Uses of random streams: streams of different uses never coincide."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class TrainingSample:
     """One image in one epoch."""
 
     epoch: int
     unit: int
-    """Place of the unit in the list of units."""
+    """Index of the unit in the list of units."""
     row: int
     """Row of the unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """Iterations that draw on the same samples, or what is left of them after a resume."""
+    """Iterations that share their samples, or the rest of them after a resume."""
 
     index: int
     first: int
-    """First iteration wanted, counted from the stretch's beginning."""
+    """First iteration to run, counted from the beginning of the stretch."""
     last: int
-    """The iteration after the last wanted."""
+    """The iteration after the last one to run."""
 
 
 class Order:
@@ -53,10 +53,10 @@ class Order:
 
         Args:
             rows: number of rows by unit.
-            left_out: rows that are not to be used, by place of the unit.
+            left_out: rows that are not used, by index of the unit.
             seed: of all random choices.
             batch_size: samples of one iteration.
-            window: images among which the slots of a batch are spread; of smaller sets all.
+            window: number of images over which the slots of a batch are spread; at most all.
 
         Raises:
             ValueError: no image is left.
@@ -64,17 +64,17 @@ class Order:
         self.seed = seed
         self.batch_size = batch_size
         self._rows = np.asarray(rows, np.int64)
-        self._left_out = {unit: tuple(places) for unit, places in left_out.items() if places}
+        self._left_out = {unit: tuple(unused) for unit, unused in left_out.items() if unused}
         self._kept = self._rows.copy()
-        for unit, places in self._left_out.items():
-            self._kept[unit] -= len(places)
+        for unit, unused in self._left_out.items():
+            self._kept[unit] -= len(unused)
         self.epoch_samples = int(self._kept.sum())
         if self.epoch_samples == 0:
             raise ValueError("no image with a usable label is left to train on.")
         self.length = max(1, min(window, self.epoch_samples) // batch_size)
 
     def stretches(self, start: int, end: int) -> list[Stretch]:
-        """The stretches of iterations `start` to `end` (counted from 0, the end excluded)."""
+        """Return the stretches of iterations `start` to `end` (counted from 0, the end excluded)."""
         if start >= end:
             return []
         return [
@@ -86,47 +86,47 @@ class Order:
             for index in range(start // self.length, -(-end // self.length))
         ]
 
-    def slots(self, stretch: int, slots: range) -> list[list[Sample]]:
-        """Samples of some slots of the batch over a whole stretch: by slot, then by iteration."""
+    def slots(self, stretch: int, slots: range) -> list[list[TrainingSample]]:
+        """Return the samples of some slots of the batch in a whole stretch: by slot, then by iteration."""
         return [self._slot(stretch, slot) for slot in slots]
 
-    def batch(self, iteration: int) -> list[Sample]:
-        """All samples of an iteration (counted from 0), by slot."""
-        stretch, place = divmod(iteration, self.length)
-        return [samples[place] for samples in self.slots(stretch, range(self.batch_size))]
+    def batch(self, iteration: int) -> list[TrainingSample]:
+        """Return all samples of an iteration (counted from 0), by slot."""
+        stretch, offset = divmod(iteration, self.length)
+        return [samples[offset] for samples in self.slots(stretch, range(self.batch_size))]
 
-    def _slot(self, stretch: int, slot: int) -> list[Sample]:
+    def _slot(self, stretch: int, slot: int) -> list[TrainingSample]:
         begin = (stretch * self.batch_size + slot) * self.length
-        run = [self._at(place) for place in range(begin, begin + self.length)]
-        return [run[i] for i in random_stream(self.seed, _SLOT, stretch, slot).permutation(self.length)]
+        samples = [self._at(position) for position in range(begin, begin + self.length)]
+        return [samples[i] for i in random_stream(self.seed, _SLOT, stretch, slot).permutation(self.length)]
 
-    def _at(self, place: int) -> Sample:
-        """Sample at a place of the base order."""
-        epoch, offset = divmod(place, self.epoch_samples)
+    def _at(self, position: int) -> TrainingSample:
+        """Return the sample at a position of the base order."""
+        epoch, offset = divmod(position, self.epoch_samples)
         units, ends = self._epoch(epoch)
-        position = int(np.searchsorted(ends, offset, side="right"))
-        unit = int(units[position])
+        index = int(np.searchsorted(ends, offset, side="right"))
+        unit = int(units[index])
         rows = self._unit_rows(epoch, unit)
-        return Sample(epoch=epoch, unit=unit, row=int(rows[offset - (ends[position] - len(rows))]))
+        return TrainingSample(epoch=epoch, unit=unit, row=int(rows[offset - (ends[index] - len(rows))]))
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - an order lives as long as its run
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - an order exists as long as its run
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Permuted units, and how many samples come before the end of each."""
+        """Return the permuted units, and the number of samples up to the end of each."""
         units = random_stream(self.seed, _UNITS, epoch).permutation(len(self._rows))
         return units, np.cumsum(self._kept[units])
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - as above
     def _unit_rows(self, epoch: int, unit: int) -> np.ndarray:
-        """Usable rows of a unit in the epoch's order."""
+        """Return the usable rows of a unit in the epoch's order."""
         rows = np.setdiff1d(np.arange(self._rows[unit]), self._left_out.get(unit, ()))
         return random_stream(self.seed, _ROWS, epoch, unit).permutation(rows)
 
 
 def random_stream(seed: int, *key: int) -> np.random.Generator:
-    """A stream of random numbers of its own for every seed and key."""
+    """Return the stream of random numbers of a seed and a key."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def sample_stream(seed: int, sample: Sample) -> np.random.Generator:
-    """The random numbers of one image in one epoch, for its augmentation."""
+def sample_stream(seed: int, sample: TrainingSample) -> np.random.Generator:
+    """Return the stream of random numbers that augments one image in one epoch."""
     return random_stream(seed, _SAMPLE, sample.epoch, sample.unit, sample.row)

@@ -1,4 +1,4 @@
-"""Run Ray Train's workers to the end, and print how far they are. Imports PyTorch and Ray Train."""
+"""A session of a training: start the monitor and Ray Train's workers, print status lines, return the last state."""
 
 from __future__ import annotations
 
@@ -15,54 +15,59 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.errors import JobError
 from wsss_ray.storage import retries
-from wsss_ray.training.board import Board, State, status_line
 from wsss_ray.training.driver import take_over
+from wsss_ray.training.monitor import TrainingMonitor, TrainingState, status_line
 from wsss_ray.training.plan import Layout
 from wsss_ray.training.trainer import make_trainer
 from wsss_ray.training.worker import Assignment
 
 if TYPE_CHECKING:
-    from wsss_ray.training.job import Run
+    from wsss_ray.training.job import TrainingRun
 
 
-def train(job: Run, layout: Layout) -> State:
-    """Run Ray Train's workers to the end, printing status lines; returns the last state."""
-    board = _start_board()
+def train(training: TrainingRun, layout: Layout) -> TrainingState:
+    """Run Ray Train's workers to the end. Ray must be connected.
+
+    Raises:
+        JobError: the training cannot continue, or was interrupted.
+    """
+    config = training.config
+    monitor = _start_monitor()
     assignment = Assignment(
-        config=job.config,
-        classes=job.classes,
-        images=job.images,
-        units=job.shards.units,
-        labels=job.labels,
-        order=job.order,
-        output=job.output,
-        driver=take_over(job.output),
-        validation=job.validation,
-        board=board,
+        config=config,
+        classes=training.classes,
+        images=training.images,
+        units=training.shards.units,
+        labels=training.labels,
+        order=training.order,
+        output=training.output,
+        driver=take_over(training.output),
+        validation=training.validation,
+        monitor=monitor,
         feed_cpus=layout.feed_cpus,
         threads=layout.threads,
     )
     errors: list[BaseException] = []
-    begun = time.monotonic()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wsss-ray-train-", ignore_cleanup_errors=True) as scratch:
         trainer = make_trainer(assignment, layout, scratch=scratch)
 
         def fit() -> None:
             try:
                 trainer.fit()
-            except BaseException as error:  # noqa: BLE001 - it is raised again where it is heard
+            except BaseException as error:  # noqa: BLE001 - it is raised again below
                 errors.append(error)
 
         # In a thread of its own: fit() would take over the process's SIGINT, and end it with status 0.
         thread = threading.Thread(target=fit, name="train", daemon=True)
         thread.start()
         while thread.is_alive():
-            thread.join(job.config.status_seconds)
-            state = _ask(board)
-            print(status_line(state, job.config.recipe.iterations, time.monotonic() - begun), flush=True)
-    state = _ask(board)
+            thread.join(config.status_seconds)
+            state = _read_state(monitor)
+            print(status_line(state, config.recipe.iterations, time.monotonic() - started), flush=True)
+    state = _read_state(monitor)
     retries.add(state.retries)
-    ray.kill(board)
+    ray.kill(monitor)
     if state.problem is not None:
         raise JobError(f"training stopped: {state.problem}")
     if errors:
@@ -70,21 +75,22 @@ def train(job: Run, layout: Layout) -> State:
     return state
 
 
-def _ask(board: ActorHandle) -> State:
+def broken_off(reason: str) -> JobError:
+    """Return the error of a training that was interrupted."""
+    return JobError(
+        f"training was interrupted: {reason}\nThe last checkpoint is kept; once the cause is fixed, the same command "
+        "continues from it."
+    )
+
+
+def _read_state(monitor: ActorHandle) -> TrainingState:
     try:
-        return cast("State", ray.get(board.state.remote()))
+        return cast("TrainingState", ray.get(monitor.state.remote()))
     except RayError as error:
         raise broken_off(explain(error)) from error
 
 
-def broken_off(reason: str) -> JobError:
-    return JobError(
-        f"training broke off: {reason}\nThe last checkpoint stands; when the cause is mended, the same command goes on "
-        "from there."
-    )
-
-
-def _start_board() -> ActorHandle:
-    """On the driver's node, as Ray Train's own controller is: another node may be lost without ending the run."""
+def _start_monitor() -> ActorHandle:
+    """Start the monitor on the driver's node, like Ray Train's controller: other nodes may fail without harm."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return cast("ActorHandle", ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote())
+    return cast("ActorHandle", ray.remote(TrainingMonitor).options(num_cpus=0, scheduling_strategy=here).remote())

@@ -1,4 +1,4 @@
-"""Which images have a label to train on, found before training begins, and which labels they are."""
+"""Find the labels to train on, and the images without one, before training begins."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ _READERS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPlan:
-    """Where the labels are. It is pickled to the tasks that read them."""
+    """The source of the labels. It is pickled to the tasks that read them."""
 
     kind: Literal["run", "folder", "truth"]
     source: RunLabels | PngFolder | None
-    """None: the truth in the image shards."""
+    """None: the ground truth in the image shards."""
 
     @property
     def columns(self) -> list[str]:
-        """Columns of the image shards that hold labels."""
+        """Return the columns of the image shards that hold labels."""
         return ["truth"] if self.kind == "truth" else []
 
 
 @dataclass(kw_only=True)
 class Survey:
-    """What there is to train on."""
+    """The labels that exist, and the images without one."""
 
     left_out: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    """Rows without a label, by place of the unit."""
+    """Rows that are not trained on, by index of the unit."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Images left out: "failed" in labelling, "missing"."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Why a unit's label file cannot be used, by name of the unit; its images are left out."""
     digest: str = ""
-    """Of the labels, for the run's identity, as far as a listing tells them apart."""
+    """Digest of the labels for the run's identity; it uses a listing of the files."""
 
 
 def open_labels(config: TrainConfig, shards: ShardSet) -> LabelPlan:
     """Find the labels that a configuration names.
 
     Raises:
-        ValueError: there are none, or they belong to other image shards, or not one source is named.
+        ValueError: there are none, they belong to other image shards, or not exactly one source is named.
     """
     named = [config.labels is not None, config.label_folder is not None, config.label_column == "truth"]
     if sum(named) != 1:
@@ -68,8 +68,8 @@ def open_labels(config: TrainConfig, shards: ShardSet) -> LabelPlan:
     if config.label_column == "truth":
         if not shards.has_truth:
             raise ValueError(
-                f"the image shards in {config.images} hold no ground truth: train on --labels, or make the shards "
-                "again with a truth (wsss-ray shard --help)."
+                f"the image shards in {config.images} hold no ground truth: train on --labels, or create the "
+                "shards with ground truth (wsss-ray shard --help)."
             )
         return LabelPlan(kind="truth", source=None)
     if config.label_folder is not None:

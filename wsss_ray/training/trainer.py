@@ -1,4 +1,4 @@
-"""Ray Train as this job uses it: its workers, and who stands up again after a death."""
+"""Ray Train's trainer for this job: its workers, and their restarts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from wsss_ray.training.worker import Assignment, train_worker
 
 
 def make_trainer(assignment: Assignment, layout: Layout, *, scratch: str) -> TorchTrainer:
-    """A trainer of the assignment. Ray must be connected.
+    """Return a trainer of the assignment. Ray must be connected.
 
     Args:
-        assignment: what every worker does.
-        layout: how many workers there are, and what each holds.
-        scratch: folder of this machine for Ray Train's own notes; checkpoints are ours, in the run directory.
+        assignment: the work of every worker.
+        layout: number of workers, and the resources of each.
+        scratch: local folder for Ray Train's own files; our checkpoints are in the run directory.
     """
     pool = layout.workers
     is_loopback = ray.util.get_node_ip_address().startswith("127.")
     environment: dict[str, str] = {}
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in workers as here
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths have the same meaning in workers
     if is_loopback:
         interface = "lo0" if sys.platform == "darwin" else "lo"
         environment |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
@@ -53,10 +53,9 @@ def make_trainer(assignment: Assignment, layout: Layout, *, scratch: str) -> Tor
 
 
 class _LoopbackTrainer(TorchTrainer):
-    """On a Ray of this machine alone, which ends with the job and has no dashboard.
+    """A trainer for a local Ray, which ends with the job and has no dashboard.
 
-    Ray Train's cleaner of placement groups survives the job to tidy up after it, and asks the dashboard whether it
-    lives, with a warning each second if there is none.
+    Ray Train's cleaner of placement groups outlives the job, and logs a warning each second if there is no dashboard.
     """
 
     def _create_default_callbacks(self) -> list[Any]:

@@ -1,4 +1,4 @@
-"""One update of the weights: micro-batches, the loss over all valid pixels of all workers, the step. It knows no Ray.
+"""One update of the weights: micro-batches, the loss over all valid pixels of all workers, the step. Needs no Ray.
 
 Shapes: n samples of one micro-batch, S outputs of the student.
 """
@@ -23,18 +23,18 @@ from wsss_ray.models.student.spec import IGNORE
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The learning rate: `base * (1 - iteration / iterations) ** power`, for every group in proportion."""
+    """The learning rate `base * (1 - iteration / iterations) ** power`; every group has the same factor."""
 
     iterations: int
     power: float
 
     def factor(self, iteration: int) -> float:
-        """Share of the first rate at an iteration (from 0)."""
+        """Return the factor of the first rate at an iteration (from 0)."""
         return float((1 - iteration / self.iterations) ** self.power)
 
 
 class Updater:
-    """Holds the network as the workers share it, and its optimizer."""
+    """The network that the workers share, and its optimizer."""
 
     def __init__(
         self,
@@ -48,17 +48,17 @@ class Updater:
         schedule: Schedule,
         accumulation: int,
     ) -> None:
-        """Make the optimizer; `model` may then be replaced by the student compiled, or shared among workers.
+        """Create the optimizer. `model` may then be replaced by the compiled student or by one that workers share.
 
         Args:
             student: on its device, in training mode.
             compute: device and precision.
-            optimizer: which.
+            optimizer: sgd or adamw.
             learning_rate: of the backbone at the first update.
             momentum: of SGD, or AdamW's first beta.
             weight_decay: for the groups that have it.
-            schedule: how the learning rate falls.
-            accumulation: micro-batches of an update.
+            schedule: decay of the learning rate.
+            accumulation: number of micro-batches of an update.
         """
         self.student = student
         self.model: nn.Module = student
@@ -76,24 +76,24 @@ class Updater:
 
     @property
     def workers(self) -> int:
-        """How many processes train together."""
+        """Return the number of processes that train together."""
         return dist.get_world_size() if dist.is_initialized() else 1
 
     def learning_rate(self, iteration: int) -> float:
-        """Rate of the backbone at an iteration (from 0)."""
+        """Return the rate of the backbone at an iteration (from 0)."""
         return self._base_rate * self.schedule.factor(iteration)
 
     def update(self, iteration: int, images: np.ndarray, labels: np.ndarray) -> Tensor:
-        """One update by this worker's samples, together with the other workers'.
+        """Make one update with the samples of this worker, together with the other workers.
 
         Args:
-            iteration: from 0; it gives the learning rate.
+            iteration: from 0; it determines the learning rate.
             images: (accumulation * n, crop, crop, 3) uint8 RGB.
             labels: (accumulation * n, crop, crop) int16 channels or IGNORE.
 
         Returns:
-            (S,) float32 on the device: this worker's part of each output's mean loss over all valid pixels; summed over
-            workers it is that loss.
+            (S,) float32 on the device: this worker's part of each output's mean loss over all valid pixels; the sum
+            over workers is that loss.
         """
         factor = self.schedule.factor(iteration)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -104,25 +104,25 @@ class Updater:
         losses = torch.zeros(len(counts), device=self.compute.device)
         self.optimizer.zero_grad(set_to_none=True)
         parts = zip(pixels.chunk(self.accumulation), targets, strict=True)
-        for place, (part, part_targets) in enumerate(parts):
-            with self._sharing(last=place == self.accumulation - 1):
+        for index, (part, part_targets) in enumerate(parts):
+            with self._sharing(last=index == self.accumulation - 1):
                 with self._autocast():
                     outputs = self.model(part)
-                normalised = self.student.loss_sums(outputs, part_targets) / counts
-                (normalised.sum() * self.workers).backward()  # DDP averages the workers' gradients; these add up
-                losses += normalised.detach()
+                normalized = self.student.loss_sums(outputs, part_targets) / counts
+                (normalized.sum() * self.workers).backward()  # DDP averages the workers' gradients; these add up
+                losses += normalized.detach()
         self.optimizer.step()
         return losses
 
     def _count_valid(self, targets: Sequence[Sequence[Tensor]]) -> Tensor:
-        """(S,) valid pixels of every output over all micro-batches and workers, at least 1."""
+        """Return the (S,) valid pixels of every output over all micro-batches and workers, at least 1."""
         counts = torch.stack([torch.stack([(target != IGNORE).sum() for target in part]) for part in targets]).sum(0)
         if self.workers > 1:
             dist.all_reduce(counts)
         return counts.clamp(min=1)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array.copy())  # the array lies in shared memory that others read
+        tensor = torch.from_numpy(array.copy())  # the array is in shared memory
         if self.compute.device.type == "cuda":
             return tensor.pin_memory().to(self.compute.device, non_blocking=True)
         return tensor
@@ -133,7 +133,7 @@ class Updater:
 
     @contextmanager
     def _sharing(self, *, last: bool) -> Iterator[None]:
-        """Send gradients to the other workers with the last micro-batch alone."""
+        """Send gradients to the other workers only with the last micro-batch."""
         waits = isinstance(self.model, DistributedDataParallel) and not last
         with self.model.no_sync() if waits else nullcontext():  # type: ignore[operator]
             yield

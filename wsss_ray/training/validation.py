@@ -1,44 +1,48 @@
-"""The mIoU during training: each worker predicts some units of the validation shards, and the counts are summed."""
+"""Validation: each worker predicts some units of the validation shards, and the counts are summed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.distributed as dist
 
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_truth
 from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
-from wsss_ray.models.device import Compute
-from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.image_shards import read_unit
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
+if TYPE_CHECKING:
+    from wsss_ray.models.device import Compute
+    from wsss_ray.models.student.network import StudentNetwork
+
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What to measure on."""
+    """Images with ground truth to validate on. The driver creates it without PyTorch."""
 
     images: Storage
     """Folder of image shards with ground truth."""
     units: Sequence[Unit]
     index: ClassIndex
     ignore_id: int
-    """Value in the truth of pixels that count for nothing."""
+    """Value of pixels of the ground truth that are not counted."""
 
     def miou(self, student: StudentNetwork, compute: Compute, *, rank: int, workers: int) -> float:
-        """mIoU (0 to 1) over all units, the same in every worker: background included, as `wsss-ray evaluate` counts.
+        """Return the mIoU (0 to 1) over all units, as `wsss-ray evaluate` computes it; equal in every worker.
 
         Raises:
-            ShardError: an image or its truth cannot be read, or no image has a truth.
+            ShardError: an image or its ground truth cannot be read, or no image has one.
         """
+        import torch  # noqa: PLC0415 - the driver needs no PyTorch
+        import torch.distributed as dist  # noqa: PLC0415
+
         matrix = self._count(student, compute, self.units[rank::workers])
         if workers > 1:
             total = torch.from_numpy(matrix).to(compute.device)
@@ -46,22 +50,28 @@ class Validation:
             matrix = total.cpu().numpy()
         if not matrix.any():
             raise ShardError(
-                f"none of the images that are validated on has a ground truth in {self.images.uri}: a larger "
-                "--validation-limit, or other shards, may."
+                f"none of the validation images in {self.images.uri} has ground truth: give a larger "
+                "--validation-limit, or other shards."
             )
         return score(headline(matrix)).miou
 
     def _count(self, student: StudentNetwork, compute: Compute, units: Sequence[Unit]) -> np.ndarray:
-        """Pixels of these units by true and by predicted class."""
+        """Return the pixels of these units by true and by predicted class."""
+        import torch  # noqa: PLC0415 - as above
+
         matrix = np.zeros((self.index.count + 1, self.index.count + 1), np.int64)
-        tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # each size would be tuned for
+        # Tuning for every image size would take long.
+        tuned, torch.backends.cudnn.benchmark = (
+            torch.backends.cudnn.benchmark,
+            False,
+        )
         student.eval()
         try:
-            with ThreadPoolExecutor(1) as reader:  # the next unit is decoded while one is predicted
+            with ThreadPoolExecutor(1) as reader:  # decodes the next unit during a prediction
                 coming = [reader.submit(self._read, unit) for unit in units[:1]]
-                for place in range(len(units)):
+                for index in range(len(units)):
                     samples = coming.pop().result()
-                    coming += [reader.submit(self._read, unit) for unit in units[place + 1 : place + 2]]
+                    coming += [reader.submit(self._read, unit) for unit in units[index + 1 : index + 2]]
                     for image, truth in samples:
                         with torch.autocast(
                             compute.device.type,
@@ -77,7 +87,7 @@ class Validation:
         return matrix
 
     def _read(self, unit: Unit) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Images (H, W, 3) of a unit that have a truth, and its (H, W) indices."""
+        """Return the images (H, W, 3) of a unit that have ground truth, each with its (H, W) class indices."""
         columns = ["image_id", "height", "width", "image", "truth"]
         samples = []
         for row in read_unit(self.images, unit, columns=columns).to_pylist():

@@ -1,7 +1,8 @@
-"""What every training worker runs: build the student, go on from the last checkpoint, update, report, save."""
+"""The work of every training worker: build the student, continue from the last checkpoint, update, report, save."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from collections.abc import Sequence
@@ -29,19 +30,15 @@ from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
-from wsss_ray.training.board import tell_of_retries
-from wsss_ray.training.checkpoint import (
-    put_back,
-    read_checkpoint,
-    take_snapshot,
-    write_checkpoint,
-)
+from wsss_ray.training.checkpoint import read_checkpoint, restore_snapshot, take_snapshot, write_checkpoint
+from wsss_ray.training.checkpoint_files import FOLDER, list_checkpoints
 from wsss_ray.training.driver import DRIVER_FILE, read_driver
 from wsss_ray.training.feed import Batch, Feed
-from wsss_ray.training.history import History, Row
-from wsss_ray.training.initial_weights import STUDENT_FILE, fetch_student_weights
+from wsss_ray.training.history import History
+from wsss_ray.training.initial_weights import STUDENT_DIGEST_FILE, STUDENT_FILE, fetch_student_weights
+from wsss_ray.training.metrics import IterationMetrics
+from wsss_ray.training.monitor import send_retries
 from wsss_ray.training.order import Order
-from wsss_ray.training.saved import FOLDER, list_checkpoints
 from wsss_ray.training.sources import LabelPlan
 from wsss_ray.training.updates import Schedule, Updater
 from wsss_ray.training.validation import Validation
@@ -56,7 +53,7 @@ _SYNC_BUFFERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What the driver hands every worker."""
+    """What the driver sends to every worker."""
 
     config: TrainConfig
     classes: ClassSet
@@ -66,30 +63,30 @@ class Assignment:
     order: Order
     output: Storage
     driver: str
-    """Id of the driver, which the output holds as long as no other has taken over."""
+    """Id of the driver; the output holds it until another driver takes over."""
     validation: Validation | None
-    board: ActorHandle
+    monitor: ActorHandle
     feed_cpus: float
     """Cores that an augmenting task reserves."""
     threads: int
-    """Threads that PyTorch computes with on a CPU."""
+    """Threads of PyTorch on a CPU."""
 
 
 class NotFiniteError(ValueError):
-    """The loss, which all workers see, or the weights are not finite; the text says when, and of which samples."""
+    """The loss, which all workers know, or the weights are not finite; the text names the iteration and samples."""
 
     def __init__(self, text: str, *, certain: bool) -> None:
-        """`certain`: by samples of this worker."""
+        """Create the error; `certain`: samples of this worker are the cause."""
         super().__init__(text)
         self.certain = certain
 
 
 def train_worker(assignment: Assignment) -> None:
-    """Train until the end, or from where the last checkpoint is. Runs in every worker of Ray Train's group.
+    """Train from the last checkpoint to the end. Runs in every worker of Ray Train's group.
 
-    A reason that would only come again (a damaged image, a loss that is no number, too little memory, a full disk, a
-    store that stays away) is put on the board, and the group, which Ray starts again after any error, then returns at
-    once.
+    A problem that a restart does not solve (a damaged image, a loss that is not finite, too little memory, a full disk,
+    a store that stays unreachable) is reported to the monitor. Ray starts the group again after any error; the new
+    group then returns immediately.
     """
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -105,18 +102,18 @@ def train_worker(assignment: Assignment) -> None:
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError):
             text = f"{text} More micro-batches (--accumulation) give the same network with less memory."
-        ray.get(assignment.board.fail.remote(text, certain=getattr(error, "certain", True)))
+        ray.get(assignment.monitor.report_problem.remote(text, certain=getattr(error, "certain", True)))
         if workers > 1 and not isinstance(error, NotFiniteError):
-            raise  # the others know nothing of it, and wait for this worker
+            raise  # the other workers do not know of it, and wait for this one
     finally:
-        tell_of_retries(assignment.board)
+        send_retries(assignment.monitor)
 
 
 class Worker:
     """One of the processes that train together."""
 
     def __init__(self, assignment: Assignment, *, rank: int, workers: int) -> None:
-        """Build the student and all that surrounds it."""
+        """Build the student and its updater."""
         self.assignment = assignment
         self.config = config = assignment.config
         self.rank = rank
@@ -141,13 +138,13 @@ class Worker:
         self._pending: list[tuple[Batch, Tensor]] = []
 
     def run(self, start: int) -> None:
-        """Iterations from `start` to the end."""
+        """Train from iteration `start` to the end."""
         self._check_precision()
         if self.rank == 0:
             for folder in ("", FOLDER):
                 self.assignment.output.sweep(folder)
         if start:
-            put_back(read_checkpoint(self.assignment.output, start), self.student, self.updater.optimizer)
+            restore_snapshot(read_checkpoint(self.assignment.output, start), self.student, self.updater.optimizer)
         self._share()
         self.history = History(self.assignment.output, start=start) if self.rank == 0 else None
         self.student.train()
@@ -158,7 +155,7 @@ class Worker:
             start=start,
             end=iterations,
             cpus=self.assignment.feed_cpus,
-            board=self.assignment.board,
+            monitor=self.assignment.monitor,
         ):
             assert batch.iteration == start, f"the feed is at {batch.iteration}, the training at {start}"
             torch.manual_seed(hash((self.config.seed, batch.iteration, self.rank)) % 2**63)  # for networks with dropout
@@ -174,7 +171,11 @@ class Worker:
         self._finish()
 
     def _check_precision(self) -> None:
-        """Let no GPUs of different kinds train together in different precisions, as `auto` may choose for each."""
+        """Check that all workers use one precision: on GPUs of different kinds `auto` may choose different ones.
+
+        Raises:
+            ValueError: they do not.
+        """
         first = _broadcast(self.compute.tier)
         if first != self.compute.tier:
             raise ValueError(
@@ -194,7 +195,7 @@ class Worker:
         return student.to(self.compute.device)
 
     def _share(self) -> None:
-        """Compile the network, and let the workers share its gradients."""
+        """Compile the network if configured, and let the workers share its gradients."""
         model: torch.nn.Module = self.student
         if self.config.compile:
             model = torch.compile(model)  # type: ignore[assignment]
@@ -222,11 +223,11 @@ class Worker:
 
     @property
     def _patience(self) -> int:
-        """Iterations between looks at the loss: on a GPU a look waits for all that is queued there."""
+        """Return the iterations between readings of the loss: on a GPU a reading waits for all queued work."""
         return 10 if self.compute.device.type == "cuda" else 1
 
     def _record(self, *, validates: bool) -> None:
-        """Look at the losses of the iterations since the last look; tell the board and the history."""
+        """Read the losses since the last call; report them to the monitor and the history."""
         batches, pending = [batch for batch, _ in self._pending], torch.stack([loss for _, loss in self._pending])
         self._pending.clear()
         mine = pending.cpu()
@@ -239,23 +240,23 @@ class Worker:
             miou = self.assignment.validation.miou(self.student, self.compute, rank=self.rank, workers=self.workers)
         unusable = [text for batch in batches for text in batch.unusable]
         if unusable:
-            self.assignment.board.unusable.remote(unusable)
-        tell_of_retries(self.assignment.board)
+            self.assignment.monitor.report_unusable.remote(unusable)
+        send_retries(self.assignment.monitor)
         if self.history is None:
             return
-        for place, (batch, loss) in enumerate(zip(batches, losses, strict=True)):
-            row = self._row(batch, loss, miou if place == len(batches) - 1 else None)
+        for index, (batch, loss) in enumerate(zip(batches, losses, strict=True)):
+            row = self._row(batch, loss, miou if index == len(batches) - 1 else None)
             self.history.add(row)
-        self.assignment.board.tell.remote(
+        self.assignment.monitor.report_iteration.remote(
             iteration=row.iteration, loss=row.loss, learning_rate=row.learning_rate, miou=miou
         )
 
-    def _row(self, batch: Batch, loss: float, miou: float | None = None) -> Row:
+    def _row(self, batch: Batch, loss: float, miou: float | None = None) -> IterationMetrics:
         rate = self.updater.learning_rate(batch.iteration)
-        return Row(iteration=batch.iteration + 1, loss=loss, learning_rate=rate, miou=miou)
+        return IterationMetrics(iteration=batch.iteration + 1, loss=loss, learning_rate=rate, miou=miou)
 
     def _check_finite(self, batches: Sequence[Batch], losses: Sequence[float], mine: Tensor) -> None:
-        """Stop at a loss that is no number, and say of which samples."""
+        """Stop at a loss that is not finite, and name the samples."""
         for batch, loss, parts in zip(batches, losses, mine, strict=True):
             if math.isfinite(loss):
                 continue
@@ -268,13 +269,13 @@ class Worker:
                 f"the loss of iteration {batch.iteration + 1} is {loss}, at learning rate "
                 f"{self.updater.learning_rate(batch.iteration):.3g}, with the samples {', '.join(batch.image_ids)} "
                 f"(by output: {', '.join(f'{part:.4g}' for part in parts.tolist())}). A smaller --learning-rate or "
-                "--precision float32 may help; another --output is needed for a changed configuration. The last "
-                "checkpoint stands.",
+                "--precision float32 may help; a changed configuration needs another --output. The last checkpoint is "
+                "kept.",
                 certain=not bool(torch.isfinite(parts).all()),
             )
 
     def _save(self, iteration: int) -> None:
-        """The first worker writes a checkpoint while training goes on; the history first, with all rows before it."""
+        """Write the history and then a checkpoint while training continues; only the first worker writes."""
         if self.history is None:
             return
         self._wait_for_saving()
@@ -286,29 +287,29 @@ class Worker:
         )
 
     def _check_weights(self, iteration: int) -> None:
-        """Keep no network that an update broke: the loss would tell an iteration later. All workers have the same."""
+        """Stop before a checkpoint of weights that are not finite. All workers have the same weights."""
         if not all(torch.isfinite(parameter).all() for parameter in self.student.parameters()):
             if self.history is not None:
                 self.history.write()
             raise NotFiniteError(
                 f"the weights after iteration {iteration} are not finite, at learning rate "
                 f"{self.updater.learning_rate(iteration - 1):.3g}. A smaller --learning-rate or --precision float32 "
-                "may help; another --output is needed for a changed configuration. The last checkpoint stands.",
+                "may help; a changed configuration needs another --output. The last checkpoint is kept.",
                 certain=True,
             )
 
     def _check_driver(self) -> None:
-        """Write nothing more once another driver has the output: of two, that goes on which started last."""
+        """Stop before a write if another driver owns the output: of two, the one that started last continues."""
         found = read_driver(self.assignment.output)
         if found is None:
             raise ValueError(
-                f"{self.assignment.output.describe(DRIVER_FILE)} has gone, which says that this driver trains here. "
-                "Run the same command again: it goes on from the last checkpoint."
+                f"{self.assignment.output.describe(DRIVER_FILE)} was removed; it says that this driver trains here. "
+                "Run the same command again: it continues from the last checkpoint."
             )
         if found != self.assignment.driver:
             raise ValueError(
-                f"another driver has taken over {self.assignment.output.uri}, and trains on from its last checkpoint. "
-                "This one has nothing more to do."
+                f"another driver has taken over {self.assignment.output.uri}, and continues from its last checkpoint. "
+                "This one ends."
             )
 
     def _wait_for_saving(self) -> None:
@@ -317,19 +318,21 @@ class Worker:
             self._saving = None
 
     def _finish(self) -> None:
-        """The final student, last."""
+        """Write the final student, with its digest beside it."""
         self._check_weights(self.recipe.iterations)
         if self.history is not None:
             self._wait_for_saving()
             self._check_driver()
             self.history.close()
-            self.assignment.output.write(STUDENT_FILE, encode_student(self.student))
+            data = encode_student(self.student)
+            self.assignment.output.write(STUDENT_DIGEST_FILE, f"{hashlib.sha256(data).hexdigest()}\n".encode())
+            self.assignment.output.write(STUDENT_FILE, data)
         if self.workers > 1:
             dist.barrier()
 
 
 def sharing_options(architecture: str) -> dict[str, bool]:
-    """How DDP shares the gradients of a student: some of transformers' networks hold layers that they do not use."""
+    """Return the options of DDP for a student: some networks of transformers hold layers that they do not use."""
     return {_SYNC_BUFFERS: False, "find_unused_parameters": architecture not in DEEPLAB}
 
 
@@ -338,20 +341,20 @@ def _due(iteration: int, every: int, end: int) -> bool:
 
 
 def _agree_on_start(assignment: Assignment, rank: int) -> int | None:
-    """Iteration of the last checkpoint, as the first worker sees it; None where training must not begin."""
+    """Return the iteration of the last checkpoint that the first worker finds; None if training must not begin."""
     start = None
     if rank == 0:
-        board = assignment.board
+        monitor = assignment.monitor
         try:
             last = (list_checkpoints(assignment.output) or [0])[-1]
-            start = last if ray.get(board.begin_training.remote(last)) is None else None
+            start = last if ray.get(monitor.begin_training.remote(last)) is None else None
         except StorageError as error:
-            ray.get(board.fail.remote(str(error)))
+            ray.get(monitor.report_problem.remote(str(error)))
     return cast("int | None", _broadcast(start))
 
 
 def _broadcast(value: object) -> object:
-    """The first worker's value."""
+    """Return the first worker's value."""
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]

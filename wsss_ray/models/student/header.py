@@ -32,7 +32,7 @@ def _header(data: bytes, where: str) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + length]) if 8 + length <= len(data) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise CheckpointError(f"{where} is no safetensors file, or only a part of one.")

@@ -128,7 +128,7 @@ class StudentSpec:
         """Read what `to_json` wrote; raises ValueError for anything else."""
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"the student's description is not JSON: {error}.") from error
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"the student's description is not of the form {FORMAT}.")

@@ -1,4 +1,4 @@
-"""Where the workers say how far they are, and the driver reads it: an actor, and the status line made of it."""
+"""The monitor of a training: an actor to which workers report and which the driver asks, and the status line."""
 
 from __future__ import annotations
 
@@ -16,91 +16,91 @@ from wsss_ray.storage import retries
 
 
 @dataclass(kw_only=True)
-class State:
-    """What is known of a run."""
+class TrainingState:
+    """What is known about a training."""
 
     iteration: int = 0
-    """Updates made."""
+    """Finished updates."""
     loss: float | None = None
     learning_rate: float | None = None
     miou: float | None = None
     starts: list[int] = field(default_factory=list)
-    """Iterations at which the workers began, the first of the session first: each further one followed a death."""
+    """Iterations at which the workers began in this session. Each one after the first followed a death."""
     unusable: dict[str, str] = field(default_factory=dict)
-    """Why images could not be used, by id."""
+    """Reason why an image could not be used, by id."""
     retries: Counter[str] = field(default_factory=Counter)
-    """Requests to the store that workers and reading tasks made again, by reason."""
+    """Requests to the store that workers and reading tasks repeated, by reason."""
     problem: str | None = None
-    """Why training cannot go on."""
+    """Why training cannot continue."""
     first: tuple[float, int] | None = None
-    """When the workers, since they began, first told of an iteration, and which."""
+    """Time and iteration of the first report since the workers began."""
     last: float = 0.0
-    """When they last did."""
+    """Time of the last report."""
 
     @property
     def rate(self) -> float:
-        """Iterations per second since the workers began, their start-up left out."""
+        """Return the iterations per second since the workers began, without their start-up."""
         if self.first is None or self.iteration <= self.first[1]:
             return 0.0
         return (self.iteration - self.first[1]) / max(self.last - self.first[0], 1e-9)
 
 
-class Board(Ledger):
-    """The actor; it holds no core. Should it die, the run ends, and a rerun goes on from the last checkpoint.
+class TrainingMonitor(Ledger):
+    """The actor. It reserves no core. If it dies, the run ends, and a rerun continues from the last checkpoint.
 
     It is also the ledger of the tasks that feed the workers.
     """
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Start without a report."""
         super().__init__()
-        self._state = State()
+        self._state = TrainingState()
         self._certain = False
 
     def begin_training(self, iteration: int) -> str | None:
-        """The workers begin after this many iterations; returns why they should not, if so."""
+        """Record that the workers begin after `iteration` updates; return the reason if they must not."""
         if self._state.problem is None:
             self._state.starts.append(iteration)
             self._state.iteration = iteration
             self._state.first = None
         return self._state.problem
 
-    def tell(self, *, iteration: int, loss: float, learning_rate: float, miou: float | None) -> None:
-        """An iteration is done."""
+    def report_iteration(self, *, iteration: int, loss: float, learning_rate: float, miou: float | None) -> None:
+        """Record a finished iteration."""
         state = self._state
         state.iteration, state.loss, state.learning_rate, state.last = iteration, loss, learning_rate, time.monotonic()
         state.miou = state.miou if miou is None else miou
         state.first = state.first or (state.last, iteration)
 
-    def unusable(self, reasons: list[str]) -> None:
-        """Images were left out: "<id>: <reason>"."""
+    def report_unusable(self, reasons: list[str]) -> None:
+        """Record images that were left out, as "<id>: <reason>"."""
         for text in reasons:
             image_id, _, reason = text.partition(": ")
             self._state.unusable[image_id] = reason
 
-    def retried(self, counts: Mapping[str, int]) -> None:
-        """A process made requests to the store again."""
+    def report_retries(self, counts: Mapping[str, int]) -> None:
+        """Record requests to the store that a process repeated."""
         self._state.retries.update(counts)
 
-    def fail(self, problem: str, *, certain: bool = True) -> None:
-        """Training cannot go on; the first reason counts that is `certain`."""
+    def report_problem(self, problem: str, *, certain: bool = True) -> None:
+        """Record why training cannot continue. The first reason that is `certain` is kept."""
         if self._state.problem is None or (certain and not self._certain):
             self._state.problem, self._certain = problem, certain
 
-    def state(self) -> State:
-        """All of it."""
+    def state(self) -> TrainingState:
+        """Return everything that is known."""
         return self._state
 
 
-def tell_of_retries(board: ActorHandle) -> None:
-    """Hand on what this process asked the store for again since it last did so."""
+def send_retries(monitor: ActorHandle) -> None:
+    """Send the monitor the requests that this process has repeated since the last call."""
     counts = retries.take()
     if counts:
-        ray.get(board.retried.remote(counts))
+        ray.get(monitor.report_retries.remote(counts))
 
 
-def status_line(state: State, iterations: int, elapsed: float) -> str:
-    """One line of how far a run of so many iterations is, after so many seconds."""
+def status_line(state: TrainingState, iterations: int, elapsed: float) -> str:
+    """Return one line about a run of so many iterations, `elapsed` seconds after its start."""
     head = f"{state.iteration:,} / {iterations:,} iterations ({state.iteration / iterations:.1%})"
     if state.first is None or state.loss is None or state.learning_rate is None:
         return f"{head} | starting, {elapsed:.0f} s so far"

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+from torch.utils.tensorboard import SummaryWriter
+
 from wsss_ray.storage.errors import StorageError, explained
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.metrics import IterationMetrics, read_metrics, write_metrics
@@ -26,8 +28,6 @@ class History:
         self._spool = None if output.is_local else tempfile.TemporaryDirectory()
         folder = self._spool.name if self._spool else output.describe(TENSORBOARD)
         self._folder = Path(folder)
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - PyTorch, for reading metrics not needed
-
         with self._explain():
             # TensorBoard must also drop the steps of a session that died before its first checkpoint.
             self._writer = SummaryWriter(folder, purge_step=start + 1 if start or output.list(TENSORBOARD) else None)

@@ -22,6 +22,8 @@ def test_the_demo_runs_and_runs_again(
     assert first["student_trained_on"] == "pseudo-labels of 8 train scenes"
     assert first["images_per_second"] > 0
     assert json.loads((tmp_path / "summary.json").read_text()) == first
+    assert f"labelled 4 scenes from their tags: open {tmp_path / 'first.png'}" in capsys.readouterr().out
+    assert (tmp_path / "first.png").stat().st_size > 10_000
     assert (tmp_path / "gallery" / "index.html").exists()
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     assert sorted(path.name for path in (tmp_path / "labels" / "png").iterdir()) == sorted(

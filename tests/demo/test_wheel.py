@@ -16,14 +16,13 @@ from repository import REPOSITORY
 SCRIPT = """
 import json
 import wsss_ray
-from wsss_ray.config import DetectorConfig, SegmenterConfig
 from wsss_ray.demo.components import detect, measure_chain
 from wsss_ray.demo.scenes import draw_scene, split_seeds
-from wsss_ray.models.sam.boxes import SamBoxes
+from wsss_ray.labeller import Labeller
 
 scenes = [draw_scene(seed) for seed in split_seeds("validation", 6)]
-found = detect(scenes, DetectorConfig(model="demo"), assist_words=True)
-chain = measure_chain(scenes, found, SamBoxes(SegmenterConfig(model="tiny")))
+labeller = Labeller("demo")
+chain = measure_chain(scenes, detect(scenes, labeller), labeller)
 print(json.dumps({"package": wsss_ray.__file__, "miou": chain["miou"]}))
 """
 

@@ -19,8 +19,8 @@ FOR_REPORTS = {
     "engine/progress.py:Progress.add": "the status line",
     "engine/progress.py:Progress.elapsed": "the status line",
     "engine/progress.py:Progress.rate": "the status line",
-    "engine/stage.py:Meter.__call__": "seconds of each part of the work",
-    "engine/stage.py:Meter.advance": "images inside a unit, for the status line",
+    "engine/meter.py:Meter.__call__": "seconds of each part of the work",
+    "engine/meter.py:Meter.advance": "images inside a unit, for the status line",
     "engine/worker.py:UnitWorker.__init__": "how long an actor waited",
     "engine/worker.py:UnitWorker._work": "how long an actor waited, and a unit was queued",
     "engine/reading.py:read_task": "how long a unit was queued",
@@ -30,7 +30,7 @@ FOR_REPORTS = {
     "training/session.py:train": "the status line",
 }
 """Functions that read a clock, and for what."""
-IN_A_CONDITION = {"engine/stage.py:Meter.advance"}
+IN_A_CONDITION = {"engine/meter.py:Meter.advance"}
 """Those of them whose reading decides whether to print or report something now."""
 
 

@@ -3,7 +3,7 @@
     python -m wsss_ray.demo.components --split validation --count 200
 
 prints JSON: the segmenter from exact boxes, the detector with true tags, both in a chain, and the gain by the assist
-words of a table. The models run as in the labelling job, with its default options, but without Ray.
+words of a table. The models run in a `Labeller`, as in the labelling job, but without Ray.
 """
 
 import argparse
@@ -16,22 +16,30 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, FusionConfig, SegmenterConfig
 from wsss_ray.demo.scenes import CLASSES, Scene, Split, class_id, draw_scene, split_seeds
+from wsss_ray.engine.meter import Meter
+from wsss_ray.labeller import Labeller
+from wsss_ray.labels.decoded_images import Picture
 from wsss_ray.labels.scores import count_pixels, headline, score
-from wsss_ray.models.detector.network import GroundingDino
-from wsss_ray.models.fusion import fuse
 from wsss_ray.models.results import Detections
-from wsss_ray.models.sam.boxes import SamBoxes
 
 MATCH_IOU = 0.5
-DEFAULT_PAINT = FusionConfig().paint
 
 
-def measure_segmenter(scenes: Sequence[Scene], segmenter: SamBoxes) -> dict[str, float]:
-    """Return the mIoU over classes and background from the exact boxes of all things; smaller masks are on top."""
-    return _mious(scenes, [_exact(scene) for scene in scenes], segmenter, paint="area")
+def detect(scenes: Sequence[Scene], labeller: Labeller) -> list[Detections]:
+    """Return the detections in all scenes from their true tags."""
+    return labeller.detect(_pictures(scenes), Meter())
+
+
+def measure_segmenter(scenes: Sequence[Scene], *, checkpoint: str | None = None) -> dict[str, float]:
+    """Return the mIoU over classes and background from the exact boxes of all things, and each class's IoU.
+
+    Smaller masks are painted over larger ones. `checkpoint`: a model.safetensors; the shipped one by default.
+    """
+    segmenter = SegmenterConfig(model="tiny", checkpoint=checkpoint)
+    labeller = Labeller.from_config("demo", segmenter=segmenter, fusion=FusionConfig(paint="area"))
+    return measure_chain(scenes, [_exact_detections(scene) for scene in scenes], labeller)
 
 
 def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> dict[str, float]:
@@ -56,20 +64,34 @@ def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> di
     }
 
 
-def measure_chain(
-    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: SamBoxes, *, paint: str = DEFAULT_PAINT
-) -> dict[str, float]:
+def measure_chain(scenes: Sequence[Scene], found: Sequence[Detections], labeller: Labeller) -> dict[str, float]:
     """Return the mIoU over classes and background of the label maps made from detections, and each class's IoU."""
-    return _mious(scenes, found, segmenter, paint=paint)
+    names = ("background", *CLASSES)
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    labels = labeller.label_pictures(_pictures(scenes), found, Meter())
+    for scene, label in zip(scenes, labels, strict=True):
+        counts += headline(count_pixels(scene.semantic, label.row.label_map(), len(names)))
+    scores = score(counts)
+    return {"miou": float(scores.miou), **dict(zip(names, scores.iou.tolist(), strict=True))}
 
 
-def detect(scenes: Sequence[Scene], config: DetectorConfig, *, assist_words: bool) -> list[Detections]:
-    """Return the detections in all scenes from their true tags."""
-    detector = GroundingDino(config, ClassSet.load("demo", assist_words=assist_words))
-    return detector.detect([scene.image for scene in scenes], [scene.tags for scene in scenes])
+def _pictures(scenes: Sequence[Scene]) -> list[Picture]:
+    """Return the scenes as the labelling stage gets them: decoded images with their tags."""
+    return [
+        Picture(
+            row={
+                "image_id": str(scene.seed),
+                "height": scene.image.shape[0],
+                "width": scene.image.shape[1],
+                "tags": list(scene.tags),
+            },
+            image=scene.image,
+        )
+        for scene in scenes
+    ]
 
 
-def _exact(scene: Scene) -> Detections:
+def _exact_detections(scene: Scene) -> Detections:
     """Return the instances of a scene as detections."""
     return Detections(
         boxes=np.array([instance.box for instance in scene.instances], np.float32),
@@ -77,20 +99,6 @@ def _exact(scene: Scene) -> Detections:
         class_ids=np.array([class_id(instance.phrase) for instance in scene.instances], np.int32),
         phrases=tuple(instance.phrase for instance in scene.instances),
     )
-
-
-def _mious(
-    scenes: Sequence[Scene], found: Sequence[Detections], segmenter: SamBoxes, *, paint: str
-) -> dict[str, float]:
-    names = ("background", *CLASSES)
-    counts = np.zeros((len(names), len(names)), dtype=np.int64)
-    for scene, detections in zip(scenes, found, strict=True):
-        (crops,) = segmenter.segment([scene.image], [detections.boxes], probabilities=paint == "prob")
-        height, width = scene.image.shape[:2]
-        label = fuse(detections, crops, height, width, paint=paint, background_id=0, dtype=np.uint8)
-        counts += headline(count_pixels(scene.semantic, label, len(names)))
-    scores = score(counts)
-    return {"miou": float(scores.miou), **dict(zip(names, scores.iou.tolist(), strict=True))}
 
 
 def main() -> None:
@@ -102,18 +110,22 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=DetectorConfig().box_threshold)
     options = parser.parse_args()
     checkpoint = None if options.segmenter is None else str(options.segmenter)
-    segmenter = SamBoxes(SegmenterConfig(model="tiny", checkpoint=checkpoint))
-    config = DetectorConfig(model=options.detector, box_threshold=options.threshold)
+    detector = DetectorConfig(model=options.detector, box_threshold=options.threshold)
+    segmenter = SegmenterConfig(model="tiny", checkpoint=checkpoint)
     scenes = [draw_scene(seed) for seed in split_seeds(options.split, options.count)]
-    with_words = detect(scenes, config, assist_words=True)
-    chain = measure_chain(scenes, with_words, segmenter)
-    bare = measure_chain(scenes, detect(scenes, config, assist_words=False), segmenter)
+    with_words, bare = (
+        Labeller.from_config("demo", detector=detector, segmenter=segmenter, assist_words=words)
+        for words in (True, False)
+    )
+    found = detect(scenes, with_words)
+    chain = measure_chain(scenes, found, with_words)
+    chain_without = measure_chain(scenes, detect(scenes, bare), bare)
     figures = {
-        "segmenter_from_exact_boxes": measure_segmenter(scenes, segmenter),
-        "detector": measure_detector(scenes, with_words),
+        "segmenter_from_exact_boxes": measure_segmenter(scenes, checkpoint=checkpoint),
+        "detector": measure_detector(scenes, found),
         "chain": chain,
-        "chain_without_assist_words": bare,
-        "dining_table_gain": chain["dining table"] - bare["dining table"],
+        "chain_without_assist_words": chain_without,
+        "dining_table_gain": chain["dining table"] - chain_without["dining table"],
     }
     print(json.dumps(figures, indent=2))
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from wsss_ray import audit, report
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import AuditConfig, DemoConfig, DetectorConfig, RayConfig, ReportConfig, SegmenterConfig
+from wsss_ray.config import AuditConfig, DemoConfig, RayConfig, ReportConfig
 from wsss_ray.demo import steps as student
 from wsss_ray.demo.components import detect, measure_detector, measure_segmenter
-from wsss_ray.demo.picture import write_picture
+from wsss_ray.demo.picture import FIRST_SCENES, write_first_picture, write_picture
 from wsss_ray.demo.scenes import draw_scene, split_seeds
 from wsss_ray.engine.cluster import connect
 from wsss_ray.evaluation import Evaluation
-from wsss_ray.models.sam.boxes import SamBoxes
+from wsss_ray.labeller import Labeller
 
 OBSCURE_CLASS = "dining table"
 """The class whose truth covers more than its name says (paper, 5.3)."""
@@ -31,6 +31,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
     """
     root = Path(config.output)
     shards, labels = root / "shards", root / "labels"
+    _show_first_labels(root / "first.png", config)
     student.draw(root / "scenes", config.split, config.scenes)
     if config.student_scenes:
         student.draw(root / "student/scenes", "train", config.student_scenes, first=student.FIRST_SCENE)
@@ -63,6 +64,13 @@ def run(config: DemoConfig) -> dict[str, Any]:
     return summary
 
 
+def _show_first_labels(picture: Path, config: DemoConfig) -> None:
+    """Label a few scenes at once and print where their picture is, so that there is something to see in a minute."""
+    if not picture.exists():
+        write_first_picture(picture, config.split)
+        print(f"labelled {FIRST_SCENES} scenes from their tags: open {picture}", flush=True)
+
+
 def labelled_session(summary: dict[str, Any]) -> float:
     """Images per second of the labelling job's last session that labelled something."""
     return float(summary["session"]["images_per_second"])
@@ -90,9 +98,9 @@ def _parts(root: Path, shards: Path, judged: Evaluation, config: DemoConfig) -> 
     student.label(shards, bare_labels, assist_words=False)
     bare = student.judge(shards, bare_labels, root / "evaluation-without-assist-words", split=config.split)
     drawn = [draw_scene(seed) for seed in split_seeds(config.split, config.scenes)]
-    found = detect(drawn, DetectorConfig(model="demo"), assist_words=True)
+    found = detect(drawn, Labeller("demo"))
     return {
-        "segmenter_miou_from_exact_boxes": measure_segmenter(drawn, SamBoxes(SegmenterConfig(model="tiny")))["miou"],
+        "segmenter_miou_from_exact_boxes": measure_segmenter(drawn)["miou"],
         "detector_recall": measure_detector(drawn, found)["recall"],
         "dining_table_iou": _iou(judged, OBSCURE_CLASS),
         "dining_table_gain_by_assist_words": _iou(judged, OBSCURE_CLASS) - _iou(bare, OBSCURE_CLASS),

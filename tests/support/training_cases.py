@@ -16,6 +16,7 @@ from PIL import Image
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import RayConfig, StudentConfig
 from wsss_ray.config.train import TrainConfig
+from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.models.device import Compute
 from wsss_ray.models.student.building import build_student
 from wsss_ray.shards.image_shards import read_shard_set
@@ -101,7 +102,7 @@ def losses_of_a_loop(config: TrainConfig) -> list[float]:
     labels = open_labels(config, shards)
     order = Order(
         rows=[unit.rows for unit in shards.units],
-        left_out=survey(labels, images, shards, unusable=config.unusable).left_out,
+        left_out=survey(labels, images, shards, unusable=config.unusable, selection=ImageSelection()).left_out,
         seed=config.seed,
         batch_size=recipe.batch_size,
         window=config.shuffle_window,

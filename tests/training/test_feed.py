@@ -24,6 +24,7 @@ from wsss_ray.config.train import TrainConfig
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, AttemptHistory
 from wsss_ray.engine.resources import Resources
 from wsss_ray.images.label_png import encode_label
+from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.models.student.spec import IGNORE, StudentSpec
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.errors import StorageError
@@ -43,7 +44,7 @@ def make_feed(config: TrainConfig, *, batch_size: int = 4) -> Feed:
     images = Storage(config.images)
     shards = read_shard_set(images)
     labels = open_labels(config, shards)
-    found = survey(labels, images, shards, unusable=config.unusable)
+    found = survey(labels, images, shards, unusable=config.unusable, selection=ImageSelection())
     rows = [unit.rows for unit in shards.units]
     return Feed(
         images=images,
@@ -94,12 +95,35 @@ def test_failed_images_are_left_out_and_counted(tmp_path: Path) -> None:
     write_set(tmp_path, [draw(index, failed=index in (1, 6)) for index in range(8)])
     config = configure(tmp_path, tmp_path / "out")
     shards = read_shard_set(Storage(config.images))
-    found = survey(open_labels(config, shards), Storage(config.images), shards, unusable="error")
+    found = survey(
+        open_labels(config, shards), Storage(config.images), shards, unusable="error", selection=ImageSelection()
+    )
     assert found.left_out == {0: (1,), 1: (2,)}
     assert found.reasons["failed"] == 2
     feed = make_feed(config, batch_size=2)  # a stretch of three iterations: an epoch
     ids = {row["image_id"] for piece in read_all(feed, range(2)) for row in piece["samples"]}
     assert ids == {f"image-{index:03d}" for index in (0, 2, 3, 4, 5, 7)}
+
+
+def test_listed_images_alone_are_trained_on(tmp_path: Path) -> None:
+    write_set(tmp_path, [draw(index, failed=index == 1) for index in range(8)])
+    (tmp_path / "ids.txt").write_text("".join(f"image-{index:03d}\n" for index in (0, 1, 6, 99)))
+    config = configure(tmp_path, tmp_path / "out")
+    shards = read_shard_set(Storage(config.images))
+    labels = open_labels(config, shards)
+    found = {
+        name: survey(labels, Storage(config.images), shards, unusable="error", selection=selection)
+        for name, selection in {
+            "all": ImageSelection(),
+            "only": ImageSelection.read(only=f"{tmp_path}/ids.txt", exclude=None, storage=config.storage),
+            "exclude": ImageSelection.read(only=None, exclude=f"{tmp_path}/ids.txt", storage=config.storage),
+        }.items()
+    }
+    assert found["only"].left_out == {0: (1, 2, 3), 1: (0, 1, 3)}
+    assert found["only"].reasons == {"failed": 1, "missing": 0, "excluded": 5}
+    assert found["only"].unknown_ids == 1
+    assert found["exclude"].left_out == {0: (0, 1), 1: (2,)}
+    assert len({one.digest for one in found.values()}) == 3, "a rerun with another list is another run"
 
 
 def test_missing_label_files_are_an_error_or_left_out(tmp_path: Path) -> None:
@@ -109,8 +133,8 @@ def test_missing_label_files_are_an_error_or_left_out(tmp_path: Path) -> None:
     shards = read_shard_set(Storage(config.images))
     labels = open_labels(config, shards)
     with pytest.raises(ValueError, match="4 of 8 images have no label"):
-        survey(labels, Storage(config.images), shards, unusable="error")
-    found = survey(labels, Storage(config.images), shards, unusable="leave-out")
+        survey(labels, Storage(config.images), shards, unusable="error", selection=ImageSelection())
+    found = survey(labels, Storage(config.images), shards, unusable="leave-out", selection=ImageSelection())
     assert (found.left_out, found.reasons["missing"]) == ({0: (0, 1, 2, 3)}, 4)
 
 
@@ -129,7 +153,9 @@ def test_a_folder_of_pngs_and_one_that_is_missing(tmp_path: Path, suffix: str) -
     config = configure(tmp_path, tmp_path / "out", labels=None, label_folder=str(tmp_path / "pngs"))
     shards = read_shard_set(Storage(config.images))
     with pytest.raises(ValueError, match="1 of 8 images have no label, the first is row 3"):
-        survey(open_labels(config, shards), Storage(config.images), shards, unusable="error")
+        survey(
+            open_labels(config, shards), Storage(config.images), shards, unusable="error", selection=ImageSelection()
+        )
     feed = make_feed(configure(tmp_path, "out", labels=None, label_folder=config.label_folder, unusable="leave-out"))
     assert feed.order.epoch_samples == 7
 

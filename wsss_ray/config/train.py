@@ -75,6 +75,10 @@ class TrainConfig:
     unusable: Literal["error", "leave-out"] = "error"
     """Images whose label is missing, or whose label or pixels cannot be read: an error that names the first, or left
     out and counted. Images that failed in labelling are left out and counted either way."""
+    only: str | None = None
+    """File with one image id per line, by path or URI: train on these images only. Unset: on all."""
+    exclude: str | None = None
+    """File with one image id per line, by path or URI: do not train on these images."""
     preset: PresetName = "voc"
     """Gives what is unset below. voc: from COCO weights (student.init caffe or checkpoint). voc-imagenet, coco,
     coco-long: from ImageNet weights. demo: the embedded demo's small network from nothing."""

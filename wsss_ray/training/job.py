@@ -15,6 +15,7 @@ from wsss_ray.config.train import TrainConfig
 from wsss_ray.engine.run_directory import RUN_FILE, claim
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
+from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
 from wsss_ray.storage.json_files import decode_json, read_json
@@ -87,7 +88,8 @@ def _prepare(config: TrainConfig) -> TrainingRun:
     shards = read_shard_set(images)
     check_label_space(shards, classes)
     labels = open_labels(config, shards)
-    found = survey(labels, images, shards, unusable=config.unusable)
+    selection = ImageSelection.read(only=config.only, exclude=config.exclude, storage=config.storage)
+    found = survey(labels, images, shards, unusable=config.unusable, selection=selection)
     order = Order(
         rows=[unit.rows for unit in shards.units],
         left_out=found.left_out,

@@ -84,6 +84,8 @@ def describe(config: TrainConfig, order: Order, found: Survey, layout: Layout, *
         f"{layout.feed_cpus:g} cores each",
         f"output: {config.output}" + (f", continuing after iteration {start:,}" if start else ""),
     ]
+    if found.unknown_ids:
+        lines.append(f"note: {found.unknown_ids:,} ids of --only or --exclude are not in the image shards")
     if config.device == "auto" and config.ray.gpus_per_actor is None and not layout.workers.gpus:
         lines.append(
             "note: there are no GPUs here, so this trains on CPUs; if an autoscaler adds nodes with GPUs, give "

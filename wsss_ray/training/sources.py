@@ -16,6 +16,7 @@ from wsss_ray.config import StorageConfig
 from wsss_ray.config.train import TrainConfig
 from wsss_ray.labels.inputs import PngFolder, RunLabels, find_pngs, nothing_matches
 from wsss_ray.labels.run import read_identity
+from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.shards.footers import ShardError, footer_readers
 from wsss_ray.shards.image_shards import ShardSet, read_unit
 from wsss_ray.shards.label_files import read_labels
@@ -46,9 +47,11 @@ class Survey:
     left_out: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Rows that are not trained on, by index of the unit."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """Images left out: "failed" in labelling, "missing"."""
+    """Number of images that are left out: "failed" in labelling, "missing", "excluded" by a list of ids."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Why a unit's label file cannot be used, by name of the unit; its images are left out."""
+    unknown_ids: int = 0
+    """Ids of the lists that the image shards do not hold."""
     digest: str = ""
     """Digest of the labels for the run's identity; it uses a listing of the files."""
 
@@ -96,17 +99,25 @@ def _open_run(uri: str, storage: StorageConfig, shards: ShardSet) -> RunLabels:
     )
 
 
-def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Literal["error", "leave-out"]) -> Survey:
-    """Look for every image's label, without reading the label maps where a listing or a footer tells.
+def survey(
+    plan: LabelPlan,
+    images: Storage,
+    shards: ShardSet,
+    *,
+    unusable: Literal["error", "leave-out"],
+    selection: ImageSelection,
+) -> Survey:
+    """Find every image's label, without reading label maps if a listing or a column suffices.
 
     Args:
         plan: where the labels are.
         images: folder of the image shards.
         shards: its units.
         unusable: whether a missing label is an error.
+        selection: the images to train on.
 
     Raises:
-        ValueError: labels are missing and `unusable` says that it is an error, or none matches.
+        ValueError: labels are missing and `unusable` is "error", no label matches, or a list names no image.
     """
     found = Survey()
     digest = hashlib.sha256()
@@ -125,17 +136,25 @@ def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Lite
         names = frozenset(name[: -len(suffixes[0])] for name in listed)
         digest.update(json.dumps(listed).encode())
     first = ""
+    seen: set[str] = set()
     with ThreadPoolExecutor(readers) as pool:
-        look = pool.map(lambda unit: _look(plan, images, unit, names), shards.units)
-        for index, labels in enumerate(look):
+        unit_labels = pool.map(lambda unit: _find_in_unit(plan, images, unit, names), shards.units)
+        left_out = pool.map(lambda unit: _excluded_rows(images, unit, selection), shards.units)
+        for index, (labels, excluded) in enumerate(zip(unit_labels, left_out, strict=True)):
             digest.update(labels.content)
+            seen |= excluded.named
             if labels.damage is not None:
                 found.damaged[shards.units[index].name] = labels.damage
-            if labels.failed or labels.absent:
-                found.left_out[index] = tuple(sorted({*labels.failed, *labels.absent}))
-                found.reasons.update(failed=len(labels.failed), missing=len(labels.absent))
-            if labels.absent and not first:
-                first = f"row {labels.absent[0]} of unit {shards.units[index].name}"
+            rows = set(excluded.rows)
+            failed, absent = set(labels.failed) - rows, set(labels.absent) - rows
+            if rows or failed or absent:
+                found.left_out[index] = tuple(sorted(rows | failed | absent))
+                found.reasons.update(failed=len(failed), missing=len(absent), excluded=len(rows))
+            if absent and not first:
+                first = f"row {min(absent)} of unit {shards.units[index].name}"
+    found.unknown_ids = selection.check_named(seen)
+    if not selection.is_everything:
+        digest.update(selection.digest.encode())
     found.digest = digest.hexdigest()
     if found.damaged and unusable == "error":
         name, reason = next(iter(found.damaged.items()))
@@ -151,19 +170,19 @@ def survey(plan: LabelPlan, images: Storage, shards: ShardSet, *, unusable: Lite
 
 @dataclass(frozen=True, kw_only=True)
 class _Labels:
-    """Which labels of a unit can be trained on."""
+    """The labels of a unit."""
 
     failed: Sequence[int] = ()
     """Rows whose labelling failed."""
     absent: Sequence[int] = ()
     """Rows without a label."""
     content: bytes = b""
-    """What tells these labels from others."""
+    """Bytes that differ if the labels differ."""
     damage: str | None = None
     """Why the unit's label file cannot be used."""
 
 
-def _look(plan: LabelPlan, images: Storage, unit: Unit, names: frozenset[str]) -> _Labels:
+def _find_in_unit(plan: LabelPlan, images: Storage, unit: Unit, names: frozenset[str]) -> _Labels:
     everything = range(unit.rows)
     if plan.kind == "truth":
         truths = read_unit(images, unit, columns=["truth"], check="footer")["truth"].to_pylist()
@@ -181,6 +200,21 @@ def _look(plan: LabelPlan, images: Storage, unit: Unit, names: frozenset[str]) -
         return _Labels(failed=everything, damage=str(error), content=b"damaged")
     failed = pc.indices_nonzero(pc.equal(statuses, "failed")).to_pylist()
     return _Labels(failed=failed, content=json.dumps(failed).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Excluded:
+    """The rows of a unit that a selection leaves out, and the ids of its lists that the unit holds."""
+
+    rows: Sequence[int] = ()
+    named: frozenset[str] = frozenset()
+
+
+def _excluded_rows(images: Storage, unit: Unit, selection: ImageSelection) -> _Excluded:
+    if selection.is_everything:
+        return _Excluded()
+    ids = read_unit(images, unit, columns=["image_id"], check="footer")["image_id"].to_pylist()
+    return _Excluded(rows=selection.left_out(ids), named=selection.named.intersection(ids))
 
 
 def _missing_text(plan: LabelPlan, images: Storage, shards: ShardSet, missing: int, first: str) -> str:

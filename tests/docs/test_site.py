@@ -40,7 +40,16 @@ def test_no_page_loads_from_the_web(site: Path) -> None:
 
 def test_the_reference_has_the_public_names(site: Path) -> None:
     text = "".join(page.read_text() for page in (site / "api").glob("*.html"))
-    for name in ("Labeller", "ClassSet", "Instance", "LabelRow", "Student", "Registry", "LabelConfig", "DetectorConfig"):
+    for name in (
+        "Labeller",
+        "ClassSet",
+        "Instance",
+        "LabelRow",
+        "Student",
+        "Registry",
+        "LabelConfig",
+        "DetectorConfig",
+    ):
         assert re.search(rf'id="wsss_ray\.[\w.]+\.{name}"', text), name
 
 

@@ -1,10 +1,10 @@
-"""From SAM's low-resolution logits to what is stored, for one image: original size, joining, RLE, PNG; same labels.
+"""Measure the steps from SAM's low-resolution logits to stored labels of one image: original size, joining, RLE, PNG.
 
     python benchmarks/after_decoder.py [--masks 4 30 300] [--repeats 9] [--json FILE]
 
-Milliseconds of this process's CPU, one thread. "published": `Sam.postprocess_masks` on all masks at once, painting in
-query order, RLE of full-size masks, PNG by Pillow at its default level. "with the figure": the same and a figure of 300
-dpi with the masks drawn on it, as the published script saves for every image (needs matplotlib).
+Milliseconds of CPU time, one thread. "published": `Sam.postprocess_masks` on all masks at once, painting in query order,
+RLE of full-size masks, PNG by Pillow at its default level. "with the figure": the same and a figure of 300
+dpi with the masks drawn on it, which the published script saves for every image (needs matplotlib).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ FORMATS = {
 
 
 class Stopwatch:
-    """CPU milliseconds by part."""
+    """Measure CPU milliseconds by part."""
 
     def __init__(self) -> None:
         self.parts: dict[str, float] = {}
 
     def __call__(self, part: str, work: Callable[[], object]) -> object:
-        """Time one part."""
+        """Measure one part; return its result."""
         start = cpu_seconds()
         result = work()
         self.parts[part] = self.parts.get(part, 0.0) + 1000 * (cpu_seconds() - start)
@@ -52,19 +52,19 @@ class Stopwatch:
 
 
 def blobs(count: int) -> torch.Tensor:
-    """(count, 256, 256) logits: one ellipse each, with a rough edge, within the part that is not padding."""
+    """Return logits (count, 256, 256): an ellipse with a rough edge in each, outside of the padding."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[:256, :256]
     logits = []
     for _ in range(count):
-        centre, radii = generator.random(2) * (192, 256), 4 + generator.random(2) * 50
-        distance = ((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2
+        center, radii = generator.random(2) * (192, 256), 4 + generator.random(2) * 50
+        distance = ((rows - center[0]) / radii[0]) ** 2 + ((columns - center[1]) / radii[1]) ** 2
         logits.append(4 * (1 - distance) + generator.normal(0, 0.5, rows.shape))
     return torch.from_numpy(np.stack(logits).astype(np.float32))
 
 
 def published(logits: torch.Tensor, ids: np.ndarray, palette: bytes, photo: np.ndarray, *, figure: bool) -> tuple:
-    """The usual way; returns the label and the milliseconds."""
+    """Run the published steps; return the label and the milliseconds."""
     with torch.device("meta"):
         sam = sam_model_registry["vit_b"]()
     watch = Stopwatch()
@@ -93,7 +93,7 @@ def published(logits: torch.Tensor, ids: np.ndarray, palette: bytes, photo: np.n
 
 
 def draw(photo: np.ndarray, masks: np.ndarray) -> None:
-    """As the published script shows masks: 10 x 10 inches, each mask a coloured RGBA picture over the photo."""
+    """Draw masks as the published script does: 10 x 10 inches, each mask a colored RGBA picture over the photo."""
     import matplotlib as mpl  # type: ignore[import-not-found] # noqa: PLC0415 - only for this row
 
     mpl.use("Agg")
@@ -109,7 +109,7 @@ def draw(photo: np.ndarray, masks: np.ndarray) -> None:
 
 
 def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.ndarray) -> tuple:
-    """The package's; returns the label and the milliseconds. Joining and RLE are one step: each mask as it comes."""
+    """Run our steps; return the label and the milliseconds. Joining and RLE are one step per mask."""
     watch = Stopwatch()
     way_back = OriginalSize(
         low_side=256,
@@ -136,7 +136,7 @@ def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.nda
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--masks", nargs="*", type=int, default=[4, 30, 300])
     add_options(parser, repeats=9)

@@ -1,4 +1,4 @@
-"""A cluster of fake GPUs on this machine: stages sleep in place of the networks, all else of a labelling run is real.
+"""Measure a cluster of fake GPUs on this machine: stages sleep instead of networks, the rest of the run is real.
 
     python benchmarks/cluster.py [--images 8000] [--gpus 16] [--placement fused split] [--photos DIR] [--json FILE]
     python benchmarks/cluster.py --images 82081            # COCO train2014: a quarter of an hour
@@ -6,9 +6,9 @@
 
 A GPU takes 160 ms an image (split: 16 to detect, 144 to segment), so that two cores can feed 16 of them. JPEGs are
 decoded and resized, masks joined, labels encoded and written. "busy" is the share of time in which the GPUs of the slow
-stage compute: "steady" from 15 to 85 % of the images, "whole" from the moment that every actor has had a unit (16
-processes that start at once on two cores are no matter of clusters) to the last label file, "with start" from the call
-on. "driver MB" is its largest memory over what it held before the run.
+stage compute: "steady" from 15 to 85 % of the images, "whole" from the moment when every actor has had a unit (on a
+cluster 16 processes do not start on two cores) to the last label file, "with start" from the call. "driver MB" is its
+peak memory minus the memory before the run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FORMATS = {
 
 
 def make_shards(folder: str, photos: Path | None, images: int) -> None:
-    """In a process of its own: the driver's memory is to be that of a driver."""
+    """Write the shards; runs in its own process, to keep its memory out of the driver's."""
     from simulated import find_photos, write_shards  # noqa: PLC0415
 
     root = Path(folder)
@@ -54,8 +54,8 @@ def make_shards(folder: str, photos: Path | None, images: int) -> None:
 
 
 def make_stage(name: str) -> Stage:
-    """In an actor."""
-    import simulated  # noqa: PLC0415 - the networks' libraries, which the driver does without
+    """Create a stage; runs in an actor."""
+    import simulated  # noqa: PLC0415 - it imports the networks' libraries, which the driver does not need
 
     times = simulated.Sleeping(detect=SECONDS * DETECTOR_SHARE, segment=SECONDS * (1 - DETECTOR_SHARE))
     kinds = {
@@ -67,7 +67,7 @@ def make_stage(name: str) -> Stage:
 
 
 def stages_of(placement: str, gpus: int) -> tuple[tuple[StageSpec, ...], float, int]:
-    """The stages, and the slow one's seconds an image and GPUs."""
+    """Return the stages, and the seconds per image and GPUs of the slow one."""
     detectors = max(1, gpus // 5)
     actors = {"label": gpus} if placement == "fused" else {"detect": detectors, "segment": gpus - detectors}
     stages = tuple(
@@ -79,7 +79,7 @@ def stages_of(placement: str, gpus: int) -> tuple[tuple[StageSpec, ...], float, 
 
 
 def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, units: int) -> dict:
-    """One run, as a row of the table."""
+    """Run once; return a row of the table."""
     stages, seconds, slow_gpus = stages_of(placement, gpus)
     tasks = [Task(unit=unit) for unit in shards.units[:units]]
     total = sum(task.images for task in tasks)
@@ -92,7 +92,7 @@ def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, un
         written = len(Storage(folder).list("labels"))
     assert written == len(tasks), (written, len(tasks))
     unit_seconds = tasks[0].images * seconds
-    filled = recorder.finished[slow_gpus - 1][0] - unit_seconds  # every actor computes from about here on
+    filled = recorder.finished[slow_gpus - 1][0] - unit_seconds  # from about here every actor computes
     rate = recorder.steady_rate
     return {
         "placement": placement,
@@ -111,13 +111,13 @@ def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, un
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--gpus", type=int, nargs="*", default=[16])
     parser.add_argument("--units-per-gpu", type=int, help="units of 32 images for each GPU, instead of all images")
     parser.add_argument("--placement", nargs="*", default=["fused"], choices=["fused", "split"])
-    parser.add_argument("--photos", type=Path, help="folder of JPEGs (unset: made ones)")
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs; default: generated ones")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if "split" in options.placement and min(options.gpus) < 2:

@@ -1,11 +1,11 @@
-"""From SAM's features to label rows, for many boxes: the per-image loop against ours, equal labels.
+"""Measure the steps from SAM's features to label rows for many boxes: a loop over images against ours.
 
     python benchmarks/decoder.py [--boxes 4 30 300] [--images 8] [--repeats 3] [--json FILE]
 
-The published prompt encoder and mask decoder stand behind a small image encoder. "loop": `SamPredictor.set_image` and
+The published prompt encoder and mask decoder follow a small image encoder. "loop": `SamPredictor.set_image` and
 `predict_torch` image by image, all boxes of an image at once, masks painted in query order, one palette PNG, and RLE of
-each mask. "ours": the segmenter, the canvas, the same PNG and RLE. Seconds include the small encoder, which is also
-timed alone.
+each mask. "ours": `Labeller.label_pictures`, with the same PNG and RLE. Seconds include the small encoder, which is
+also measured alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ FORMATS = {
 
 
 def prepare(way: str, weights: Path, images: int, boxes: int) -> Callable[[], np.ndarray]:
-    """The function to time: (images, H, W) label maps."""
+    """Return the function to measure, which returns label maps (images, H, W)."""
     generator = np.random.default_rng(0)
     photos = [random_photo(generator) for _ in range(images)]
     prompts = [random_boxes(generator, boxes) for _ in range(images)]
@@ -80,7 +80,7 @@ def prepare(way: str, weights: Path, images: int, boxes: int) -> Callable[[], np
 def by_loop(
     predictor: SamPredictor, photos: list[np.ndarray], prompts: list[np.ndarray], ids: np.ndarray, palette: bytes
 ) -> np.ndarray:
-    """One image after the other, as the published script."""
+    """Label one image after the other, as the published script."""
     labels = []
     for photo, boxes in zip(photos, prompts, strict=True):
         predictor.set_image(photo)
@@ -96,7 +96,7 @@ def by_loop(
 
 
 def by_ours(labeller: Labeller, photos: list[np.ndarray], prompts: list[np.ndarray], *, ids: np.ndarray) -> np.ndarray:
-    """All images together, as the labelling stage."""
+    """Label all images together, as the labelling stage."""
     pictures, found = [], []
     for photo, boxes in zip(photos, prompts, strict=True):
         row = {"image_id": "photo", "height": photo.shape[0], "width": photo.shape[1], "tags": []}
@@ -107,7 +107,7 @@ def by_ours(labeller: Labeller, photos: list[np.ndarray], prompts: list[np.ndarr
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--boxes", nargs="*", type=int, default=[4, 30])
     parser.add_argument("--images", type=int, default=8)

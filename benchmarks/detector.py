@@ -1,10 +1,10 @@
-"""Grounding DINO Swin-T at its real size, random weights: transformers' as installed against ours.
+"""Measure Grounding DINO Swin-T at full size with random weights: transformers as installed against ours.
 
     python benchmarks/detector.py [--repeats 2] [--threads 1] [--json FILE]
 
 Seconds of one image of 800 x 1066 (a 640 x 480 photo) with three tags. "batch of 2" and "mixed sizes" are per image
-over two photos, of one size and of two. The text row is the whole text encoder, which is run with every image: what
-caching it could save at most.
+over two photos, of one size and of two. The text row is the whole text encoder, which runs with every image: an
+upper bound for the gain by a cache.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from wsss_ray.models.detector.network import GroundingDino
 from wsss_ray.models.detector.prompts import build_prompts
 
 WIDE = (427, 640)
-"""COCO's other usual size: 800 x 1199 for the network, so no batch with `PHOTO` (800 x 1066)."""
+"""Another common size in COCO: 800 x 1199 for the network, so not in a batch with `PHOTO` (800 x 1066)."""
 TAGS = ["dog", "person", "dining table"]
 CONTENDERS = [
     Contender(name="transformers, as installed", way="transformers", environment={}),
@@ -59,7 +59,7 @@ FORMATS = {
 
 
 def prepare(way: str, directory: Path) -> Callable[[], np.ndarray]:
-    """The function to time: boxes of all queries of one photo, XYXY pixels."""
+    """Return the function to measure, which returns the boxes of all queries of one photo, XYXY pixels."""
     photo = random_photo(np.random.default_rng(0))
     if way == "transformers":
         return by_transformers(directory, photo)
@@ -74,7 +74,7 @@ def prepare(way: str, directory: Path) -> Callable[[], np.ndarray]:
 
 
 def by_transformers(directory: Path, photo: np.ndarray) -> Callable[[], np.ndarray]:
-    """The library's own classes, as its documentation shows."""
+    """Return the function that uses the library's own classes as in its documentation."""
     processor = AutoProcessor.from_pretrained(directory)
     network = AutoModelForZeroShotObjectDetection.from_pretrained(directory).eval()
     prompts = build_prompts(TAGS, ClassSet.load("voc"), processor.tokenizer, max_tokens=256)
@@ -91,7 +91,7 @@ def by_transformers(directory: Path, photo: np.ndarray) -> Callable[[], np.ndarr
 
 
 def text_alone(detector: GroundingDino) -> np.ndarray:
-    """The text encoder on the prompt's tokens."""
+    """Run the text encoder on the tokens of a prompt."""
     with torch.inference_mode():
         ids = torch.arange(200, 220)[None]
         output: torch.Tensor = detector.network.model.text_backbone(ids).last_hidden_state
@@ -99,7 +99,7 @@ def text_alone(detector: GroundingDino) -> np.ndarray:
 
 
 def flops(directory: Path) -> float:
-    """GFLOP of one forward of transformers' network."""
+    """Return the GFLOP of one forward pass of transformers' network."""
     network = AutoModelForZeroShotObjectDetection.from_pretrained(directory).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(pixel_values=torch.zeros(1, 3, 800, 1066), input_ids=torch.tensor([[101, *range(200, 218), 102]]))
@@ -107,9 +107,9 @@ def flops(directory: Path) -> float:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="batches, mixed sizes and the text encoder, too")
+    parser.add_argument("--all", action="store_true", help="also measure batches, mixed sizes and the text encoder")
     add_options(parser, repeats=2)
     options = parser.parse_args()
     if options.worker:

@@ -1,9 +1,9 @@
-"""SAM's image encoder: the package's as installed against ours, same random weights; seconds are an image's.
+"""Measure SAM's image encoder: the package as installed against ours, equal random weights; seconds per image.
 
     python benchmarks/encoder.py [--models vit_b vit_h] [--batch 1 4] [--repeats 3] [--threads 1] [--json FILE]
 
-"of peak" is the share of this machine's best matrix product in the same dtype. "mask IoU" compares the masks of 30
-boxes, decoded from a contender's features, with those from the package's.
+"of peak" is the share of this processor's best matrix product in the same dtype. "mask IoU" compares the masks of 30
+boxes, decoded from a contender's features, with those from the package's features.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ FORMATS = {
 
 
 def prepare(way: str, model: str, weights: Path, batch: int) -> Callable[[], np.ndarray]:
-    """The function to time: features of as many photos at once; returns those of one, (256, 64, 64)."""
+    """Return the function to measure: it encodes a batch and returns the features of one photo, (256, 64, 64)."""
     sam = load_sam(model, weights)
     picture = resize_longest_side(random_photo(np.random.default_rng(0)), sam.image_encoder.img_size)
     if way == "package":
@@ -73,14 +73,14 @@ def prepare(way: str, model: str, weights: Path, batch: int) -> Callable[[], np.
 
 
 def encode_by_package(sam: Sam, pixels: torch.Tensor) -> np.ndarray:
-    """Features of the first image."""
+    """Return the features of the first image."""
     with torch.inference_mode():
         features: torch.Tensor = sam.image_encoder(sam.preprocess(pixels))
         return features[0].numpy()
 
 
 def flops(model: str) -> float:
-    """GFLOP of the package's forward, counted without weights."""
+    """Return the GFLOP of the package's forward pass, counted without weights."""
     with torch.device("meta"):
         encoder = sam_model_registry[model]().image_encoder
         with FlopCounterMode(display=False) as counter:
@@ -89,7 +89,7 @@ def flops(model: str) -> float:
 
 
 def masks_of(features: np.ndarray, sam: Sam) -> np.ndarray:
-    """(BOXES, 256, 256) bool, by the same decoder for all."""
+    """Return masks (BOXES, 256, 256) bool by the same decoder for all features."""
     decoder = BoxDecoder(sam)
     boxes = torch.from_numpy(random_boxes(np.random.default_rng(1), BOXES)) * (1024 / PHOTO[1])
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def masks_of(features: np.ndarray, sam: Sam) -> np.ndarray:
 def row_of(
     answer: Answer, first: Answer, *, model: str, batch: int, gflop: float, peaks: dict[str, float], sam: Sam
 ) -> dict:
-    """A line of the table."""
+    """Return a row of the table."""
     seconds = answer.seconds / batch
     masks, expected = masks_of(answer.value, sam), masks_of(first.value, sam)
     overlap = (masks & expected).sum((1, 2)) / np.maximum((masks | expected).sum((1, 2)), 1)
@@ -122,11 +122,11 @@ def row_of(
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=["vit_b"], choices=["vit_b", "vit_l", "vit_h"])
-    parser.add_argument("--batch", type=int, nargs="*", default=[1], help="images at once (ours takes them singly)")
-    parser.add_argument("--skip-tuned-package", action="store_true", help="a contender less, for the large models")
+    parser.add_argument("--batch", type=int, nargs="*", default=[1], help="images at once (ours encodes singly)")
+    parser.add_argument("--skip-tuned-package", action="store_true", help="leave out the tuned allocator")
     add_options(parser, repeats=3)
     options = parser.parse_args()
     if options.worker:

@@ -1,7 +1,7 @@
-"""Speed and memory of the evaluation against a bare loop: the same work per unit in as many plain processes.
+"""Measure speed and memory of the evaluation against a bare loop: the same work per unit in as many plain processes.
 
-Images are drawn: 500 x 375, some ellipses of VOC's classes with an ignored border; the label is the truth moved by
-three pixels. Start-up is stated apart: speeds count from the beginning of the first unit to the end of the last.
+Images are drawn: 500 x 375, some ellipses of VOC's classes with an ignored border; the label is the ground truth moved
+by three pixels. Speeds are measured from the start of the first unit to the end of the last; start-up is separate.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from wsss_ray.storage.storage import Storage
 
 WIDTH, HEIGHT = 500, 375
 DISTINCT = 64
-"""Different maps; the images of a set repeat them."""
+"""Number of different maps; the images of a set repeat them."""
 IMAGES_PER_UNIT = 32
 UNITS_PER_SHARD = 16
 CLASSES = ClassSet.load("voc")
 
 
 def draw_map(random: np.random.Generator) -> np.ndarray:
-    """(375, 500) ids: up to five ellipses of random classes, each with a border of ignore."""
+    """Return ids (375, 500): up to five ellipses of random classes, each with an ignored border."""
     image = Image.new("L", (WIDTH, HEIGHT), CLASSES.background_id)
     draw = ImageDraw.Draw(image)
     for _ in range(random.integers(1, 6)):
@@ -62,7 +62,7 @@ def draw_map(random: np.random.Generator) -> np.ndarray:
 
 
 def make_set(folder: Path, images: int) -> ShardSet:
-    """Image shards and a run of labels below a folder."""
+    """Write image shards and a run of labels into a folder; return the shards."""
     random = np.random.default_rng(0)
     maps = [draw_map(random) for _ in range(DISTINCT)]
     truths = [encode_label(truth, palette=CLASSES.palette()) for truth in maps]
@@ -104,7 +104,7 @@ def make_set(folder: Path, images: int) -> ShardSet:
 
 
 def make_judge(folder: Path, shards: ShardSet, *, boundary: bool) -> Judge:
-    """The judge that the job would make."""
+    """Return the judge that the job creates."""
     return Judge(
         images=Storage(str(folder / "shards")),
         labels=find_labels(Storage(str(folder / "run")), shards, instances=True),
@@ -120,24 +120,24 @@ def make_judge(folder: Path, shards: ShardSet, *, boundary: bool) -> Judge:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One pass over a set."""
+    """Figures of one pass over a set."""
 
     rate: float
-    """Images per second from the beginning of the first unit to the end of the last."""
+    """Images per second from the start of the first unit to the end of the last."""
     start: float
-    """Seconds before the first unit began."""
+    """Seconds before the start of the first unit."""
     cpu: float
-    """Processor seconds of the work itself."""
+    """CPU seconds of the work itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """A judge that says when it worked, by the wall clock, and for how many processor seconds."""
+    """A judge that also returns its start and end by the clock, and its CPU seconds."""
 
     judge: Judge
 
     def __call__(self, unit: Unit) -> tuple[UnitResult, float, float, float]:
-        """The result, begin, end, processor seconds."""
+        """Return the result, start, end and CPU seconds."""
         begin, cpu = time.time(), time.process_time()
         result = self.judge(unit)
         return result, begin, time.time(), time.process_time() - cpu
@@ -153,12 +153,12 @@ def start_worker(work: Timed) -> None:
 
 
 def do_work(unit: Unit) -> tuple[UnitResult, float, float, float]:
-    """One unit in a process of the bare loop."""
+    """Evaluate one unit in a process of the bare loop."""
     return _work(unit)
 
 
 def bare_loop(units: Sequence[Unit], work: Timed, processes: int) -> Iterator[tuple[UnitResult, float, float, float]]:
-    """The work in plain processes."""
+    """Do the work in plain processes."""
     with multiprocessing.get_context("spawn").Pool(processes, start_worker, (work,)) as pool:
         yield from pool.imap_unordered(do_work, units)
 
@@ -166,14 +166,14 @@ def bare_loop(units: Sequence[Unit], work: Timed, processes: int) -> Iterator[tu
 def by_ray(
     units: Sequence[Unit], work: Timed, processes: int, resources: Resources
 ) -> Iterator[tuple[UnitResult, float, float, float]]:
-    """The work as the job does it."""
+    """Do the work as the job does."""
     config = RayConfig(actors=processes)
     for _, result in map_units(units, work, config=config, resources=resources, units_per_task=UNITS_PER_TASK):
         yield result
 
 
 def measure(results: Iterator[tuple[UnitResult, float, float, float]], images: int) -> Measured:
-    """Sum the results, as the job does, and time them."""
+    """Sum the results, as the job does; return the figures of the pass."""
     tally = Tally.zero(CLASSES.num_classes)
     start = time.time()
     begins, ends, cpu = [], [], 0.0
@@ -186,7 +186,7 @@ def measure(results: Iterator[tuple[UnitResult, float, float, float]], images: i
 
 
 def run_job(folder: Path, processes: int) -> float:
-    """Seconds of the whole job, tables and all; Ray is connected."""
+    """Return the seconds of the whole job with its tables; Ray must be connected."""
     start = time.monotonic()
     run(
         EvaluateConfig(
@@ -200,7 +200,7 @@ def run_job(folder: Path, processes: int) -> float:
 
 
 def peak_memory() -> str:
-    """Largest resident memory so far of this process and of any Ray worker below it."""
+    """Return the peak resident memory of this process and of its Ray workers."""
     peaks: dict[str, int] = {}
     for pid in (os.getpid(), *below(os.getpid())):
         name = "driver" if pid == os.getpid() else "worker"
@@ -212,11 +212,11 @@ def peak_memory() -> str:
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000, help="images of the full set (the job runs a quarter, too)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="tasks at once, and bare processes")
-    parser.add_argument("--rounds", type=int, default=3, help="bare and Ray in turn, this often; medians are shown")
+    parser.add_argument("--images", type=int, default=1000, help="images of the set (the job also runs on a quarter)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="concurrent tasks, and bare processes")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of bare loop and Ray; the table shows medians")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--no-boundary", dest="boundary", action="store_false", help="without the boundary IoU")
     options = parser.parse_args()

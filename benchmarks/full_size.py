@@ -1,7 +1,7 @@
-"""SAM ViT-H and Grounding DINO Swin-T at their real sizes, with random weights, through `jobs/label.py`.
+"""Run SAM ViT-H and Grounding DINO Swin-T at full size, with random weights, through `wsss-ray label`.
 
-Pretrained weights are not part of the project; what this shows is that the full-size models load, run and write labels
-through the same command, and how long two photos take. It needs about 12 GB of memory and 4 GB of disk.
+Pretrained weights are not part of the project; this shows that models of full size load, run and write labels through
+the same command, and how long two photos take. It needs about 12 GB of memory and 4 GB of disk.
 
     python benchmarks/full_size.py --photos DIR [--precision bfloat16] [--json FILE]
 """
@@ -31,7 +31,7 @@ BOXES_PER_PHOTO = 8
 
 
 def threshold_for(directory: Path, photos: list[Path], tags: list[str]) -> float:
-    """Score above which the random detector keeps about BOXES_PER_PHOTO boxes a photo."""
+    """Return the score above which the random detector keeps about BOXES_PER_PHOTO boxes per photo."""
     config = DetectorConfig(model=str(directory), box_threshold=0.0)
     images = [np.array(Image.open(path).convert("RGB")) for path in photos]
     found = GroundingDino(config, ClassSet.load("voc")).detect(images, [tags] * len(images))
@@ -40,16 +40,16 @@ def threshold_for(directory: Path, photos: list[Path], tags: list[str]) -> float
 
 
 def run(command: list[str]) -> float:
-    """Seconds of a job, which must succeed."""
+    """Return the seconds of a job, which must succeed."""
     start = time.monotonic()
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
     return time.monotonic() - start
 
 
 def main() -> None:
-    """Make the weights, shard two photos, label them, print a table."""
+    """Write the weights, shard two photos, label them, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="folder of JPEGs; two are taken (unset: two drawn scenes)")
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs, of which two are used; default: two drawn scenes")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""What the benchmarks share: contenders that take turns, the machine in a line, tables and JSON.
+"""Shared parts of the benchmarks: contenders that take turns, the head of a table, tables and JSON.
 
-Every speed is a ratio taken in one run. Contenders are processes of their own, each with its own environment (the
-allocator's settings matter); they wait while another works. Seconds are the CPU's (user and system) with one thread, so
-that a busy machine disturbs them less, and else the clock's.
+Every speed is a ratio measured in one run. Each contender is a process with its own environment, because the settings
+of the allocator matter; it waits while another one works. With one thread, seconds are CPU time (user and system),
+which depends less on other load; with several threads they are clock time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -38,47 +39,47 @@ class Contender:
 
     name: str
     way: str
-    """What the script's worker understands."""
+    """Argument for the script's worker."""
     environment: Mapping[str, str]
-    """Beside the shell's."""
+    """Variables in addition to those of the shell."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a contender needed."""
+    """What a contender used and returned."""
 
     name: str
     seconds: float
     """Median over the turns."""
     peak_mib: float
-    """Peak memory over what was there before the first call."""
+    """Peak memory minus the memory before the first call."""
     value: np.ndarray
-    """What its call returned."""
+    """Result of its call."""
 
 
 def add_options(parser: argparse.ArgumentParser, *, repeats: int) -> None:
-    """Flags that all scripts have."""
-    parser.add_argument("--repeats", type=int, default=repeats, help="turns of each contender that count")
-    parser.add_argument("--warm", type=int, default=1, help="turns before them that do not")
+    """Add the flags that all scripts have."""
+    parser.add_argument("--repeats", type=int, default=repeats, help="measured turns of each contender")
+    parser.add_argument("--warm", type=int, default=1, help="turns before them that are not measured")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--skip-bfloat16", action="store_true", help="for processors without instructions for it")
-    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--skip-bfloat16", action="store_true", help="for processors without bfloat16 instructions")
+    parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
 
 
 def take_turns(
     script: str, arguments: Sequence[str], contenders: Sequence[Contender], options: argparse.Namespace
 ) -> list[Answer]:
-    """Let the contenders call their work in turn, and return their answers in order.
+    """Let the contenders work in turn; return their answers in order.
 
-    `script` is started once for each with `--worker WAY RESULT ARGUMENTS...`, and shall call `serve`.
+    `script` is started once per contender with `--worker WAY RESULT ARGUMENTS...`; it must call `serve`.
     """
     skips = skips_bfloat16(options)
     left_out = [contender for contender in contenders if skips and "bfloat16" in contender.way]
     if left_out:
-        warnings.warn("bfloat16 is left out: by --skip-bfloat16, or as oneDNN has none on this CPU", stacklevel=2)
+        warnings.warn("bfloat16 is left out: --skip-bfloat16 was given, or oneDNN has none on this CPU", stacklevel=2)
     contenders = [contender for contender in contenders if contender not in left_out]
-    single = options.warm + options.repeats == 1  # large networks: none keeps its memory while another works
+    single = options.warm + options.repeats == 1  # large networks: only one is in memory at a time
     with tempfile.TemporaryDirectory() as folder:
         results = [str(Path(folder) / f"{number}.npy") for number in range(len(contenders))]
         answers: list[list[tuple[float, float, float]]] = [[] for _ in contenders]
@@ -114,19 +115,19 @@ def _start(script: str, contender: Contender, arguments: Sequence[str], threads:
 
 
 def _turn(worker: subprocess.Popen[str]) -> tuple[float, float, float]:
-    """Let a worker do its work once."""
+    """Let a worker do its work once; return CPU seconds, seconds and MiB."""
     assert worker.stdin is not None
     assert worker.stdout is not None
     print("go", file=worker.stdin, flush=True)
     line = worker.stdout.readline()
     if not line:
-        raise SystemExit(f"a contender ended with status {worker.wait()} (-9: there was not memory enough for it)")
+        raise SystemExit(f"a contender ended with status {worker.wait()} (-9: too little memory)")
     seconds, elapsed, peak = json.loads(line)
     return seconds, elapsed, peak
 
 
 def serve(call: Callable[[], np.ndarray], result: str) -> None:
-    """In a contender: one call per line of standard input, answered with CPU seconds, seconds and MiB."""
+    """Run in a contender: answer each line of standard input with CPU seconds, seconds and MiB of one call."""
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in sys.stdin:
         before, start = cpu_seconds(), time.perf_counter()
@@ -138,13 +139,13 @@ def serve(call: Callable[[], np.ndarray], result: str) -> None:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process."""
+    """Return the user and system time of this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def machine(threads: int) -> str:
-    """The machine and the versions, for the head of a table."""
+    """Return the processor, the versions and the command, for the head of a table."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -153,12 +154,12 @@ def machine(threads: int) -> str:
     load = os.getloadavg()[0]
     return (
         f"{model}, {os.cpu_count()} cores, {threads} thread{'s' * (threads != 1)}, torch {version('torch')}, "
-        f"load {load:.1f} at the start"
+        f"load {load:.1f} at the start\npython {shlex.join(sys.argv)}"
     )
 
 
 def skips_bfloat16(options: argparse.Namespace) -> bool:
-    """Whether bfloat16 is left out: by the flag, or as oneDNN has none here (AVX2 alone; torch's own takes hours)."""
+    """Return whether to leave bfloat16 out: by the flag, or because oneDNN lacks it here (torch's own takes hours)."""
     import torch  # noqa: PLC0415
 
     from wsss_ray.models.fast.linear import DTYPES  # noqa: PLC0415
@@ -167,7 +168,7 @@ def skips_bfloat16(options: argparse.Namespace) -> bool:
 
 
 def product_peaks(options: argparse.Namespace) -> dict[str, float]:
-    """Measure and print the best GFLOP/s by dtype."""
+    """Measure, print and return the best GFLOP/s by dtype."""
     dtypes = ["float32"] if skips_bfloat16(options) else ["float32", "bfloat16"]
     peaks = {dtype: _product_peak(dtype, threads=options.threads) for dtype in dtypes}
     print("best product: " + ", ".join(f"{peak:.0f} GFLOP/s in {dtype}" for dtype, peak in peaks.items()))
@@ -175,7 +176,7 @@ def product_peaks(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _product_peak(dtype: str, *, threads: int) -> float:
-    """Best GFLOP/s of large matrix products in this dtype: what any network here could reach at most."""
+    """Return the best GFLOP/s of large matrix products in this dtype: the limit for any network here."""
     import torch  # noqa: PLC0415
 
     from wsss_ray.models.fast.linear import FusedLinear  # noqa: PLC0415
@@ -195,20 +196,20 @@ def _product_peak(dtype: str, *, threads: int) -> float:
 
 
 def random_photo(generator: np.random.Generator, size: tuple[int, int] = PHOTO) -> np.ndarray:
-    """(H, W, 3) uint8: coarse random patches."""
+    """Return coarse random patches, (H, W, 3) uint8."""
     height, width = size
     coarse = generator.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
     return np.ascontiguousarray(coarse.repeat(16, axis=0).repeat(16, axis=1)[:height, :width])
 
 
 def random_boxes(generator: np.random.Generator, count: int, size: tuple[int, int] = PHOTO) -> np.ndarray:
-    """(count, 4) float32 XYXY."""
+    """Return random boxes, (count, 4) float32 XYXY."""
     corners = generator.random((count, 2, 2)) * [size[1], size[0]]
     return np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) -> None:
-    """Print rows; `formats` gives the columns and how their numbers look."""
+    """Print rows; `formats` gives the columns and the format of their numbers."""
     table = [list(formats)]
     table += [["" if row.get(key) is None else format(row[key], spec) for key, spec in formats.items()] for row in rows]
     widths = [max(len(line[column]) for line in table) for column in range(len(formats))]
@@ -222,6 +223,6 @@ def print_table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) -
 
 
 def write_json(path: Path | None, rows: Sequence[Mapping[str, Any]], **head: Any) -> None:
-    """Write what was printed, where a path was given."""
+    """Write the rows as JSON if there is a path."""
     if path is not None:
         path.write_text(json.dumps({**head, "rows": list(rows)}, indent=1), encoding="utf-8")

@@ -1,12 +1,12 @@
-"""What Ray and the work around the networks cost: the demo's tiny models, and no models at all.
+"""Measure the cost of Ray and of the work around the networks: with the demo's tiny models, and without models.
 
     python benchmarks/pipeline.py [--images 640] [--rounds 1] [--photos DIR] [--json FILE]
 
 "Ray" is the engine with as many actors as cores, "loop" as many bare processes that read, label and write unit by unit
-with the same stage. Images/s are those of the steady state (15 to 85 % of the images), in turns; start-up is apart. The
-parts are milliseconds of the actors' clock per image. "outside the models" is CPU time of all processes per photo of
-640 x 480 through the engine, networks left out, eight boxes each, in the steady state, too; "of it" the same stage in
-one bare process, its parts in milliseconds of CPU ("decode" resizes, too). The exact path resizes with Pillow.
+with the same stage. Images/s are those of the steady state (15 to 85 % of the images), without start-up. The parts are
+milliseconds of the actors' clock per image. "outside the models" is the CPU time of all processes per photo of 640 x
+480 through the engine without networks, eight boxes each, in the steady state; "of it" is the same stage in one bare
+process, its parts in milliseconds of CPU ("decode" includes resizing). The exact path resizes with Pillow.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ FORMATS = {
 
 
 def make_stage(name: str) -> Stage:
-    """In a worker."""
+    """Create a stage; runs in a worker."""
     if name == "models":
-        from wsss_ray.labelling.stages import LabelStage  # noqa: PLC0415 - not in the driver
+        from wsss_ray.labelling.stages import LabelStage  # noqa: PLC0415 - the driver does not need it
 
         config = parse(LabelConfig, ["--config", "demo",
                                      "--input", "-", "--output", "-", "--no-png"])  # fmt: skip
@@ -64,7 +64,7 @@ def make_stage(name: str) -> Stage:
 
 
 def make_shards(folder: str, name: str, photos: Path | None, images: int) -> None:
-    """In a process of its own. Scenes of the demo for its models, else photos."""
+    """Write shards of demo scenes for its models, else of photos; runs in its own process."""
     import simulated  # noqa: PLC0415
 
     root = Path(folder)
@@ -77,7 +77,7 @@ def make_shards(folder: str, name: str, photos: Path | None, images: int) -> Non
 
 
 class CpuMeter(Meter):
-    """Seconds of the calling thread's CPU."""
+    """A meter of the CPU seconds of the calling thread."""
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
@@ -91,12 +91,12 @@ _worker: list = []
 
 
 def start_worker(images: Storage, sink: LabelSink, name: str = "models", meter: type[Meter] = Meter) -> None:
-    """A bare process: the stage, once."""
+    """Create the stage of a bare process."""
     _worker[:] = [make_stage(name), images, sink, meter]
 
 
 def label_unit(unit: Unit) -> UnitReport:
-    """A unit from shard to label file."""
+    """Label a unit, from shard to label file."""
     stage, images, sink, meter_type = _worker
     meter = meter_type()
     with meter("read"):
@@ -108,14 +108,14 @@ def label_unit(unit: Unit) -> UnitReport:
 
 
 def by_loop(units: list[Unit], images: Storage, sink: LabelSink, processes: int) -> Iterator[UnitReport]:
-    """Bare processes."""
+    """Label units in bare processes."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, start_worker, (images, sink)) as pool:
         yield from pool.imap_unordered(label_unit, units, chunksize=1)
 
 
 def by_ray(units: list[Unit], images: Storage, sink: LabelSink, actors: int, *, name: str) -> Recorder:
-    """The engine."""
+    """Label units with the engine."""
     pool = Pool(actors=actors, cpus=0.8, gpus=0.0)
     spec = StageSpec(name="label", make=functools.partial(make_stage, name), pool=pool)
     recorder = Recorder(total=sum(unit.rows for unit in units))
@@ -124,9 +124,9 @@ def by_ray(units: list[Unit], images: Storage, sink: LabelSink, actors: int, *, 
 
 
 def by_itself(units: list[Unit], images: Storage, sink: LabelSink, name: str) -> tuple[Counter[str], float]:
-    """In a bare process: CPU seconds of the parts, and of the whole."""
+    """Return the CPU seconds of the parts and of the whole; runs in a bare process."""
     start_worker(images, sink, name, CpuMeter)
-    label_unit(units[0])  # imports, buffers
+    label_unit(units[0])  # warm-up: imports and buffers
     start = time.process_time()
     seconds: Counter[str] = Counter()
     for unit in units:
@@ -135,14 +135,14 @@ def by_itself(units: list[Unit], images: Storage, sink: LabelSink, name: str) ->
 
 
 def sink_in(folder: str, classes: str) -> LabelSink:
-    """An empty run directory."""
+    """Return a sink with an empty run directory."""
     return LabelSink(
         output=Storage(tempfile.mkdtemp(dir=folder)), classes=ClassSet.load(classes), png=False, grey=False
     )
 
 
 def compare(folder: str, shards: ShardSet, images: Storage, *, processes: int, rounds: int) -> list[dict]:
-    """Ray and the loop in turns."""
+    """Run Ray and the loop in turn; return rows of the table."""
     recorders: dict[str, list[Recorder]] = {"loop": [], "Ray": []}
     units = list(shards.units)
     for _ in range(rounds):
@@ -165,7 +165,7 @@ def compare(folder: str, shards: ShardSet, images: Storage, *, processes: int, r
 
 
 def by_parts(folder: str, shards: ShardSet, images: Storage, name: str) -> dict:
-    """A row: milliseconds of CPU of the stage alone, in a bare process."""
+    """Return a row with the milliseconds of CPU of the stage alone, in a bare process."""
     some = list(shards.units)[:10]
     classes = "demo" if name == "models" else "coco"
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -179,7 +179,7 @@ def by_parts(folder: str, shards: ShardSet, images: Storage, name: str) -> dict:
 
 
 def outside(folder: str, shards: ShardSet, images: Storage, name: str) -> list[dict]:
-    """CPU milliseconds of all processes for a photo, and those of the stage alone, by parts."""
+    """Return rows with the CPU milliseconds of all processes per photo, and of the stage alone, by parts."""
     recorder = by_ray(list(shards.units), images, sink_in(folder, "coco"), 1, name=name)
     return [
         {
@@ -193,16 +193,16 @@ def outside(folder: str, shards: ShardSet, images: Storage, name: str) -> list[d
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=640, help="for the models")
+    parser.add_argument("--images", type=int, default=640, help="images with models")
     parser.add_argument("--photos-through", type=int, default=3200, help="photos without models")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--photos", type=Path, help="folder of JPEGs (unset: made ones)")
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs; default: generated ones")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    os.environ.update(TUNED, OMP_NUM_THREADS="1")  # the bare processes' too
+    os.environ.update(TUNED, OMP_NUM_THREADS="1")  # also for the bare processes
     head = machine(1)
     print(head, flush=True)
     context = multiprocessing.get_context("spawn")
@@ -229,7 +229,7 @@ def main() -> None:
 
 
 def draw_scenes(folder: str) -> None:
-    """96 scenes of the demo."""
+    """Write 96 scenes of the demo."""
     command = ["-m", "wsss_ray.demo.scenes", "--split", "validation", "--count", "96"]
     subprocess.run([sys.executable, *command, "--output", f"{folder}/scenes"], check=True, stdout=subprocess.DEVNULL)
 

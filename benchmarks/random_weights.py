@@ -1,4 +1,4 @@
-"""Random weights for the benchmarks: pretrained ones are not part of the project, and speed does not depend on them."""
+"""Random weights for the benchmarks: speed does not depend on them, and pretrained ones are not part of the project."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SMALL_ENCODER = TINY_SAM_CONFIG | {
     "decoder_num_heads": 8,
     "iou_head_hidden_dim": 256,
 }
-"""The published decoder behind a small encoder."""
+"""Configuration of the published decoder after a small encoder."""
 
 
 def write_sam(directory: Path, model: str) -> Path:
-    """Write `vit_b`, `vit_l`, `vit_h`, or `small` (SMALL_ENCODER); returns the file. Positions are not left at zero."""
+    """Write `vit_b`, `vit_l`, `vit_h` or `small` (SMALL_ENCODER) with positions that are not zero; return the file."""
     directory.mkdir(exist_ok=True)
     torch.manual_seed(1)
     sam = build_tiny_sam(SMALL_ENCODER) if model == "small" else sam_model_registry[model]()
@@ -53,14 +53,14 @@ def write_sam(directory: Path, model: str) -> Path:
 
 
 def write_detector(directory: Path) -> None:
-    """Grounding DINO Swin-T: the default configuration of transformers is that of the published tiny model."""
+    """Write Grounding DINO Swin-T: transformers' default configuration is that of the published tiny model."""
     torch.manual_seed(0)
     model = GroundingDinoForObjectDetection(GroundingDinoConfig())
     with torch.no_grad():
-        model.model.decoder.layer_norm.weight.mul_(0.02)  # random logits would all be 1 after the sigmoid
+        model.model.decoder.layer_norm.weight.mul_(0.02)  # otherwise all random scores would be 1
         for name, parameter in model.named_parameters():
             if "vision_param" in name or "text_param" in name:
-                parameter.fill_(0.3)  # 1e-4 as initialised, which would hide the fusion
+                parameter.fill_(0.3)  # the initial 1e-4 would hide the fusion of text and image
     pieces = {piece: index for index, piece in enumerate(vocabulary())}
     tokenizer = BertTokenizer(vocab=pieces, do_lower_case=True, model_max_length=256)
     model.save_pretrained(directory)

@@ -1,11 +1,11 @@
-"""Restarting a finished and a half-finished run of 82,081 images: `jobs/label.py` as a process, from call to exit.
+"""Measure the restart of a finished and a half-finished run of 82,081 images: `wsss-ray label`, from call to exit.
 
     python benchmarks/resume.py [--images 82081] [--repeats 3] [--json FILE]
 
-Shards and label files are real, with few bytes an image; the label files are written here, not made by networks. The
-half-finished run goes on for four units more with the demo's tiny models, `--limit` then ends it: from the call to the
-first new label file, of which most is the start of Ray and of the actors; and of that, the time to find out what is to
-be done, measured in this process without the interpreter's start.
+Shards and label files are real, with few bytes per image; this script writes the label files without networks. The
+half-finished run continues for four units with the demo's tiny models until `--limit`. The figures are the time from
+the call to the first new label file, most of which is the start of Ray and of the actors, and the part of it that finds
+the units to do, measured in this process without the start of the interpreter.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FORMATS = {"what": "", "images": ",d", "units": ",d", "seconds": ".2f"}
 
 
 def write_shards(folder: Path, images: int) -> None:
-    """Shards whose images are one small JPEG."""
+    """Write shards in which every image is the same small JPEG."""
     classes = ClassSet.load("demo")
     image = simplejpeg.encode_jpeg(np.full((SIDE, SIDE, 3), 128, np.uint8), quality=50)
     folder.mkdir()
@@ -71,7 +71,7 @@ def write_shards(folder: Path, images: int) -> None:
 
 
 def write_run(folder: Path, shards: ShardSet, config: LabelConfig, *, share: float) -> None:
-    """A run directory whose first units, this share of all, are labelled."""
+    """Write a run directory in which a share of the units is labelled."""
     classes = ClassSet.load("demo")
     output = Storage(str(folder))
     claim(output, identity(config, classes, shards, has_gpus=False))
@@ -99,7 +99,7 @@ def write_run(folder: Path, shards: ShardSet, config: LabelConfig, *, share: flo
 
 
 def restart(config_flags: list[str]) -> float:
-    """Seconds of the job as a user would call it."""
+    """Return the seconds of the job as a user calls it."""
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "jobs/label.py", *config_flags], cwd=ROOT, check=True, capture_output=True, text=True
@@ -108,8 +108,8 @@ def restart(config_flags: list[str]) -> float:
     return time.monotonic() - start
 
 
-def go_on(config_flags: list[str], labels: Path) -> float:
-    """Seconds from the call of the job to the first label file that it makes."""
+def continue_run(config_flags: list[str], labels: Path) -> float:
+    """Return the seconds from the call of the job to its first label file."""
     before = len(list(labels.iterdir()))
     command = [sys.executable, "jobs/label.py", *config_flags, "--limit", str((before + MORE_UNITS) * UNIT)]
     start = time.monotonic()
@@ -124,7 +124,7 @@ def go_on(config_flags: list[str], labels: Path) -> float:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=82_081)
     parser.add_argument("--repeats", type=int, default=3)
@@ -161,7 +161,7 @@ def main() -> None:
         go = [*flags, "--output", str(root / "half")]
         add(
             "half-finished run: until its next label file",
-            [go_on(go, root / "half" / "labels") for _ in range(options.repeats)],
+            [continue_run(go, root / "half" / "labels") for _ in range(options.repeats)],
         )
         add("of it: what is to be done", _times(lambda: units_to_do(shards, half, limit=None), options))
         _, missing = units_to_do(shards, half, limit=None)

@@ -1,4 +1,4 @@
-"""Running the engine under observation: when units finish, what the processes cost, what the object store holds."""
+"""Run the engine and record when units finish, the CPU time of the processes and the use of the object store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsss_ray.engine.progress import Progress
 
 
 def start_ray(*, gpus: int = 0) -> None:
-    """A Ray on this machine's loopback, with fake GPUs, whose workers have the jobs' allocator and one thread."""
+    """Start a local Ray with fake GPUs; workers have the allocator settings of the jobs and one thread."""
     os.environ["OMP_NUM_THREADS"] = "1"
     prepare_local_ray()
     ray.init(
@@ -34,13 +34,13 @@ def start_ray(*, gpus: int = 0) -> None:
 
 
 class Recorder(Progress):
-    """Progress that remembers when units were finished, and what the processes had cost by then."""
+    """Progress that records when units finished, and the CPU time of the processes at that moment."""
 
     def __init__(self, *, total: int) -> None:
         super().__init__(total=total, done=0, every_seconds=10)
         self.finished: list[tuple[float, int]] = []
         self.consumed: list[tuple[float, int]] = []
-        """Some moments of `finished`, by the CPU seconds of all processes instead of the clock's."""
+        """Some moments of `finished`, in CPU seconds of all processes instead of clock time."""
         self._looked = 0.0
         self._processes = Processes()
 
@@ -49,23 +49,24 @@ class Recorder(Progress):
         super().add(images, **counts)
         moment = time.monotonic()
         self.finished.append((moment, self.images))
-        if moment - self._looked >= 1:  # a look at all processes takes milliseconds
+        if moment - self._looked >= 1:  # reading all processes takes milliseconds
             self._looked = moment
             self.consumed.append((self._processes.seconds(), self.images))
 
     @property
     def steady_rate(self) -> float:
-        """Images per second while 15 to 85 % of the images were finished."""
+        """Return the images per second while 15 to 85 % of the images were finished."""
         return self._rate(self.finished)
 
     @property
     def steady_cpu(self) -> float:
-        """CPU seconds of all processes for an image, likewise: those that start and end are few by then."""
+        """Return the CPU seconds of all processes per image in the same interval, in which few start or end."""
         return 1 / self._rate(self.consumed)
 
     def _rate(self, moments: list[tuple[float, int]]) -> float:
-        """Slope of the line through all moments: actors that finish several units at once make steps, whose number
-        between the first moment and the last is chance.
+        """Return the slope of the line through all moments.
+
+        Actors that finish several units at once make steps, whose number between the first and last moment is random.
         """
         inside = [(moment, done) for moment, done in moments if 0.15 * self.total <= done <= 0.85 * self.total]
         if len(inside) < 2:
@@ -78,9 +79,9 @@ class Memory:
     """MB, sampled every second."""
 
     store: list[float]
-    """Used of the object store."""
+    """Used part of the object store."""
     driver: list[float]
-    """Resident of this process."""
+    """Resident memory of this process."""
 
 
 @contextlib.contextmanager
@@ -105,12 +106,12 @@ def watching_memory() -> Iterator[Memory]:
 
 
 def resident_mb() -> float:
-    """Memory of this process now."""
+    """Return the resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def below(pid: int) -> list[int]:
-    """Processes below a process: this Ray's alone, whatever else runs on the machine."""
+    """Return the descendants of a process: those of this Ray only."""
     children = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -119,13 +120,13 @@ def below(pid: int) -> list[int]:
 
 
 class Processes:
-    """This process and all below it, also those that have ended since they were last looked at."""
+    """This process and its descendants, including those that ended."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, str], float] = {}
 
     def seconds(self) -> float:
-        """CPU seconds of all that were ever seen, as they were last."""
+        """Return the CPU seconds of all processes that were ever seen, each at its last reading."""
         fields: dict[int, list[str]] = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:

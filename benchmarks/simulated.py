@@ -1,4 +1,4 @@
-"""A labelling run whose models sleep: everything but the networks is real, JPEGs in, label files out.
+"""A labelling run whose models sleep: everything except the networks is real, from JPEGs to label files.
 
 For `cluster.py` (many fake GPUs on few cores) and `pipeline.py` (what the CPU does for an image outside the models).
 """
@@ -29,14 +29,14 @@ from wsss_ray.shards.schemas import IMAGE_SCHEMA
 CLASSES = "coco"
 UNIT = 32
 BOXES = 8
-"""Boxes of every image: COCO's mean is seven objects."""
+"""Boxes per image: COCO has seven objects on average."""
 TAGS = ("person", "dog", "cup")
 SIDES = (480, 640)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sleeping:
-    """Seconds that the networks take for an image."""
+    """Seconds of the networks per image."""
 
     detect: float
     segment: float
@@ -51,7 +51,7 @@ def write_shards(
     class_set: str = CLASSES,
     tags: Sequence[str] = TAGS,
 ) -> None:
-    """Shards of `images` rows in all. With `links` the first ones are one file under several names, to save the disk.
+    """Write shards of `images` rows in total. With `links` the first ones are links to one file, to save disk space.
 
     Photos (JPEG of 640 x 480, or what there is) are repeated as often as is needed.
     """
@@ -95,7 +95,7 @@ def write_shards(
 
 
 def find_photos(folder: Path | None, work: Path) -> list[Path]:
-    """JPEGs of COCO's usual size in a folder, or noisy patches written as such.
+    """Return JPEGs of a common size in COCO from a folder, or write noisy patches of that size.
 
     The made ones have 173 KB each; those of COCO's train2014 have 163 KB on average (13.5 GB, 82,783 photos).
     """
@@ -119,7 +119,7 @@ def find_photos(folder: Path | None, work: Path) -> list[Path]:
 
 
 def settings() -> LabelConfig:
-    """The configuration of the simulated run."""
+    """Return the configuration of the simulated run."""
     return parse(LabelConfig, ["--input", "-", "--output", "-", "--classes", CLASSES])
 
 
@@ -127,7 +127,7 @@ class SleepingModels:
     """A detector and a segmenter that sleep as long as the networks take; all images get the same masks."""
 
     def __init__(self, times: Sleeping, *, exact: bool) -> None:
-        """`exact`: resize by Pillow, as the published settings do."""
+        """Create the models; `exact`: resize with Pillow, as the published settings do."""
         self._times, self._exact = times, exact
         self._detections, self._crops = _objects()
 
@@ -154,7 +154,7 @@ class SleepingModels:
 
 
 def _resize(image: np.ndarray, *, exact: bool) -> np.ndarray:
-    """As `sam_encoder.resize_longest_side`, whose import would take longer than all else in a simulated actor."""
+    """Resize as `resize_longest_side` of SAM's encoder, whose import would dominate a simulated actor."""
     height, width = (round(side * 1024 / max(image.shape[:2])) for side in image.shape[:2])
     if exact:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -164,7 +164,7 @@ def _resize(image: np.ndarray, *, exact: bool) -> np.ndarray:
 
 
 def _objects() -> tuple[Detections, list[MaskCrop]]:
-    """Boxes and rough-edged ellipses of all sizes."""
+    """Return boxes, and ellipses of all sizes with rough edges."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[: SIDES[0], : SIDES[1]]
     crops, boxes = [], []

@@ -1,8 +1,8 @@
-"""Endurance: many images through simulated GPU actors, one of which is killed every few seconds.
+"""Test endurance: many images through simulated GPU actors, one of which is killed every few seconds.
 
-Images are a few kB of random bytes; an actor holds its simulated device for some milliseconds an image and returns a
-digest of the bytes, so that every result can be checked. Asserts that nothing is lost, doubled or changed, and that the
-memory of driver and object store stays flat; prints a table and writes JSON.
+Images are a few kB of random bytes. An actor holds its simulated device for some milliseconds per image and returns a
+digest of the bytes, so that every result can be checked. The script asserts that nothing is lost, doubled or changed,
+and that the memory of driver and object store does not grow; it prints a table and writes JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from measuring import machine
 from running import below, start_ray
 
 from wsss_ray.config import RayConfig
@@ -46,23 +47,23 @@ from wsss_ray.storage.storage import Storage
 UNITS_PER_SHARD = 25
 SAMPLE_SECONDS = 2.0
 FLAT_MEGABYTES = 100
-"""What the last third of a run may take beyond its middle third and still be called flat."""
+"""Largest growth, in MB, of the mean memory from the middle third of a run to the last third."""
 
 
 class SimulatedStage:
-    """Holds its device for a while per image, and digests the bytes."""
+    """Holds its device for some time per image, and returns a digest of the bytes."""
 
     output_schema = pa.schema([("image_id", pa.string()), ("error", pa.string()), ("digest", pa.string())])
 
     def __init__(self, log: str, seconds_per_image: float) -> None:
-        """Note the process, so that it can be killed."""
+        """Record the process, so that it can be killed."""
         self._seconds = seconds_per_image
         self._device = threading.Lock()
         with Path(log).open("a") as file:
             file.write(f"{os.getpid()}\n")
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
-        """Digest the rows."""
+        """Return the digests of the rows."""
         with self._device, meter("device"):
             time.sleep(self._seconds * rows.num_rows)
         digests = [hashlib.sha256(image.as_buffer()).hexdigest() for image in rows["image"]]
@@ -71,7 +72,7 @@ class SimulatedStage:
 
 @dataclass(frozen=True)
 class JsonSink:
-    """One JSON file per unit: ids, digests, errors."""
+    """Writes one JSON file per unit: ids, digests, errors."""
 
     output: Storage
 
@@ -82,7 +83,7 @@ class JsonSink:
         return {"images": rows.num_rows, "statuses": {"failed": rows.num_rows - rows["error"].null_count}}
 
     def counts(self, unit: Unit) -> Mapping[str, Any] | None:
-        """Counts of a unit that is there."""
+        """Return the counts of a finished unit."""
         if not self.output.exists(unit.label_path):
             return None
         rows = json.loads(self.output.read(unit.label_path))
@@ -90,7 +91,7 @@ class JsonSink:
 
 
 def make_shards(folder: Path, images: int, images_per_unit: int, size: int) -> tuple[ShardSet, dict[str, str]]:
-    """Shards of random bytes, and the digest that each image must get."""
+    """Write shards of random bytes; return them, and the digest that each image must get."""
     draw = random.Random(0)
     expected = {}
     storage = Storage(str(folder))
@@ -112,18 +113,18 @@ def make_shards(folder: Path, images: int, images_per_unit: int, size: int) -> t
 
 @dataclass
 class Watch:
-    """What is seen and done beside the run."""
+    """What is measured and killed during the run."""
 
     kills: int = 0
     spared: int = 0
-    """Kills left out because fewer than half of the actors were up: a busy machine starts them slowly."""
+    """Kills that were left out because fewer than half of the actors were running."""
     driver_mb: list[float] = field(default_factory=list)
     raylet_mb: list[float] = field(default_factory=list)
     store_mb: list[float] = field(default_factory=list)
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process; 0 where it has gone."""
+    """Return the resident memory of a process; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -132,7 +133,7 @@ def resident_mb(pid: int) -> float:
 
 
 def raylet_pid() -> int:
-    """The raylet that this process started."""
+    """Return the raylet that this process started."""
     for pid in below(os.getpid()):
         if b"raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return pid
@@ -178,13 +179,13 @@ def watching(log: Path, actors: int, kill_seconds: float) -> Iterator[Watch]:
 
 
 def growth(samples: list[float]) -> float:
-    """Mean of the last third less that of the middle third."""
+    """Return the mean of the last third minus that of the middle third."""
     third = max(1, len(samples) // 3)
     return mean(samples[-third:]) - mean(samples[-2 * third : -third] or samples)
 
 
 def run(options: argparse.Namespace, folder: Path) -> tuple[ShardSet, dict[str, str], Outcome, Watch, float]:
-    """The whole thing below a folder."""
+    """Run everything in a folder."""
     shards, expected = make_shards(folder / "in", options.images, options.images_per_unit, options.bytes)
     log = folder / "actors.log"
     spec = StageSpec(
@@ -207,7 +208,7 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[ShardSet, dict[str, 
 
 
 def check(folder: Path, shards: ShardSet, expected: dict[str, str]) -> dict[str, int]:
-    """Hold every row against what it must be."""
+    """Compare every row with what it must be; return counts."""
     files = list((folder / "out" / "labels").iterdir())
     rows = [row for unit in shards.units for row in json.loads((folder / "out" / unit.label_path).read_text())]
     return {
@@ -223,14 +224,14 @@ def check(folder: Path, shards: ShardSet, expected: dict[str, str]) -> dict[str,
 
 
 def main() -> None:
-    """Run, check, print the table."""
+    """Run the benchmark, check the results, print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--images-per-unit", type=int, default=32)
     parser.add_argument("--bytes", type=int, default=20_000, help="size of an image")
     parser.add_argument("--actors", type=int, default=8, help="simulated GPUs")
-    parser.add_argument("--milliseconds", type=float, default=80.0, help="of the device per image")
-    parser.add_argument("--kill-seconds", type=float, default=5.0, help="between two kills")
+    parser.add_argument("--milliseconds", type=float, default=80.0, help="device time per image")
+    parser.add_argument("--kill-seconds", type=float, default=5.0, help="seconds between two kills")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -249,7 +250,9 @@ def main() -> None:
             what: {"most": round(max(samples)), "growth": round(growth(samples), 1)} for what, samples in memory.items()
         },
     }
-    print(f"\n{counts['images']:,} images through {options.actors} actors, one killed every {options.kill_seconds:g} s")
+    print(
+        f"\n{machine(1)}\n{counts['images']:,} images through {options.actors} actors, one killed every {options.kill_seconds:g} s"
+    )
     for what in ("rows", "unique", "failed", "wrong", "out of order", "kills", "kills spared", "seconds"):
         print(f"{what:13} {figures[what]:>10,}")
     print(f"{'images/s':13} {figures['images_per_second']:>10} ({figures['of_the_devices']:.0%} of the devices' time)")

@@ -1,11 +1,11 @@
-"""Training steps of the full-size student on real photos: seconds, FLOPs, and the fraction of this CPU's peak.
+"""Measure training steps of the full-size student on real photos: seconds, FLOPs, and the share of the CPU's peak.
 
     python benchmarks/student.py [--architecture deeplabv2-resnet101] [--batch 1] [--crop 321] [--steps 3]
                                  [--threads 1] [--voc DIRECTORY] [--json FILE]
 
 A step is forward, loss and backward at all scales and an SGD update, in float32 from random weights, on crops of VOC
-photos with their truth. FLOPs are counted by torch (a multiply and an add are two; convolutions and matrix products
-alone). The peak is the best of several square matrix products in this process.
+photos with ground truth. torch counts the FLOPs of convolutions and matrix products (a multiply and an add are two).
+The peak is the best of several square matrix products in this process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LR, MOMENTUM, WEIGHT_DECAY = 2.5e-4, 0.9, 5e-4
 
 
 def load_crops(voc: Path, student: StudentNetwork, count: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Top left crops of the first photos that have truth: (N, 3, S, S) uint8 and (N, S, S) channels, padded."""
+    """Return padded top left crops of the first photos with truth: (N, 3, S, S) uint8 and (N, S, S) channels."""
     images, labels = [], []
     for path in sorted((voc / "SegmentationClass").glob("*.png"))[:count]:
         image = np.asarray(Image.open(voc / "JPEGImages" / f"{path.stem}.jpg").convert("RGB"))[:side, :side]
@@ -52,7 +52,7 @@ def load_crops(voc: Path, student: StudentNetwork, count: int, side: int) -> tup
 
 
 def measure_peak(side: int = 2048, repeats: int = 5) -> float:
-    """FLOP a second of the fastest float32 product of two square matrices."""
+    """Return the FLOP/s of the fastest float32 product of two square matrices."""
     left, right = torch.rand(side, side), torch.rand(side, side)
     seconds = []
     for _ in range(repeats + 1):
@@ -65,7 +65,7 @@ def measure_peak(side: int = 2048, repeats: int = 5) -> float:
 def train_step(
     student: StudentNetwork, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """One update; the loss, summed over the outputs."""
+    """Make one update; return the loss, summed over the outputs."""
     targets = student.targets(labels)
     valid = torch.stack([(target != IGNORE).sum() for target in targets]).clamp(min=1)
     loss = (student.loss_sums(student(images), targets) / valid).sum()
@@ -76,7 +76,7 @@ def train_step(
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="deeplabv2-resnet101")
     parser.add_argument("--batch", type=int, default=1)
@@ -92,7 +92,7 @@ def main() -> None:
     student = build_student(config, ClassSet.load("voc"), weights=None)
     images, labels = load_crops(arguments.voc, student, arguments.batch, arguments.crop)
     optimizer = torch.optim.SGD(student.parameter_groups(LR, WEIGHT_DECAY), momentum=MOMENTUM)
-    with FlopCounterMode(display=False) as counter:  # the warm-up as well
+    with FlopCounterMode(display=False) as counter:  # includes the warm-up
         losses = [train_step(student, optimizer, images, labels).item()]
     flops = counter.get_total_flops()
     peak, seconds = measure_peak(), []

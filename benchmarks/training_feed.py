@@ -1,9 +1,9 @@
-"""Speed of the training job against a bare PyTorch loop on tensors already in memory: what the feed costs.
+"""Measure the training job against a bare PyTorch loop on tensors in memory: the cost of the feed.
 
-The same network, crops, batch, threads and updates, one process that computes each; bare and Ray in turn. The bare loop
-repeats ready batches; the job reads shards, decodes, augments, and carries what it makes to the worker. Start-up is
-stated apart, and speeds count from a fifth of the updates to the last. The feed computes beside the worker, so it needs
-a core of its own (on a GPU, several).
+Both have the same network, crops, batch, threads and updates, and one process that computes; they run in turn. The bare
+loop repeats finished batches; the job reads shards, decodes, augments and sends the samples to the worker. Speeds are
+measured from a fifth of the updates to the last; start-up is separate. The feed computes beside the worker, so it needs
+its own core (on a GPU, several).
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ CASES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One training."""
+    """Figures of one training."""
 
     rate: float
     """Updates per second from the first to the last."""
     start: float
-    """Seconds of everything else."""
+    """Other seconds."""
 
 
 def make_set(folder: Path) -> None:
-    """Image shards with truth: soft random pictures of a photo's size in bytes, ellipses as truth."""
+    """Write image shards: random pictures with as many bytes as photos, ellipses as ground truth."""
     random = np.random.default_rng(0)
     rows = []
     for index in range(IMAGES):
@@ -105,7 +105,7 @@ def make_set(folder: Path) -> None:
 
 
 def configure(case: Case, shards: Path, output: Path) -> TrainConfig:
-    """The training that both loops do."""
+    """Return the training that both loops do."""
     return TrainConfig(
         images=str(shards),
         output=str(output),
@@ -124,7 +124,7 @@ def configure(case: Case, shards: Path, output: Path) -> TrainConfig:
 
 
 def bare_loop(config: TrainConfig, threads: int) -> Measured:
-    """The updates alone, on batches in memory."""
+    """Run only the updates, on batches in memory."""
     begin = time.monotonic()
     torch.set_num_threads(threads)
     recipe = config.recipe
@@ -152,19 +152,19 @@ def bare_loop(config: TrainConfig, threads: int) -> Measured:
 
 
 def steady_rate(times: Sequence[float]) -> float:
-    """Updates per second by the moments at which each was done, after the first fifth."""
+    """Return the updates per second after the first fifth, from the moments at which updates were done."""
     skipped = len(times) // 5
     return (len(times) - 1 - skipped) / (times[-1] - times[skipped])
 
 
 def in_a_process(config: TrainConfig, threads: int) -> Measured:
-    """The bare loop in a plain process."""
+    """Run the bare loop in a plain process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(bare_loop, (config, threads))
 
 
 def by_ray(config: TrainConfig) -> Measured:
-    """The job."""
+    """Run the job."""
     begin = time.time()
     run(config)
     ended = time.time()
@@ -174,7 +174,7 @@ def by_ray(config: TrainConfig) -> Measured:
 
 
 def measure(case: Case, root: Path, resources: Resources, rounds: int) -> list[tuple[Measured, Measured]]:
-    """Bare and Ray in turn."""
+    """Run the bare loop and Ray in turn."""
     found = []
     for number in range(rounds):
         config = configure(case, root / "shards", root / f"{case.architecture}-{number}")
@@ -183,14 +183,14 @@ def measure(case: Case, root: Path, resources: Resources, rounds: int) -> list[t
 
 
 def median(measured: Sequence[Measured], name: str) -> float:
-    """Median of a figure over rounds."""
+    """Return the median of a figure over rounds."""
     return statistics.median(getattr(one, name) for one in measured)
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="bare and Ray in turn, this often; medians are shown")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of bare loop and Ray; the table shows medians")
     parser.add_argument("--case", choices=[case.name for case in CASES], action="append", help="only these students")
     parser.add_argument("--iterations", type=int, help="updates of each training")
     parser.add_argument("--json", type=Path)

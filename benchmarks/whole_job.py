@@ -1,12 +1,12 @@
-"""The whole labelling of a photo at full size, SAM ViT-H and Grounding DINO Swin-T, random weights, against a baseline.
+"""Measure the labelling of a photo with SAM ViT-H and Grounding DINO Swin-T, random weights, against a baseline.
 
     python benchmarks/whole_job.py [--segmenter vit_h] [--repeats 1] [--warm 0] [--weights DIR] [--json FILE]
 
 The baseline is the published script's work on one photo, as the packages are installed: transformers' detector in
 float32, `SamPredictor.set_image` and `predict_torch`, painting, PNG; "with the figure" counts the script's 300-dpi
-figure too (needs matplotlib). Ours is the job's own stage, from the encoded photo to the encoded row; in float32 with
-the exact preprocessing. Both segment the same eight boxes: those of random detectors would differ. "mask IoU" compares
-with the baseline's masks.
+figure too (needs matplotlib). Ours is the job's stage, from the encoded photo to the encoded row; in float32 with the
+exact preprocessing. Both segment the same eight boxes, because those of random detectors would differ. "mask IoU"
+compares with the baseline's masks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import importlib.util
 import io
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
 from wsss_ray.engine.meter import Meter
 from wsss_ray.images.rle import decode_mask, encode_mask
+from wsss_ray.labeller import Labeller
 from wsss_ray.labelling.stages import LabelStage
 from wsss_ray.models.detector.prompts import build_prompts
 from wsss_ray.models.results import Detections
@@ -69,7 +70,7 @@ FORMATS = {
 
 
 def prepare(way: str, weights: Path, model: str) -> Callable[[], np.ndarray]:
-    """The function to time. It returns the seconds of PARTS and then the masks, flat."""
+    """Return the function to measure, which returns the seconds of PARTS and then the masks, flat."""
     photo = random_photo(np.random.default_rng(0))
     boxes = random_boxes(np.random.default_rng(1), BOXES)
     data = simplejpeg.encode_jpeg(photo, quality=92)
@@ -81,8 +82,9 @@ def prepare(way: str, weights: Path, model: str) -> Callable[[], np.ndarray]:
     flags += ["--detector.preprocessing", backend, "--segmenter.preprocessing", backend]
     flags += ["--detector.precision", way, "--segmenter.precision", way]
     classes = ClassSet.load("voc")
-    stage = LabelStage(parse(LabelConfig, flags), classes, "ignore")
-    detect = stage._detector.detect
+    config = parse(LabelConfig, flags)
+    labeller = Labeller(config, classes=classes)
+    detect = labeller.detector.detect
     fixed = Detections(
         boxes=boxes,
         scores=np.linspace(0.9, 0.3, BOXES, dtype=np.float32),
@@ -90,11 +92,12 @@ def prepare(way: str, weights: Path, model: str) -> Callable[[], np.ndarray]:
         phrases=("thing",) * BOXES,
     )
 
-    def detect_and_replace(images: list[np.ndarray], tags: list[list[str]]) -> list[Detections]:
+    def detect_and_replace(images: Sequence[np.ndarray], tags: Sequence[Sequence[str]]) -> list[Detections]:
         detect(images, tags)
         return [fixed] * len(images)
 
-    stage._detector.detect = detect_and_replace  # type: ignore[method-assign,assignment]
+    labeller.detector.detect = detect_and_replace  # type: ignore[method-assign]
+    stage = LabelStage(config, classes, "ignore", labeller=labeller)
     row = {"image_id": "photo", "image": data, "height": PHOTO[0], "width": PHOTO[1], "tags": TAGS, "error": None}
 
     def call() -> np.ndarray:
@@ -110,7 +113,7 @@ def prepare(way: str, weights: Path, model: str) -> Callable[[], np.ndarray]:
 
 
 def baseline(weights: Path, model: str, data: bytes, boxes: np.ndarray) -> Callable[[], np.ndarray]:
-    """The published script's work."""
+    """Return the function that does the work of the published script."""
     processor = AutoProcessor.from_pretrained(weights / "detector")
     network = AutoModelForZeroShotObjectDetection.from_pretrained(weights / "detector").eval()
     classes = ClassSet.load("voc")
@@ -128,7 +131,7 @@ def baseline(weights: Path, model: str, data: bytes, boxes: np.ndarray) -> Calla
             masks = predictor.predict_torch(None, None, prompts, multimask_output=False)[0][:, 0].numpy()
         segmented = time.perf_counter()
         label = np.zeros(PHOTO, np.uint8)
-        for class_id, mask in reversed(list(enumerate(masks, start=1))):  # the highest score on top
+        for class_id, mask in reversed(list(enumerate(masks, start=1))):  # the highest score last
             label[mask] = class_id
         image = Image.fromarray(label)
         image.putpalette(classes.palette())
@@ -137,7 +140,7 @@ def baseline(weights: Path, model: str, data: bytes, boxes: np.ndarray) -> Calla
         written = cpu_seconds()
         if importlib.util.find_spec("matplotlib") is not None:
             draw(photo, masks)
-        parts.append(cpu_seconds() - written)  # to be taken from the whole, which is CPU time too
+        parts.append(cpu_seconds() - written)  # is subtracted from the whole, which is CPU time too
         assert len(encode_mask(masks[0])) > 0
         return np.concatenate([parts, masks.ravel()])
 
@@ -145,10 +148,10 @@ def baseline(weights: Path, model: str, data: bytes, boxes: np.ndarray) -> Calla
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--segmenter", default="vit_h", choices=["vit_b", "vit_l", "vit_h"])
-    parser.add_argument("--weights", type=Path, help="where random weights are kept for the next time")
+    parser.add_argument("--weights", type=Path, help="directory that keeps the random weights for the next run")
     parser.add_argument("--only-write", action="store_true", help="write the weights and end")
     add_options(parser, repeats=1)
     parser.set_defaults(warm=0)

@@ -2,9 +2,9 @@
 
     python benchmarks/after_decoder.py [--masks 4 30 300] [--repeats 9] [--json FILE]
 
-Milliseconds of CPU time, one thread. "published": `Sam.postprocess_masks` on all masks at once, painting in query order,
-RLE of full-size masks, PNG by Pillow at its default level. "with the figure": the same and a figure of 300
-dpi with the masks drawn on it, which the published script saves for every image (needs matplotlib).
+Milliseconds of CPU time, one thread. "published": `Sam.postprocess_masks` on all masks at once, painting in query
+order, RLE of full-size masks, PNG by Pillow at its default level. "with the figure": the same and a figure of 300 dpi
+with the masks drawn on it, which the published script saves for every image (needs matplotlib).
 """
 
 from __future__ import annotations

@@ -250,9 +250,8 @@ def main() -> None:
             what: {"most": round(max(samples)), "growth": round(growth(samples), 1)} for what, samples in memory.items()
         },
     }
-    print(
-        f"\n{machine(1)}\n{counts['images']:,} images through {options.actors} actors, one killed every {options.kill_seconds:g} s"
-    )
+    print(f"\n{machine(1)}")
+    print(f"{counts['images']:,} images through {options.actors} actors, one killed every {options.kill_seconds:g} s")
     for what in ("rows", "unique", "failed", "wrong", "out of order", "kills", "kills spared", "seconds"):
         print(f"{what:13} {figures[what]:>10,}")
     print(f"{'images/s':13} {figures['images_per_second']:>10} ({figures['of_the_devices']:.0%} of the devices' time)")

@@ -27,6 +27,14 @@ def test_flags_win_over_yaml_and_both_spellings_work(tmp_path: Path) -> None:
     assert config.input == "in"
 
 
+def test_options_of_another_type_are_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse(LabelConfig, write(tmp_path, "detector:\n  options: {size: 3, rate: 0.5, name: a, fast: true}\n"))
+    assert config.detector.options == {"size": 3, "rate": 0.5, "name": "a", "fast": True}
+    with pytest.raises(SystemExit):
+        parse(LabelConfig, write(tmp_path, "detector:\n  options:\n    size: [1]\n"))
+    assert "config.yaml:3: `detector.options.size` is (1,): it must be text or a" in capsys.readouterr().err
+
+
 def test_required_fields_may_come_from_yaml(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("input: a\noutput: b\n")

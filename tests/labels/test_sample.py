@@ -1,4 +1,4 @@
-"""The dry run's sample where its models fail."""
+"""The dry run: the time that it estimates, and a sample on which the models fail."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from wsss_ray.engine.resources import Pool, Resources
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Task
 from wsss_ray.errors import JobError
-from wsss_ray.labels.sample import describe_sample
+from wsss_ray.labels.sample import Timing, busiest, describe_sample, estimate
 from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(stages)
@@ -29,3 +29,28 @@ def test_a_stage_that_raises_ends_the_job_with_its_name_and_reason(local_ray: Re
             with_work=lambda rows: rows,
             expected=lambda _device: None,
         )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "actors", "images"),
+    [
+        ([8], 2, 8),
+        ([8], 1, 8),
+        ([8, 8], 2, 8),
+        ([8, 8, 8], 2, 16),
+        ([8, 8, 3], 2, 11),
+        ([32] * 100, 8, 416),
+        ([], 3, 0),
+    ],
+)
+def test_a_unit_is_not_divided_among_actors(sizes: list[int], actors: int, images: int) -> None:
+    assert busiest(sizes, actors) == images
+    timing = Timing(stage="label", actors=actors, seconds=2.0, loading=1.0, device="")
+    assert estimate([timing], sizes) == 2.0 * images
+
+
+def test_the_slowest_of_two_stages_decides() -> None:
+    fast = Timing(stage="detect", actors=1, seconds=0.5, loading=1.0, device="")
+    slow = Timing(stage="segment", actors=3, seconds=3.0, loading=1.0, device="")
+    assert estimate([fast, slow], [4, 4, 4]) == 12.0
+    assert estimate([fast, slow], [4] * 6) == 24.0

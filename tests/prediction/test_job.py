@@ -170,7 +170,7 @@ def test_a_dry_run_plans_and_writes_nothing(
 
 def test_students_that_are_none_or_know_other_classes_are_refused(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no student .*student\.safetensors: --student takes the output of"):
-        prediction.run(configure(tmp_path / "out", student=str(tmp_path)))
+        prediction.run(configure(tmp_path / "out", student=str(tmp_path / "none")))
     file = tmp_path / "student.safetensors"
     file.write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match=r"student\.safetensors is no safetensors file"):

@@ -288,7 +288,7 @@ def test_folders_of_something_else_are_left_alone(gallery: Gallery, tmp_path: Pa
         with pytest.raises(ValueError, match="photos holds files of no gallery"):
             report.run(dataclasses.replace(gallery.config, output=str(tmp_path / "mine")))
     assert files(tmp_path / "mine") == {"photos/cat.jpg": b"my own"}
-    with pytest.raises(ValueError, match="directory of a run"):
+    with pytest.raises(ValueError, match="is what --labels reads"):
         report.run(dataclasses.replace(gallery.config, output=gallery.config.labels))
     with pytest.raises(ValueError, match=r"no audit\.json"):
-        report.run(dataclasses.replace(gallery.config, output=str(tmp_path / "new"), audit=str(tmp_path)))
+        report.run(dataclasses.replace(gallery.config, output=str(tmp_path / "new"), audit=str(tmp_path / "mine")))

@@ -14,6 +14,7 @@ from wsss_ray.audit.unit import AUDIT_SCHEMA, PLACES_SCHEMA, Auditor, UnitAudit
 from wsss_ray.config import AuditConfig
 from wsss_ray.engine.cluster import connect_for
 from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.progress import Progress
 from wsss_ray.labels.run import LabelRun, damage_error
 from wsss_ray.shards.schemas import STATUSES
@@ -72,6 +73,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
         JobError: an image shard could not be read; or label files are damaged: their images are in the list as failed,
             and everything was written.
     """
+    check_output(config, job="audit")
     run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
     if config.against_truth and not run.shards.has_truth:
         raise ValueError(

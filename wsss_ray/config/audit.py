@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,13 @@ class AuditConfig:
     """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(
+            ("--labels", self.labels, "run"),
+            ("--images", self.images, "folder"),
+        )
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,16 @@ class EvaluateConfig:
     """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(
+            ("--labels", self.labels, "run"),
+            ("--images", self.images, "folder"),
+            ("--truth", self.truth, "folder"),
+            ("--coco-annotations", self.coco_annotations, "file"),
+            ("--subset", self.subset, "file"),
+        )
 
     def __post_init__(self) -> None:
         """Check ranges."""

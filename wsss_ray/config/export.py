@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from wsss_ray.config.shared import RayConfig, StorageConfig, require, require_registered
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require, require_registered
 from wsss_ray.export.format import EXPORT_FORMATS
 
 
@@ -42,6 +42,13 @@ class ExportConfig:
     """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(
+            ("--labels", self.labels, "run"),
+            ("--images", self.images, "folder"),
+        )
 
     def __post_init__(self) -> None:
         """Check ranges and the name of the format."""

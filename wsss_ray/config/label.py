@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wsss_ray.config.models import DetectorConfig, FusionConfig, SegmenterConfig
-from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,14 @@ class LabelConfig(LabellerConfig):
     """Seconds between status lines."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster and pools."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(
+            ("--input", self.input, "folder"),
+            ("--detector.model", None if self.detector.model == "demo" else self.detector.model, "folder"),
+            ("--segmenter.checkpoint", self.segmenter.checkpoint, "file"),
+        )
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -157,6 +157,10 @@ def _default(item: dataclasses.Field[Any], base: object | None) -> Any:
 
 def _convert(value: Located, hint: Any, key: str) -> Any:
     """Return a value of the field's type; ValueError with file, line and key if it is none."""
+    if typing.get_origin(hint) is dict:
+        inner = typing.get_args(hint)[1]
+        entries = value.entries(f"`{key}`")
+        return {name.text("a key"): _convert(item, inner, f"{key}.{name.text('a key')}") for name, item in entries}
     plain = value.plain(f"`{key}`")
     try:
         return _fit(plain, hint)

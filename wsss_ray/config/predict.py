@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wsss_ray.config.models import Device, Precision
-from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,10 @@ class PredictConfig:
     """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster and pool."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(("--input", self.input, "folder"), ("--student", self.student, "run"))
 
     def __post_init__(self) -> None:
         """Check ranges."""

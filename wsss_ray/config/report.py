@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,15 @@ class ReportConfig:
     """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(
+            ("--labels", self.labels, "run"),
+            ("--images", self.images, "folder"),
+            ("--audit", self.audit, "folder"),
+            ("--evaluation", self.evaluation, "folder"),
+        )
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wsss_ray.config.shared import RayConfig, StorageConfig, require, require_registered
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require, require_registered
 from wsss_ray.datasets.source import SOURCES
 
 
@@ -79,6 +79,15 @@ class ShardConfig:
     """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(
+            ("--input", self.input, "folder"),
+            ("--truth", self.truth, "folder"),
+            ("--tags", self.tags, "file"),
+            ("--annotations", self.annotations, "file"),
+        )
 
     def __post_init__(self) -> None:
         """Check the source's name and ranges."""

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from wsss_ray.registry import Registry
 from wsss_ray.storage.redaction import refuse_credentials
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something that a job reads, so that no output overwrites it."""
+
+    flag: str
+    """The flag that names it."""
+    path: str
+    """Path or URI."""
+    kind: Literal["folder", "file", "run"] = "folder"
+    """run: a run directory, in which other jobs may have folders of their own."""
+
+
+def given(*inputs: tuple[str, str | None, Literal["folder", "file", "run"]]) -> tuple[Input, ...]:
+    """Return the inputs (flag, path, kind) whose path is given."""
+    return tuple(Input(flag, path, kind) for flag, path, kind in inputs if path is not None)
 
 
 class FieldError(ValueError):

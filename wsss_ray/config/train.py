@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wsss_ray.config.models import Device, Precision
-from wsss_ray.config.shared import RayConfig, StorageConfig, require
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
 from wsss_ray.config.student import StudentConfig
 
 Optimizer = Literal["sgd", "adamw"]
@@ -138,6 +138,16 @@ class TrainConfig:
     """Object storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Cluster; `actors` is the number of training workers: unset, one per GPU, else one."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(
+            ("--images", self.images, "folder"),
+            ("--labels", self.labels, "run"),
+            ("--label-folder", self.label_folder, "folder"),
+            ("--validation", self.validation, "folder"),
+            ("--student.weights", self.student.weights, "file"),
+        )
 
     def __post_init__(self) -> None:
         """Check ranges."""

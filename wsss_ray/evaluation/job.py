@@ -16,6 +16,7 @@ from wsss_ray.datasets.manifest import read_text
 from wsss_ray.datasets.voc_list import parse_split_list
 from wsss_ray.engine.cluster import connect_for, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
 from wsss_ray.evaluation.confusion import draw_confusion
@@ -49,6 +50,7 @@ def run(config: EvaluateConfig) -> Evaluation:
         ValueError: labels, images or truth cannot be used together.
         JobError: the run broke off, or labels are missing and this was to be an error.
     """
+    check_output(config, job="evaluate")
     classes = ClassSet.load(config.classes)
     images = Storage(config.images, config.storage)
     shards = read_shard_set(images)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from wsss_ray.config import ExportConfig
 from wsss_ray.engine.cluster import connect_for, warn_of_local_paths
 from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
 from wsss_ray.export.exported import ExportedUnits, Slot
@@ -46,6 +47,7 @@ class Export:
         Raises:
             ValueError: labels, images, format and output do not fit together; nothing was written.
         """
+        check_output(config, job="export")
         run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
         form = make_format(config, run)
         output = Storage(config.output, config.storage)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
+from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.labelling import limits
@@ -30,6 +31,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
         ValueError: input, output or configuration cannot be used together; nothing was changed.
         JobError: the run broke off or units could not be read; what is finished stands.
     """
+    check_output(config, job="label")
     images = Storage(config.input, config.storage)
     classes = ClassSet.load(config.classes, assist_words=config.assist_words)
     shards = read_shard_set(images)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import ray
@@ -49,27 +51,77 @@ def describe_sample(
     sample = with_work(rows).slice(0, IMAGES_TIMED)
     if sample.num_rows == 0:
         return [*lines, "estimate  none: no image of the first unit has a tag, so no model runs"]
-    sample = sample.append_column("error", pa.nulls(sample.num_rows, pa.string()))
-    slowest, whole, device = 0.0, 0.0, ""
-    for spec in stages:
-        timed = ray.remote(_time_stage).options(num_cpus=spec.pool.cpus, num_gpus=spec.pool.gpus)
-        try:
-            sample, seconds, loading, device = ray.get(timed.remote(spec, sample))
-        except RayError as error:
-            raise JobError(f"{spec.name} failed on the sample: {explain(error)}") from error
-        per_image = seconds / sample.num_rows
-        whole += per_image
-        slowest = max(slowest, per_image / spec.pool.actors)
-        timing = f"{per_image:.3f} s per image and actor, warm, {sample.num_rows} images"
-        lines.append(f"timed     {spec.name}: {timing}; models loaded in {loading:.1f} s")
+    timings = time_stages(stages, sample)
+    for timing in timings:
+        per_image = f"{timing.seconds:.3f} s per image and actor, warm, {sample.num_rows} images"
+        lines.append(f"timed     {timing.stage}: {per_image}; models loaded in {timing.loading:.1f} s")
+    whole, device = sum(timing.seconds for timing in timings), timings[-1].device
     if (should := expected(device)) is not None:
         lines.append(
             f"expected  {1 / should:.1f} images/s and {device}, by arithmetic and memory at the share of the peak that "
             f"was published; the sample reaches {should / whole:.0%} of it"
         )
-    to_do = sum(task.images for task in tasks)
-    estimate = format_seconds(to_do * slowest)
-    return [*lines, f"estimate  {estimate} for {to_do:,} images, loading and the last units' tail apart"]
+    sizes = [task.images for task in tasks]
+    return [*lines, f"estimate  {format_seconds(estimate(timings, sizes))} for {sum(sizes):,} images, without loading"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long a stage takes for one image."""
+
+    stage: str
+    actors: int
+    """Actors of its pool."""
+    seconds: float
+    """For one image in one actor, once it is warm."""
+    loading: float
+    """For its models, in seconds."""
+    device: str
+    """Name of the GPU; empty without one."""
+
+
+def time_stages(stages: Sequence[StageSpec], rows: pa.Table) -> list[Timing]:
+    """Run the stages on a few image rows, each in a process of its pool's size, and return their times.
+
+    Raises:
+        JobError: a stage fails on the rows.
+    """
+    rows = rows.append_column("error", pa.nulls(rows.num_rows, pa.string()))
+    timings = []
+    for spec in stages:
+        timed = ray.remote(_time_stage).options(num_cpus=spec.pool.cpus, num_gpus=spec.pool.gpus)
+        try:
+            rows, seconds, loading, device = ray.get(timed.remote(spec, rows))
+        except RayError as error:
+            raise JobError(f"{spec.name} failed on the sample: {explain(error)}") from error
+        timings.append(
+            Timing(
+                stage=spec.name,
+                actors=spec.pool.actors,
+                seconds=seconds / rows.num_rows,
+                loading=loading,
+                device=device,
+            )
+        )
+    return timings
+
+
+def estimate(timings: Sequence[Timing], sizes: Sequence[int]) -> float:
+    """Return the seconds of a run: the slowest stage's, for the images of its busiest actor.
+
+    Args:
+        timings: of all stages.
+        sizes: images of each unit. A unit is not divided among actors.
+    """
+    return max(timing.seconds * busiest(sizes, timing.actors) for timing in timings)
+
+
+def busiest(sizes: Sequence[int], actors: int) -> int:
+    """Return the images of the actor that has most, where each takes the next unit when it is free."""
+    loads = [0] * actors
+    for size in sizes:
+        heapq.heapreplace(loads, loads[0] + size)
+    return max(loads)
 
 
 def _time_stage(spec: StageSpec, rows: pa.Table) -> tuple[pa.Table, float, float, str]:

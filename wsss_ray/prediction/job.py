@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from wsss_ray.config import PredictConfig
+from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.resources import Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labels.decoded_images import Exif
@@ -35,6 +36,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
         ValueError: input, student, output or configuration cannot be used together; nothing was changed.
         JobError: the run was interrupted or units could not be read; finished units are kept.
     """
+    check_output(config, job="predict")
     images = Storage(config.input, config.storage)
     shards = read_shard_set(images)
     student = find_student(config.student, config.storage)

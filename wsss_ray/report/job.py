@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from wsss_ray.config import ReportConfig
 from wsss_ray.engine.cluster import connect_for
 from wsss_ray.engine.mapping import map_units
+from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
 from wsss_ray.labels.run import LabelRun, damage_error
@@ -38,6 +39,7 @@ def run(config: ReportConfig) -> None:
         JobError: an image shard could not be read, or another report writes to the same folder; or label files are
             damaged: their images are shown as failed, and everything was written.
     """
+    check_output(config, job="report")
     run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
     output = Storage(config.output, config.storage)
     earlier, state = earlier_state(output, tuple(CONTENT)), state_of(config, run)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsss_ray.config import ReportConfig
-from wsss_ray.engine.run_directory import RUN_FILE
 from wsss_ray.errors import JobError
 from wsss_ray.labels.run import LabelRun
 from wsss_ray.labels.summary import SUMMARY_FILE
@@ -86,8 +85,6 @@ def earlier_state(output: Storage, folders: tuple[str, ...]) -> str | None:
     Raises:
         ValueError: the folder holds something else; `folders` are those whose files a gallery removes.
     """
-    if output.exists(RUN_FILE):
-        raise ValueError(f"{output.uri} is the directory of a run. Give the gallery a folder of its own as --output.")
     if output.exists(MARKER):
         state = _read(output).get("state")
         return state if isinstance(state, str) else None

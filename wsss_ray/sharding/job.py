@@ -13,6 +13,7 @@ from wsss_ray.datasets.rows import RowMaker, RowRules
 from wsss_ray.datasets.source import SOURCES
 from wsss_ray.engine.cluster import connect, connect_for, warn_of_local_paths
 from wsss_ray.engine.mapping import map_items
+from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
@@ -39,6 +40,7 @@ def run(config: ShardConfig) -> Summary:
         StorageError: a store fails.
         JobError: no image became a row, or a shard's process dies again and again.
     """
+    check_output(config, job="shard")
     source = SOURCES.get(config.source)()
     class_set = ClassSet.load(config.classes or source.default_classes)
     output = Storage(config.output, config.storage)

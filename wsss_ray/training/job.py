@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.train import TrainConfig
+from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.run_directory import RUN_FILE, claim
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
@@ -81,6 +82,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
 
 def _prepare(config: TrainConfig) -> TrainingRun:
     """Read the inputs and check that they fit together, before anything starts."""
+    check_output(config, job="train")
     retried_before = retries.counted()
     classes = ClassSet.load(config.classes)
     student_weights_digest(config.student, config.storage)  # refuses weights that do not exist

@@ -14,7 +14,7 @@ import pytest
 from wsss_ray.config import StorageConfig
 from wsss_ray.engine import logs
 from wsss_ray.storage.errors import StorageError
-from wsss_ray.storage.redaction import masked, refuse_credentials
+from wsss_ray.storage.redaction import masked, refuse_credentials, shown
 from wsss_ray.storage.storage import Storage
 from wsss_ray.storage.weights import fetch_file, weights_digest
 
@@ -58,7 +58,20 @@ def test_words_of_the_environment_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert masked(text) == text
 
 
-ADDRESSES = ["s3://KEY:hidden@bucket/a", "https://user:hidden@host/sam.pth", "gs://hidden@bucket", "s3://K:hid/den@b/a"]
+ADDRESSES = [
+    "s3://KEY:hidden@bucket/a",
+    "https://user:hidden@host/sam.pth",
+    "gs://hidden@bucket",
+    "s3://K:hid/den@b/a",
+    "http://user:it's hidden@127.0.0.1:9/in",
+    "http://user:it'shidden@127.0.0.1:9/in",
+    "http://user:p@hidden@host",
+    "http://user:hid/hidden@host/in",
+    "s3://KEY:7/abchidden@bucket/in",
+    "s3://KEY:hidden",
+    "http://[hidden@host/in",
+    "simplecache::s3://KEY:hidden@bucket/in",
+]
 
 
 @pytest.mark.parametrize("uri", ADDRESSES)
@@ -81,6 +94,33 @@ def test_addresses_with_credentials_are_refused(uri: str) -> None:
 )
 def test_other_addresses_are_not(uri: str) -> None:
     refuse_credentials(uri)
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("https://host:9000/w.pth?token=hidden", "https://host:9000/w.pth?***"),
+        ("https://host/w e.pth ?token=hidden#x", "https://host/w e.pth ?***"),
+        ("http://user:p@hidden@host/in", "http://***@host/in"),
+        ("s3://KEY:7/hidden@bucket/in", "s3://***@bucket/in"),
+        ("s3://bucket/what?.png", "s3://bucket/what?.png"),
+        ("/data/a b?", "/data/a b?"),
+    ],
+)
+def test_an_address_is_shown_as_host_and_path(address: str, text: str) -> None:
+    assert shown(address) == text
+
+
+def test_a_web_address_with_a_space_is_refused_without_its_query() -> None:
+    with pytest.raises(ValueError, match="must not hold spaces") as caught:
+        fetch_file("https://host/w.pth ?token=hidden", sha256="0" * 64, config=StorageConfig())
+    assert "hidden" not in str(caught.value)
+
+
+def test_an_endpoint_needs_a_scheme() -> None:
+    with pytest.raises(ValueError, match="must begin with http") as caught:
+        StorageConfig(endpoint_url="user:hidden@host:9000")
+    assert "hidden" not in str(caught.value)
 
 
 @pytest.fixture

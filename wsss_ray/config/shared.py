@@ -73,7 +73,10 @@ class StorageConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(self, "retries", self.retries >= 0, "0 or more")
-        refuse_credentials(self.endpoint_url or "")
+        if self.endpoint_url is not None:
+            refuse_credentials(self.endpoint_url)
+            if not self.endpoint_url.startswith(("http://", "https://")):
+                raise FieldError("endpoint_url", "StorageConfig.endpoint_url must begin with http:// or https://.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from wsss_ray.config import StorageConfig
 from wsss_ray.storage import local_files, retries
 from wsss_ray.storage.errors import BARE_CODES, StorageError, code_of, explained, is_absent
 from wsss_ray.storage.local_files import FileInfo, ReadThrough, local_info, sync_directory, temporary_file, unfinished
-from wsss_ray.storage.redaction import refuse_credentials
+from wsss_ray.storage.redaction import masked, refuse_credentials, shown
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Storage:
         if not uri:
             raise ValueError("an empty path was given where a directory or URI is needed.")
         refuse_credentials(uri)
+        if uri.startswith(("http://", "https://")) and "?" in uri:
+            raise ValueError(f"{shown(uri)}: the address of a folder must not hold a query.")
         self.config = config or StorageConfig()
         self._uri = uri
         self._connect()
@@ -68,7 +70,7 @@ class Storage:
                 path = self._uri if "://" in self._uri else str(Path(self._uri).expanduser().absolute())
                 self._fs, root = fsspec.core.url_to_fs(path)
         except (ValueError, ImportError) as error:
-            raise ValueError(f"cannot use {self._uri!r}: {error}") from error
+            raise ValueError(f"cannot use {shown(self._uri)!r}: {masked(str(error))}") from error
         self._root = root.rstrip("/") or "/"
         self.is_local = isinstance(self._fs, LocalFileSystem)
 

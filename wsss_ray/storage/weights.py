@@ -17,7 +17,7 @@ from huggingface_hub import snapshot_download
 
 from wsss_ray.config import StorageConfig
 from wsss_ray.storage.errors import StorageError
-from wsss_ray.storage.redaction import masked, refuse_credentials
+from wsss_ray.storage.redaction import masked, refuse_credentials, shown
 from wsss_ray.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
             _check(file_digest(path), sha256, str(path))
         return path
     if uri.startswith(("https://", "http://")) and sha256 is None:
-        raise ValueError(f"{masked(uri)}: weights from the web need `sha256`, their SHA-256 in hexadecimal digits.")
+        raise ValueError(f"{shown(uri)}: weights from the web need `sha256`, their SHA-256 in hexadecimal digits.")
     version = sha256 or remote_version(uri, config)
     address = uri.split("?", 1)[0]  # a signed address is another one each time, for the same file
     target = (
@@ -77,7 +77,7 @@ def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
     storage = Storage(uri, config)
     files = {name: info for name, info in storage.list().items() if name.endswith(_MODEL_FILES)}
     if not files:
-        raise StorageError(f"{masked(uri)} holds no checkpoint (config.json, model.safetensors, tokenizer files).")
+        raise StorageError(f"{shown(uri)} holds no checkpoint (config.json, model.safetensors, tokenizer files).")
     key = json.dumps([uri, sorted((name, info.size, info.version) for name, info in files.items())])
     target = cache_directory() / "weights" / hashlib.sha256(key.encode()).hexdigest()[:16]
     for name in files:
@@ -134,14 +134,14 @@ def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig
 def remote_version(uri: str, config: StorageConfig) -> str:
     """Size and version of a remote file, or of all files of a remote checkpoint directory."""
     if uri.startswith(("https://", "http://")):
-        raise ValueError(f"{masked(uri)}: weights from the web need their SHA-256.")
+        raise ValueError(f"{shown(uri)}: weights from the web need their SHA-256.")
     folder, _, name = uri.rstrip("/").rpartition("/")
     info = Storage(folder, config).info(name)
     if info is not None:
         return f"{info.size}-{info.version}"
     files = {name: info for name, info in Storage(uri, config).list().items() if name.endswith(_MODEL_FILES)}
     if not files:
-        raise StorageError(f"{masked(uri)}: there is no such file, nor a directory with a checkpoint.")
+        raise StorageError(f"{shown(uri)}: there is no such file, nor a directory with a checkpoint.")
     text = json.dumps(sorted((name, info.size, info.version) for name, info in files.items()))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -211,12 +211,12 @@ def _fetch_once(uri: str, target: Path, config: StorageConfig, sha256: str | Non
         if target.exists():
             if note.exists() and note.read_text() == file_digest(target):
                 return
-            logger.warning("%s is not what was fetched from %s; fetching it again", target, uri)
+            logger.warning("%s is not what was fetched from %s; fetching it again", target, shown(uri))
         temporary = target.with_name(f".{target.name}.part")
         try:
             digest = _download(uri, temporary, config)
             if sha256 is not None:
-                _check(digest, sha256, masked(uri))
+                _check(digest, sha256, shown(uri))
             _write_note(note, digest)
             temporary.replace(target)
         finally:
@@ -241,7 +241,7 @@ def _chunks(uri: str, config: StorageConfig) -> Iterator[bytes]:
                 while chunk := response.read(_CHUNK_BYTES):
                     yield chunk
         except (OSError, http.client.HTTPException) as error:
-            raise StorageError(f"{masked(uri)}: cannot be fetched: {error}") from error
+            raise StorageError(f"{shown(uri)}: cannot be fetched: {masked(str(error))}") from error
         return
     folder, _, name = uri.rpartition("/")
     try:
@@ -249,4 +249,4 @@ def _chunks(uri: str, config: StorageConfig) -> Iterator[bytes]:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
     except FileNotFoundError as error:
-        raise StorageError(f"{masked(uri)}: there is no such file.") from error
+        raise StorageError(f"{shown(uri)}: there is no such file.") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wsss_ray.config import StorageConfig, StudentConfig
 from wsss_ray.models.student.sources import weights_source
-from wsss_ray.storage.redaction import masked
+from wsss_ray.storage.redaction import shown
 from wsss_ray.storage.weights import fetch_directory, fetch_file, fetch_hub, weights_digest
 
 STUDENT_FILE = "student.safetensors"
@@ -48,6 +48,6 @@ def student_weights_digest(config: StudentConfig, storage: StorageConfig) -> str
         return weights_digest(source.uri, sha256=source.sha256, config=storage)
     except FileNotFoundError as error:
         raise ValueError(
-            f"student.weights: there is no {masked(source.uri)}. Give the path or URI of the weights that the student "
+            f"student.weights: there is no {shown(source.uri)}. Give the path or URI of the weights that the student "
             f"starts from (student.init: {config.init}), or set student.init to none."
         ) from error

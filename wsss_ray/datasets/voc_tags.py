@@ -6,6 +6,7 @@ import io
 import math
 import pickle
 import pickletools
+import tokenize
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
@@ -16,6 +17,10 @@ from defusedxml.common import DefusedXmlException
 _NUMBER_TYPES = frozenset(["b1", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8"])
 _MAX_XML_BYTES = 10_000_000
 _MAX_NPY_BYTES = 200_000_000
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RecursionError, MemoryError),
+    *(SyntaxError, tokenize.TokenError),  # numpy parses the header as Python
+)
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -63,11 +68,11 @@ def read_cls_labels(data: bytes, where: str) -> dict[str, np.ndarray]:
         shape, _, dtype = _HEADER_READERS[version](stream)
         content = _load(stream) if dtype.hasobject and shape == () else None
         if not isinstance(content, _Array):
-            raise TypeError(f"it holds an array {shape} of {dtype}")  # noqa: TRY301
+            raise TypeError(f"it holds an array {shape} of {dtype}")
         return {_key(key): _vector(key, value) for key, value in content.objects().items()}
     except pickle.UnpicklingError as error:
         raise ValueError(f"{where}: refused: {error}.") from error
-    except (ValueError, TypeError, LookupError, AttributeError, EOFError, ArithmeticError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"{where} is not a cls_labels.npy (a dict of image ids and vectors of 0 and 1): {error}."
         ) from error

@@ -27,10 +27,11 @@ from wsss_ray.config import EvaluateConfig, RayConfig
 from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.resources import Resources
-from wsss_ray.evaluation import run
 from wsss_ray.evaluation.boundary import DEFAULT_RATIO
-from wsss_ray.evaluation.job import UNITS_PER_TASK
-from wsss_ray.evaluation.judge import Judge, Tally, UnitResult
+from wsss_ray.evaluation.image import ImageEvaluator
+from wsss_ray.evaluation.job import UNITS_PER_TASK, run
+from wsss_ray.evaluation.tally import Tally
+from wsss_ray.evaluation.unit import UnitEvaluator, UnitResult
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.labels.inputs import find_labels
 from wsss_ray.labels.scores import ClassIndex
@@ -103,18 +104,21 @@ def make_set(folder: Path, images: int) -> ShardSet:
     return shards
 
 
-def make_judge(folder: Path, shards: ShardSet, *, boundary: bool) -> Judge:
-    """Return the judge that the job creates."""
-    return Judge(
+def make_evaluator(folder: Path, shards: ShardSet, *, boundary: bool) -> UnitEvaluator:
+    """Return the evaluator that the job would use."""
+    return UnitEvaluator(
         images=Storage(str(folder / "shards")),
         labels=find_labels(Storage(str(folder / "run")), shards, instances=True),
         truths=None,
-        index=ClassIndex.of(CLASSES),
-        ignore_id=CLASSES.ignore_id,
+        evaluator=ImageEvaluator(
+            index=ClassIndex.of(CLASSES),
+            ignore_id=CLASSES.ignore_id,
+            boundary_ratio=DEFAULT_RATIO if boundary else None,
+            smallest_object=EvaluateConfig.smallest_object,
+        ),
         palette=CLASSES.palette(),
-        boundary_ratio=DEFAULT_RATIO if boundary else None,
-        smallest_object=EvaluateConfig.smallest_object,
         subset=None,
+        skip_missing=False,
     )
 
 
@@ -132,14 +136,14 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """A judge that also returns its start and end by the clock, and its CPU seconds."""
+    """An evaluator that also returns its start and end by the clock, and its CPU seconds."""
 
-    judge: Judge
+    evaluator: UnitEvaluator
 
     def __call__(self, unit: Unit) -> tuple[UnitResult, float, float, float]:
         """Return the result, start, end and CPU seconds."""
         begin, cpu = time.time(), time.process_time()
-        result = self.judge(unit)
+        result = self.evaluator(unit)
         return result, begin, time.time(), time.process_time() - cpu
 
 
@@ -224,7 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         small, full = Path(name) / "small", Path(name) / "full"
         few, shards = make_set(small, options.images // 4), make_set(full, options.images)
-        work = Timed(judge=make_judge(full, shards, boundary=options.boundary))
+        work = Timed(judge=make_evaluator(full, shards, boundary=options.boundary))
         start = time.monotonic()
         with connect(RayConfig()) as resources:
             connected = time.monotonic() - start

@@ -20,7 +20,7 @@ import numpy as np
 from wsss_ray.config import RayConfig
 from wsss_ray.demo import steps as student
 from wsss_ray.engine.cluster import connect
-from wsss_ray.evaluation import Evaluation
+from wsss_ray.evaluation.result import Evaluation
 
 KINDS = ("pseudo", "exact")
 REQUIRED = {"pseudo / exact": 0.90, "exact": 0.60, "pseudo - background": 0.20}

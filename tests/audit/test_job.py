@@ -12,7 +12,7 @@ import pytest
 from faulty_s3 import FaultyS3
 from made_runs import Made, instance, instances_of, write_run
 
-from wsss_ray.audit import run
+from wsss_ray.audit.job import run
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
 from wsss_ray.engine.resources import Resources

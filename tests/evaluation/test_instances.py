@@ -19,8 +19,9 @@ from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig, ShardConfig
 from wsss_ray.engine.resources import Resources
-from wsss_ray.evaluation import Evaluation, run
 from wsss_ray.evaluation.instances import connected_parts, count_parts, count_recalled, match, matching_parts, row_masks
+from wsss_ray.evaluation.job import run
+from wsss_ray.evaluation.result import Evaluation
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.images.rle import decode_mask, encode_mask

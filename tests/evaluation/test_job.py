@@ -18,8 +18,10 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
-from wsss_ray.evaluation import Evaluation, run
-from wsss_ray.evaluation.judge import Judge
+from wsss_ray.evaluation.image import ImageEvaluator
+from wsss_ray.evaluation.job import run
+from wsss_ray.evaluation.result import Evaluation
+from wsss_ray.evaluation.unit import UnitEvaluator
 from wsss_ray.labels.inputs import RunLabels
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.shards.image_shards import ShardSet
@@ -158,7 +160,7 @@ def test_images_without_a_usable_label_are_judged_as_background_and_listed(
     assert content["missing"] == ["a"]
     assert set(content["failed"]) == {"b", "c", "d"}  # type: ignore[arg-type]
     printed = capsys.readouterr().out
-    assert "1 images without a label, judged as no class: a" in printed
+    assert "1 images without a label, counted as no class: a" in printed
     assert "  b: wrong size: 2 x 2" in printed
     assert "4 failed" in printed
 
@@ -278,26 +280,41 @@ def test_a_subset(tmp_path: Path, shards: ShardSet, local_ray: Resources, text: 
     assert set(iou(evaluation)) == {"background", "bicycle", "boat", "bottle"}
 
 
+def test_skipped_images_do_not_count(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:
+    """A run with --limit has label files of its first units only."""
+    images, labels = Storage(str(tmp_path / "shards")), Storage(str(tmp_path / "labels"))
+    cases.write_run(labels, images, shards, lambda _, truth: truth)
+    for unit in shards.units[1:]:
+        (tmp_path / "labels" / unit.label_path).unlink()
+    counted, skipped = (run(configure(tmp_path, missing=missing)) for missing in ("count", "skip"))
+    rows = shards.units[0].rows
+    assert len(counted.missing) == shards.rows - rows
+    assert counted.miou < 1
+    assert (skipped.images, skipped.miou, skipped.missing) == (rows, 1, ())
+    assert set(skipped.skipped) == set(counted.missing)
+    assert f"{shards.rows - rows} images without a label, skipped" in (tmp_path / "out/evaluation.txt").read_text()
+
+
 def test_units_outside_the_subset_are_passed_over(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:
     images, labels = Storage(str(tmp_path / "shards")), Storage(str(tmp_path / "labels"))
     cases.write_run(labels, images, shards, lambda _, truth: truth)
     (tmp_path / "ids.txt").write_text("b\n")
     evaluation = run(configure(tmp_path, subset=str(tmp_path / "ids.txt")))
     assert (evaluation.images, evaluation.miou, evaluation.missing, evaluation.failed) == (1, 1, (), {})
-    judge = Judge(
+    evaluator = UnitEvaluator(
         images=images,
         labels=RunLabels(storage=labels, files=frozenset(unit.label_path for unit in shards.units)),
         truths=None,
-        index=ClassIndex.of(ClassSet.load("voc")),
-        ignore_id=255,
+        evaluator=ImageEvaluator(
+            index=ClassIndex.of(ClassSet.load("voc")), ignore_id=255, boundary_ratio=None, smallest_object=None
+        ),
         palette=None,
-        boundary_ratio=None,
-        smallest_object=None,
         subset=frozenset("b"),
+        skip_missing=False,
     )
     for unit in shards.units[1:]:
         (tmp_path / "labels" / unit.label_path).unlink()  # RunLabels raises when a listed file it reads is not there
-    results = [judge(unit) for unit in shards.units]
+    results = [evaluator(unit) for unit in shards.units]
     assert [result.images["image_id"].to_pylist() for result in results] == [["b"], [], []]
     assert [int(result.tally.matrix.sum()) for result in results] == [12, 0, 0]
 
@@ -323,7 +340,7 @@ def test_rejected_images_are_told(
     pq.write_table(pa.table(rejected), tmp_path / "shards" / "rejected.parquet")
     write_pngs(tmp_path / "labels", TRUTHS)
     assert run(configure(tmp_path)).rejected == 1
-    assert "1 images were rejected when the shards were made" in capsys.readouterr().out
+    assert "1 images were rejected by wsss-ray shard" in capsys.readouterr().out
 
 
 def test_boundaries_and_interval_can_be_left_out(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:

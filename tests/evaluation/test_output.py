@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.evaluation.confusion import colors, draw_confusion
-from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Tally
+from wsss_ray.evaluation.confusion_image import colors, draw_confusion
 from wsss_ray.evaluation.result import Evaluation, conclude
 from wsss_ray.evaluation.tables import format_tables
+from wsss_ray.evaluation.tally import IMAGES_SCHEMA, Tally
 from wsss_ray.labels.scores import ClassIndex
 
 
@@ -23,17 +23,17 @@ def evaluate(matrix: np.ndarray, names: list[str], **options: object) -> Evaluat
     index = ClassIndex.of(ClassSet.from_names(names))
     tally = Tally.zero(index.count)
     tally.matrix += matrix
-    states = {"one": "judged", **options.pop("states", {})}  # type: ignore[dict-item]
+    states = {"one": "evaluated", **options.pop("states", {})}  # type: ignore[dict-item]
     rows = [
         {
             "image_id": image_id,
             "state": state,
             "reason": "truncated: it ends early" if state in ("failed", "bad_truth") else None,
             "miou": None,
-            "class_ids": [0] if state == "judged" else [],
-            "truth": [9] if state == "judged" else [],
-            "predicted": [9] if state == "judged" else [],
-            "both": [9] if state == "judged" else [],
+            "class_ids": [0] if state == "evaluated" else [],
+            "truth": [9] if state == "evaluated" else [],
+            "predicted": [9] if state == "evaluated" else [],
+            "both": [9] if state == "evaluated" else [],
         }
         for image_id, state in states.items()
     ]
@@ -70,19 +70,19 @@ def test_images_that_were_not_judged_are_told_by_kind() -> None:
     states = {"m1": "missing", "m2": "missing", "f": "failed", "n": "no_truth", "b": "bad_truth"}
     evaluation = evaluate(MATRIX, ["cat", "dog"], states=states, subset=frozenset(["one", "m1", "gone"]), rejected=3)
     text = format_tables(evaluation)
-    assert "2 images without a label, judged as no class: m1, m2\n" in text
-    assert "1 images with a failed label, judged as no class:\n  f: truncated: it ends early\n" in text
-    assert "1 images without a truth, not judged: n\n" in text
-    assert "1 images with a bad truth, not judged:\n  b: truncated: it ends early\n" in text
-    assert "1 images of the subset are not in the image shards, not judged: gone\n" in text
-    assert "3 images were rejected when the shards were made" in text
+    assert "2 images without a label, counted as no class: m1, m2\n" in text
+    assert "1 images with a failed label, counted as no class:\n  f: truncated: it ends early\n" in text
+    assert "1 images without a truth, not evaluated: n\n" in text
+    assert "1 images with a bad truth, not evaluated:\n  b: truncated: it ends early\n" in text
+    assert "1 images of the subset are not in the image shards, not evaluated: gone\n" in text
+    assert "3 images were rejected by wsss-ray shard" in text
     assert evaluation.images == 4
 
 
 def test_long_lists_are_cut_in_the_text_and_whole_in_the_json() -> None:
     states = {f"m{number}": "missing" for number in range(50)}
     evaluation = evaluate(MATRIX, ["cat", "dog"], states=states)
-    assert "50 images without a label, judged as no class: m0, m1, m2, m3, m4, ...\n" in format_tables(evaluation)
+    assert "50 images without a label, counted as no class: m0, m1, m2, m3, m4, ...\n" in format_tables(evaluation)
     assert evaluation.to_json()["missing"] == list(states)
 
 

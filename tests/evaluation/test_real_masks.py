@@ -16,7 +16,7 @@ import ray
 from wsss_ray import sharding
 from wsss_ray.config import EvaluateConfig, ShardConfig
 from wsss_ray.engine.resources import Resources
-from wsss_ray.evaluation import run
+from wsss_ray.evaluation.job import run
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
@@ -149,5 +149,5 @@ def test_the_command(folders: dict[str, Path], tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 1, done.stderr
     assert "split val, 70 images\n" in done.stdout, done.stderr
-    assert "1 images without a label, judged as no class: " in done.stdout
+    assert "1 images without a label, counted as no class: " in done.stdout
     assert done.stderr.rstrip().splitlines()[-1].startswith("error: 1 images have no usable label")

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from wsss_ray.classes import ClassEntry, ClassSet
-from wsss_ray.labels.scores import ClassIndex, count_pixels, dropped, headline, score
+from wsss_ray.labels.scores import ClassIndex, confusion_counts, dropped, headline, score
 
 THREE = ClassSet.from_names(["cat", "dog"])
 INDEX = ClassIndex.of(THREE)
 
 
 def matrix(truth: list[list[int]], label: list[list[int]]) -> np.ndarray:
-    return count_pixels(INDEX(np.array(truth, np.uint8)), INDEX(np.array(label, np.uint8)), INDEX.count)
+    return confusion_counts(INDEX(np.array(truth, np.uint8)), INDEX(np.array(label, np.uint8)), INDEX.count)
 
 
 def test_a_matrix_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_more_than_254_classes_have_their_own_indices() -> None:
     index = ClassIndex.of(classes)
     label = np.array([[0, 1, 255, 256, 700, 65535]], np.uint16)
     assert index(label).tolist() == [[0, 1, 255, 256, 700, 701]]
-    counts = count_pixels(index(label), index(label), index.count)
+    counts = confusion_counts(index(label), index(label), index.count)
     assert counts.shape == (702, 702)
     assert score(headline(counts)).miou == 1
 
@@ -98,7 +98,7 @@ def test_random_maps_score_what_masks_say(seed: int) -> None:
     random = np.random.default_rng(seed)
     ids = np.array([0, 1, 2, 255], np.uint8)
     pairs = [tuple(random.choice(ids, (2, *random.integers(1, 30, 2)))) for _ in range(4)]
-    total = sum(count_pixels(INDEX(truth), INDEX(label), 3) for truth, label in pairs)
+    total = sum(confusion_counts(INDEX(truth), INDEX(label), 3) for truth, label in pairs)
     scores = score(headline(total))
     both, either = cases.count_again(pairs, 3)
     assert scores.intersection.tolist() == both.tolist()

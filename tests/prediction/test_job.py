@@ -22,7 +22,8 @@ from prediction_cases import CLASSES, DAMAGED, make_student
 from processes import SlowStorage, killing, noted, started
 from soak import SOAK
 
-from wsss_ray import audit, evaluation, prediction, report
+from wsss_ray import prediction
+from wsss_ray.audit import job as audit
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig, EvaluateConfig, ExportConfig, PredictConfig, RayConfig, ReportConfig
 from wsss_ray.engine import run as engine_run
@@ -30,9 +31,11 @@ from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Outcome, Task
+from wsss_ray.evaluation import job as evaluation
 from wsss_ray.export.job import run as run_export
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.models.student.files import encode_student
+from wsss_ray.report import job as report
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels, read_labels

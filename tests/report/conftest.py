@@ -14,10 +14,11 @@ from made_runs import write_run
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from wsss_ray import audit, report
+from wsss_ray.audit import job as audit
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig, ReportConfig
 from wsss_ray.engine.resources import Resources
+from wsss_ray.report import job as report
 from wsss_ray.storage.storage import Storage
 
 

@@ -16,12 +16,13 @@ from faulty_s3 import FaultyS3
 from galleries import HOSTILE, Gallery, made_images
 from made_runs import write_run
 
-from wsss_ray import evaluation, report
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig, ReportConfig
 from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
+from wsss_ray.evaluation import job as evaluation
+from wsss_ray.report import job as report
 from wsss_ray.report import job as report_job
 from wsss_ray.report.state import Claim
 from wsss_ray.storage.storage import Storage

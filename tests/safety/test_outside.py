@@ -10,11 +10,11 @@ import pytest
 import yaml
 from made_runs import Made, image_row, instance, label_row, write_run
 
-from wsss_ray import report
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ExportConfig, ReportConfig
 from wsss_ray.engine.resources import Resources
 from wsss_ray.export.job import run as run_export
+from wsss_ray.report import job as report
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import read_shard_set, read_unit

@@ -13,8 +13,8 @@ from soak import SOAK
 from tools.compare_students import background_miou, compare, format_table, reached
 from wsss_ray.classes import ClassSet
 from wsss_ray.engine.resources import Resources
-from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Tally
 from wsss_ray.evaluation.result import Evaluation, conclude
+from wsss_ray.evaluation.tally import IMAGES_SCHEMA, Tally
 from wsss_ray.labels.scores import ClassIndex
 
 

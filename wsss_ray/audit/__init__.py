@@ -1,5 +1,1 @@
-"""The audit: which images of a run deserve a look, and where a human label may be wrong."""
-
-from wsss_ray.audit.job import run
-
-__all__ = ["run"]
+"""Rank the images of a run by signs of wrong labels, without a ground truth."""

@@ -29,7 +29,7 @@ class EvaluateConfig:
     """Folder of truth PNGs named by image id, on the images' stored pixels. Unset: the truth in the image shards."""
     coco_annotations: str | None = None
     """Path of a COCO instances JSON to take as truth instead, images matched by `file_name` without its suffix. The
-    driver reads it whole, as `wsss-ray shard` does; each task gets the annotations of its images alone."""
+    driver reads it whole, as `wsss-ray shard` does; each task gets only the annotations of its images."""
     coco_order: Literal["area", "json"] = "area"
     """With coco_annotations: paint large annotations first (area) or in the file's order (json)."""
     coco_crowd: Literal["include", "exclude", "ignore"] = "ignore"
@@ -39,23 +39,24 @@ class EvaluateConfig:
     split: str | None = None
     """Name of the split for the table's head, such as "train" or "val". Unset: not stated."""
     subset: str | None = None
-    """Text file of image ids, one a line (or a VOC list), to judge these alone."""
-    missing: Literal["count", "error"] = "count"
-    """Images without a label or with a failed one: counted, listed and judged as background; or also an error, once the
-    tables are written."""
+    """Text file of image ids, one a line (or a VOC list), to evaluate only these."""
+    missing: Literal["count", "skip", "error"] = "count"
+    """Images without a label. count: they count as background, are counted and listed. skip: they are left out, so that
+    a run with --limit is evaluated on its own images. error: as count, and the job ends with an error after it wrote
+    the tables, also for failed labels. Images with a failed label always count as background."""
     bootstrap: int = 1000
     """Resamples of images for the 95 % interval of the mIoU; 0: none."""
     boundary: bool = True
-    """Also compute the boundary IoU (Cheng et al. 2021, summed over classes), about a third of the time."""
+    """Also compute the boundary IoU (Cheng et al. 2021, summed over classes): about a third of the time."""
     boundary_ratio: float = 0.02
     """Width of the boundary as a share of the image diagonal."""
     instances: bool = True
     """Also compute the recall of tagged objects: an object of the truth is recalled when a predicted mask of its class,
-    given to it alone, has an IoU of at least 0.5. Objects are the annotations that are no crowd with coco_annotations,
-    else the connected parts of each class in the truth; masks are the instances of the label rows, else the connected
-    parts of the label. The table says which were used."""
+    matched to no other object, has an IoU of at least 0.5. Objects are the annotations that are no crowd with
+    coco_annotations, otherwise the connected parts of each class in the truth; masks are the instances of the label
+    rows, otherwise the connected parts of the label. The table says which were used."""
     smallest_object: int = 100
-    """Pixels below which a connected part of the truth is no object."""
+    """A connected part of the truth with fewer pixels is no object."""
     seed: int = 0
     """Seed of the resampling."""
     status_seconds: float = 5.0

@@ -21,7 +21,7 @@ from wsss_ray.demo.scenes import CLASSES, Scene, Split, class_id, draw_scene, sp
 from wsss_ray.engine.meter import Meter
 from wsss_ray.labeller import Labeller
 from wsss_ray.labels.decoded_images import Picture
-from wsss_ray.labels.scores import count_pixels, headline, score
+from wsss_ray.labels.scores import confusion_counts, headline, score
 from wsss_ray.models.results import Detections
 
 MATCH_IOU = 0.5
@@ -70,7 +70,7 @@ def measure_chain(scenes: Sequence[Scene], found: Sequence[Detections], labeller
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     labels = labeller.label_pictures(_pictures(scenes), found, Meter())
     for scene, label in zip(scenes, labels, strict=True):
-        counts += headline(count_pixels(scene.semantic, label.row.label_map(), len(names)))
+        counts += headline(confusion_counts(scene.semantic, label.row.label_map(), len(names)))
     scores = score(counts)
     return {"miou": float(scores.miou), **dict(zip(names, scores.iou.tolist(), strict=True))}
 

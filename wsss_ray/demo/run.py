@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wsss_ray import audit, report
+from wsss_ray.audit import job as audit
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig, DemoConfig, RayConfig, ReportConfig
 from wsss_ray.demo import steps as student
@@ -14,8 +14,9 @@ from wsss_ray.demo.components import detect, measure_detector, measure_segmenter
 from wsss_ray.demo.picture import FIRST_SCENES, write_first_picture, write_picture
 from wsss_ray.demo.scenes import draw_scene, split_seeds
 from wsss_ray.engine.cluster import connect
-from wsss_ray.evaluation import Evaluation
+from wsss_ray.evaluation.result import Evaluation
 from wsss_ray.labeller import Labeller
+from wsss_ray.report import job as report
 
 OBSCURE_CLASS = "dining table"
 """The class whose truth covers more than its name says (paper, 5.3)."""

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from wsss_ray import evaluation, prediction, sharding, training
+from wsss_ray import prediction, sharding, training
 from wsss_ray.config import DetectorConfig, EvaluateConfig, LabelConfig, SegmenterConfig, ShardConfig
 from wsss_ray.config.predict import PredictConfig
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.train import TrainConfig
 from wsss_ray.demo.scenes import Split, write_folder
-from wsss_ray.evaluation import Evaluation
+from wsss_ray.evaluation import job as evaluation
+from wsss_ray.evaluation.result import Evaluation
 from wsss_ray.labelling import job as labelling
 
 FIRST_SCENE = 500_000

@@ -1,4 +1,4 @@
-"""How far the mIoU would move with other images: the percentile bootstrap over images."""
+"""Interval of the mIoU: the percentile bootstrap over images."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 def miou_interval(
     image: np.ndarray, class_index: np.ndarray, counts: np.ndarray, *, images: int, resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """95 % interval of the mIoU: the 2.5th and 97.5th percentile over resamples of the images with replacement.
+    """Return the 95 % interval of the mIoU: 2.5th and 97.5th percentile over resamples of the images with replacement.
 
-    Each resample is scored as the whole is: counts summed, mean over the classes present in its truth.
+    Each resample is scored as the whole set: counts summed, mean over the classes present in its truth.
 
     Args:
-        image: (E,) numbers of images, 0 to `images` - 1; entry e tells of one class in one image.
+        image: (E,) numbers of images, 0 to `images` - 1; entry e is one class in one image.
         class_index: (E,) its class.
         counts: (3, E) int64, its pixels in the truth, in the prediction, and in both.
-        images: number of images, those without an entry too.
-        resamples: how many.
+        images: number of images, with those without an entry.
+        resamples: number of resamples.
         seed: of the resampling; the same entries and seed give the same interval.
 
     Returns:

@@ -1,12 +1,12 @@
 """Boundary IoU (Cheng, Girshick, Dollar, Berg, Kirillov: "Boundary IoU", CVPR 2021), for semantic label maps.
 
-The boundary region of a class is the part of its mask within d pixels of the mask's outline, d being 2 % of the image
-diagonal (their dilation ratio), rounded, at least 1; distance as by d erosions with a 3 x 3 square, and what lies
-outside of the image belongs to no mask. The measure is the IoU of the two regions. Here masks are those of a whole
-class, and intersections and unions are summed over all images before the division, as for the mIoU.
+The boundary region of a class is the part of its mask within d pixels of the mask's outline. d is 2 % of the image
+diagonal (their dilation ratio), rounded, at least 1. The distance is that of d erosions with a 3 x 3 square; pixels
+outside of the image belong to no mask. The measure is the IoU of the two regions. Here a mask covers a whole class, and
+intersections and unions are summed over all images before the division, as for the mIoU.
 
-Pixels whose truth is ignored belong to no mask of either side, so a prediction that is right wherever there is truth
-scores exactly 1, whatever it says inside a border of ignored pixels.
+Pixels whose truth is ignored belong to no mask of either side. A prediction that is correct wherever there is truth
+scores exactly 1, whatever it predicts inside a border of ignored pixels.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ DEFAULT_RATIO = 0.02
 
 
 def boundary_width(height: int, width: int, ratio: float = DEFAULT_RATIO) -> int:
-    """Width in pixels of the boundary region in an image."""
+    """Return the width in pixels of the boundary region in an image."""
     return max(1, round(ratio * math.hypot(height, width)))
 
 
 def boundary_region(label: np.ndarray, width: int) -> np.ndarray:
-    """(H, W) bool: pixels of a (H, W) label map within `width` pixels of another value or of the image's outside.
+    """Return (H, W) bool: pixels of a (H, W) label map within `width` pixels of another value or of the image's edge.
 
     It is the union of the boundary regions of all values: a pixel is outside of it if the square of 2 * width + 1
     pixels around it holds one value. A square holds one value if no two neighbours in it differ.
@@ -45,7 +45,7 @@ def boundary_region(label: np.ndarray, width: int) -> np.ndarray:
 
 
 def _any_of_next(flags: np.ndarray, size: int) -> np.ndarray:
-    """(N - size + 1, ...) bool: whether any of the `size` flags from each place on along the first axis is set."""
+    """Return (N - size + 1, ...) bool: whether any of `size` flags is set, from each position along the first axis."""
     covered = 1
     while covered < size:
         step = min(covered, size - covered)
@@ -55,13 +55,13 @@ def _any_of_next(flags: np.ndarray, size: int) -> np.ndarray:
 
 
 def count_boundaries(truth: np.ndarray, prediction: np.ndarray, count: int, width: int) -> np.ndarray:
-    """Pixels in the boundary regions of an image.
+    """Count the pixels in the boundary regions of an image.
 
     Args:
         truth: (H, W) class indices, `count` where there is no truth.
-        prediction: (H, W) class indices; `count` (no class) is taken for the background.
+        prediction: (H, W) class indices; `count` (no class) counts as the background.
         count: number of classes.
-        width: as by `boundary_width`.
+        width: from `boundary_width`.
 
     Returns:
         (3, count) int64: pixels per class in the truth's region, in the prediction's, and in both.

@@ -1,4 +1,4 @@
-"""The evaluation job: labels against truth, one exact confusion matrix summed over all units."""
+"""The evaluation job: compare labels with their truth, in one exact confusion matrix over all units."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from wsss_ray.engine.mapping import map_units
 from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
-from wsss_ray.evaluation.confusion import draw_confusion
+from wsss_ray.evaluation.confusion_image import draw_confusion
+from wsss_ray.evaluation.image import ImageEvaluator
 from wsss_ray.evaluation.instances import InstanceRule
-from wsss_ray.evaluation.judge import IMAGES_SCHEMA, Judge, Tally
 from wsss_ray.evaluation.result import Evaluation, conclude
 from wsss_ray.evaluation.tables import format_tables
+from wsss_ray.evaluation.tally import FAILED, IMAGES_SCHEMA, MISSING, Tally
 from wsss_ray.evaluation.truths import CocoTruth, pack_by_unit
+from wsss_ray.evaluation.unit import UnitEvaluator
 from wsss_ray.labels.inputs import PngFolder, check_names, find_labels, find_pngs, nothing_matches
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
@@ -38,31 +40,31 @@ CONFUSION_FILE = "confusion.png"
 IMAGES_FILE = "images.parquet"
 
 UNITS_PER_TASK = 8
-"""About a second of work: 32 images of a unit take some 0.15 s."""
+"""About a second of work: the 32 images of a unit take about 0.15 s."""
 
 
 def run(config: EvaluateConfig) -> Evaluation:
-    """Judge labels, write the tables to `config.output`, and return them.
+    """Evaluate labels, write the tables to `config.output`, and return them.
 
-    What is held for the whole set is the sums and a row of about 150 bytes per image (see IMAGES_SCHEMA).
+    Memory holds the sums, and a row of about 150 bytes per image (see IMAGES_SCHEMA).
 
     Raises:
-        ValueError: labels, images or truth cannot be used together.
-        JobError: the run broke off, or labels are missing and this was to be an error.
+        ValueError: labels, images and truth do not fit together.
+        JobError: the job broke off, label files are damaged, or labels are missing and `missing` is "error".
     """
     check_output(config, job="evaluate")
     classes = ClassSet.load(config.classes)
     images = Storage(config.images, config.storage)
     shards = read_shard_set(images)
     check_label_space(shards, classes)
-    judge = _make_judge(config, classes, images, shards)
-    folder = judge.truths if isinstance(judge.truths, PngFolder) else None
-    check_names(images, shards, subset=judge.subset, truths=folder, labels=judge.labels)
+    evaluator = _make_evaluator(config, classes, images, shards)
+    folder = evaluator.truths if isinstance(evaluator.truths, PngFolder) else None
+    check_names(images, shards, subset=evaluator.subset, truths=folder, labels=evaluator.labels)
     packed = None
     if config.coco_annotations is not None:
-        packed = pack_by_unit(config, classes, images, shards, judge.subset)
+        packed = pack_by_unit(config, classes, images, shards, evaluator.subset)
     output = Storage(config.output, config.storage)
-    tally = Tally.zero(judge.index.count)
+    tally = Tally.zero(evaluator.evaluator.index.count)
     tables: dict[int, pa.Table] = {}
     damaged: dict[str, str] = {}
     progress = Progress(total=shards.rows, done=0, every_seconds=config.status_seconds)
@@ -70,7 +72,7 @@ def run(config: EvaluateConfig) -> Evaluation:
         warn_of_local_paths(resources, images, Storage(config.labels, config.storage))
         for place, result in map_units(
             shards.units,
-            judge,
+            evaluator,
             config=config.ray,
             resources=resources,
             units_per_task=UNITS_PER_TASK,
@@ -80,25 +82,25 @@ def run(config: EvaluateConfig) -> Evaluation:
             tables[place] = result.images
             if result.damage is not None:
                 damaged[shards.units[place].name] = result.damage
-            failed = sum(state in {"missing", "failed"} for state in result.images["state"].to_pylist())
+            failed = sum(state in {MISSING, FAILED} for state in result.images["state"].to_pylist())
             progress.add(shards.units[place].rows, failed=failed)
         rate = progress.rate
     rows = pa.concat_tables([IMAGES_SCHEMA.empty_table(), *(tables[place] for place in sorted(tables))])
     evaluation = conclude(
         tally,
         rows,
-        judge.index,
+        evaluator.evaluator.index,
         split=config.split,
         class_set=classes.name,
         boundary=config.boundary,
         instance_rule=_instance_rule(config, tally),
         resamples=config.bootstrap,
         seed=config.seed,
-        subset=judge.subset,
+        subset=evaluator.subset,
         rejected=count_rejected(images),
         images_per_second=rate,
     )
-    _check_judged(evaluation, judge, rows)
+    _check_evaluated(evaluation, evaluator, rows)
     _write(evaluation, rows, config, output)
     print(format_tables(evaluation), flush=True)
     print(f"{evaluation.images_per_second:.0f} images/s; tables in {output.describe(RESULT_FILE)}", flush=True)
@@ -113,7 +115,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     return evaluation
 
 
-def _make_judge(config: EvaluateConfig, classes: ClassSet, images: Storage, shards: ShardSet) -> Judge:
+def _make_evaluator(config: EvaluateConfig, classes: ClassSet, images: Storage, shards: ShardSet) -> UnitEvaluator:
     truths: PngFolder | CocoTruth | None = None
     if config.coco_annotations is not None:
         truths = CocoTruth(classes=classes, order=config.coco_order, crowd=config.coco_crowd)
@@ -122,22 +124,25 @@ def _make_judge(config: EvaluateConfig, classes: ClassSet, images: Storage, shar
     elif not shards.has_truth:
         raise ValueError(
             f"the image shards in {images.uri} hold no truth: give --truth FOLDER of PNGs named by image id, or "
-            "--coco-annotations INSTANCES.json, or make the shards again with a truth (wsss-ray shard --help)."
+            "--coco-annotations INSTANCES.json, or recreate the shards with a truth (wsss-ray shard --help)."
         )
     subset = None
     if config.subset is not None:
         text = read_text(config.subset, config.storage, what="list of image ids")
         subset = frozenset(entry.voc_id for entry in parse_split_list(text, config.subset))
-    return Judge(
+    return UnitEvaluator(
         images=images,
         labels=find_labels(Storage(config.labels, config.storage), shards, instances=config.instances),
         truths=truths,
-        index=ClassIndex.of(classes),
-        ignore_id=classes.ignore_id,
+        evaluator=ImageEvaluator(
+            index=ClassIndex.of(classes),
+            ignore_id=classes.ignore_id,
+            boundary_ratio=config.boundary_ratio if config.boundary else None,
+            smallest_object=config.smallest_object if config.instances else None,
+        ),
         palette=classes.palette() if classes.label_dtype is np.uint8 else None,
-        boundary_ratio=config.boundary_ratio if config.boundary else None,
-        smallest_object=config.smallest_object if config.instances else None,
         subset=subset,
+        skip_missing=config.missing == "skip",
     )
 
 
@@ -152,24 +157,27 @@ def _instance_rule(config: EvaluateConfig, tally: Tally) -> InstanceRule | None:
     )
 
 
-def _check_judged(evaluation: Evaluation, judge: Judge, rows: pa.Table) -> None:
-    """Refuse a score of nothing: no truth that can be used, or labels of none of the images that have one."""
+def _check_evaluated(evaluation: Evaluation, evaluator: UnitEvaluator, rows: pa.Table) -> None:
+    """Raise a ValueError for a score of nothing: no usable truth, or no label of an image that has one."""
+    skipped = len(evaluation.skipped)
+    if evaluation.images == 0 and skipped == rows.num_rows - len(evaluation.no_truth) - len(evaluation.bad_truth):
+        raise ValueError(f"none of the {rows.num_rows:,} images has a label, and --missing is skip.")
     if evaluation.images == 0:
         reason = next(iter(evaluation.bad_truth.items()), None)
         bad = f"; the first that cannot be used is {reason[0]}: {reason[1]}" if reason else ""
         raise ValueError(f"none of the {rows.num_rows:,} images has a usable truth{bad}.")
-    if isinstance(judge.labels, PngFolder) and len(evaluation.missing) == evaluation.images:
-        raise ValueError(nothing_matches(judge.labels, rows["image_id"][0].as_py(), what="labels"))
+    if isinstance(evaluator.labels, PngFolder) and len(evaluation.missing) == evaluation.images:
+        raise ValueError(nothing_matches(evaluator.labels, rows["image_id"][0].as_py(), what="labels"))
 
 
 def _write(evaluation: Evaluation, rows: pa.Table, config: EvaluateConfig, output: Storage) -> None:
-    """Write the files; the JSON, which tells that all are there, last."""
+    """Write the files; the JSON file comes last and marks them as complete."""
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
     output.write(IMAGES_FILE, buffer.getvalue())
     output.write(CONFUSION_FILE, draw_confusion(evaluation))
     output.write(TABLE_FILE, (format_tables(evaluation) + "\n").encode())
-    told = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
-    content = {**evaluation.to_json(), "config": told}
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
+    content = {**evaluation.to_json(), "config": settings}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     output.write(RESULT_FILE, (masked(text) + "\n").encode())

@@ -1,4 +1,4 @@
-"""What an evaluation found: numbers, counts of images, and the same as JSON values."""
+"""The result of an evaluation: metrics, counts of images, and the same as JSON values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from wsss_ray.evaluation.bootstrap import miou_interval
 from wsss_ray.evaluation.instances import InstanceRule
-from wsss_ray.evaluation.judge import Tally
+from wsss_ray.evaluation.tally import BAD_TRUTH, FAILED, MISSING, NO_TRUTH, SKIPPED, Tally
 from wsss_ray.labels.scores import ClassIndex, divide, dropped, headline, mean, score
 
 FORMAT_VERSION = 1
@@ -21,12 +21,12 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ClassResult:
-    """Numbers of one class; shares are 0 to 1, NaN where nothing was to be divided."""
+    """Metrics of one class; shares are 0 to 1, NaN where the divisor is 0."""
 
     name: str
     id: int
     iou: float
-    """NaN where the truth does not hold the class: it is then not in the mean."""
+    """NaN where no truth has the class, which is then not in the mean."""
     precision: float
     recall: float
     boundary_iou: float
@@ -34,9 +34,9 @@ class ClassResult:
     """Pixels in the truth."""
     predicted_pixels: int
     images: int
-    """Images whose truth holds the class."""
+    """Images whose truth has the class."""
     tagged: int
-    """Images tagged with the class whose truth holds it."""
+    """Images tagged with the class whose truth has it."""
     found: int
     """Of these, images whose label has the class with an IoU of at least 0.5."""
     tagged_without_truth: int
@@ -49,16 +49,16 @@ class ClassResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """Labels against truth.
+    """Metrics of labels against their truth.
 
-    Shares are 0 to 1, NaN where nothing was to be divided; means are over the classes present in the truth, background
+    Shares are 0 to 1, NaN where the divisor is 0; means are over the classes present in the truth, background
     included.
     """
 
     split: str | None
     class_set: str
     images: int
-    """Images judged, those with a missing or failed label included."""
+    """Images evaluated, with those whose label is missing or failed."""
     miou: float
     interval: tuple[float, float] | None
     """95 % interval of the mIoU by a bootstrap over images."""
@@ -66,13 +66,13 @@ class Evaluation:
     mean_accuracy: float
     frequency_weighted_iou: float
     boundary_iou: float
-    """Mean boundary IoU; NaN where it was not asked for."""
+    """Mean boundary IoU; NaN if it was not computed."""
     tagged_class_recall: float
     """Share of the tagged (image, class) pairs, of those with pixels in the truth, whose class reaches IoU >= 0.5."""
     instance_recall: float
-    """Share of the tagged objects in the truth that are recalled by a mask of their own; NaN where none was counted."""
+    """Share of the tagged objects in the truth that are recalled by a mask of their own; NaN if none was counted."""
     instance_rule: InstanceRule | None
-    """What counted as object and as mask; None where objects were not counted."""
+    """What counts as object and as mask; None if objects were not counted."""
     dropped_miou: float
     """mIoU without the pixels that have no predicted class: labelled ignore, or in images without a usable label."""
     coverage: float
@@ -85,30 +85,32 @@ class Evaluation:
     """Pixels whose truth is neither a class nor ignore: left out as ignore is."""
     missing: tuple[str, ...]
     """Ids of images without a label."""
+    skipped: tuple[str, ...]
+    """Ids of images without a label that are left out; `missing` is then empty."""
     failed: Mapping[str, str]
     """Ids of images whose label cannot be used, with the reason."""
     no_truth: tuple[str, ...]
-    """Ids of images without a truth: not judged."""
+    """Ids of images without a truth: not evaluated."""
     bad_truth: Mapping[str, str]
-    """Ids of images whose truth cannot be used, with the reason: not judged."""
+    """Ids of images whose truth cannot be used, with the reason: not evaluated."""
     not_in_shards: tuple[str, ...]
     """Ids of the subset that the image shards do not hold."""
     rejected: int
-    """Images that were listed when the shards were made and became no row: not judged."""
+    """Images that the sharding job rejected: not evaluated."""
     images_per_second: float
-    """Rows judged, or passed over as outside the subset, per second since the first unit was finished. Not in the JSON,
-    which repeats exactly."""
+    """Rows evaluated, or left out by the subset, per second since the first unit was finished. Not in the JSON file,
+    which is the same after a rerun."""
 
     @property
     def headline(self) -> str:
-        """The one line: "mIoU 88.3 (95 % 87.9-88.7), split train, 1,464 images"."""
+        """One line: "mIoU 88.3 (95 % 87.9-88.7), split train, 1,464 images"."""
         interval = f" (95 % {100 * self.interval[0]:.1f}-{100 * self.interval[1]:.1f})" if self.interval else ""
         split = f"split {self.split}" if self.split else "split not stated"
         plural = "" if self.images == 1 else "s"
         return f"mIoU {100 * self.miou:.1f}{interval}, {split}, {self.images:,} image{plural}"
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; NaN becomes null."""
+        """Return JSON values; NaN becomes null."""
         scalars = (
             *("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "boundary_iou"),
             *("tagged_class_recall", "instance_recall", "dropped_miou", "coverage"),
@@ -130,6 +132,7 @@ class Evaluation:
             },
             "unknown_truth_pixels": self.unknown_truth_pixels,
             "missing": list(self.missing),
+            "skipped": list(self.skipped),
             "failed": dict(self.failed),
             "no_truth": list(self.no_truth),
             "bad_truth": dict(self.bad_truth),
@@ -143,39 +146,40 @@ def conclude(
     images: pa.Table,
     index: ClassIndex,
     *,
-    split: str | None,
     class_set: str,
     boundary: bool,
-    instance_rule: InstanceRule | None,
     resamples: int,
     seed: int,
-    subset: frozenset[str] | None,
-    rejected: int,
-    images_per_second: float,
+    split: str | None = None,
+    instance_rule: InstanceRule | None = None,
+    subset: frozenset[str] | None = None,
+    rejected: int = 0,
+    images_per_second: float = math.nan,
 ) -> Evaluation:
-    """Numbers from the sums.
+    """Return the metrics of the sums.
 
     Args:
         tally: sums over all images.
         images: in IMAGES_SCHEMA, one row per image, in the order of the shards.
         index: the classes.
-        split: its name.
-        class_set: its name.
-        boundary: whether the tally holds boundaries.
-        instance_rule: by which its objects were counted; None: they were not.
+        class_set: name of the class set.
+        boundary: whether the tally has boundaries.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        subset: ids that were to be judged, or None for all.
-        rejected: images that are not in the shards because they became no row.
-        images_per_second: how fast they were judged.
+        split: name of the split.
+        instance_rule: rule by which objects were counted; None: they were not.
+        subset: ids that were to be evaluated; None: all.
+        rejected: images that the sharding job rejected.
+        images_per_second: speed of the evaluation.
     """
-    with_truth = images.filter(pc.invert(pc.is_in(images["state"], pa.array(["no_truth", "bad_truth"]))))
-    owner, place, counts = _entries(with_truth, index)
+    left_out = pc.is_in(images["state"], pa.array([SKIPPED, NO_TRUTH, BAD_TRUTH]))
+    with_truth = images.filter(pc.invert(left_out))
+    owner, class_index, counts = _entries(with_truth, index)
     scores = score(headline(tally.matrix))
     truth_region, predicted_region, both_regions = tally.boundary
     union = truth_region + predicted_region - both_regions
     boundary_iou = divide(both_regions, np.where(scores.present & boundary, union, 0))
-    holding = np.bincount(place[counts[0] > 0], minlength=index.count)
+    holding = np.bincount(class_index[counts[0] > 0], minlength=index.count)
     tagged, found, absent = tally.tagged
     objects, recalled = tally.objects
     classes = tuple(
@@ -203,7 +207,7 @@ def conclude(
         class_set=class_set,
         images=with_truth.num_rows,
         miou=scores.miou,
-        interval=miou_interval(owner, place, counts, images=with_truth.num_rows, resamples=resamples, seed=seed),
+        interval=miou_interval(owner, class_index, counts, images=with_truth.num_rows, resamples=resamples, seed=seed),
         pixel_accuracy=scores.pixel_accuracy,
         mean_accuracy=scores.mean_accuracy,
         frequency_weighted_iou=scores.frequency_weighted_iou,
@@ -216,10 +220,11 @@ def conclude(
         classes=classes,
         matrix=without_ignored,
         unknown_truth_pixels=tally.unknown_truth,
-        missing=tuple(_of_state(images, "missing")),
-        failed=_of_state(images, "failed"),
-        no_truth=tuple(_of_state(images, "no_truth")),
-        bad_truth=_of_state(images, "bad_truth"),
+        missing=tuple(_of_state(images, MISSING)),
+        skipped=tuple(_of_state(images, SKIPPED)),
+        failed=_of_state(images, FAILED),
+        no_truth=tuple(_of_state(images, NO_TRUTH)),
+        bad_truth=_of_state(images, BAD_TRUTH),
         not_in_shards=tuple(sorted(subset - set(images["image_id"].to_pylist()))) if subset is not None else (),
         rejected=rejected,
         images_per_second=images_per_second,
@@ -227,7 +232,7 @@ def conclude(
 
 
 def _entries(images: pa.Table, index: ClassIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number of the image (E,), index of the class (E,), and pixels (3, E) of every class in every image."""
+    """Return (E,) image number, (E,) class index and (3, E) pixels of every class in every image."""
     lists = {name: images[name].combine_chunks() for name in ("class_ids", "truth", "predicted", "both")}
     flat = {name: pc.list_flatten(column).to_numpy(zero_copy_only=False) for name, column in lists.items()}
     owner = pc.list_parent_indices(lists["class_ids"]).to_numpy(zero_copy_only=False)
@@ -236,7 +241,7 @@ def _entries(images: pa.Table, index: ClassIndex) -> tuple[np.ndarray, np.ndarra
 
 
 def _of_state(images: pa.Table, state: str) -> dict[str, str]:
-    """Reason by id of the images in a state."""
+    """Return the reason by id of the images in a state."""
     chosen = images.filter(pc.equal(images["state"], state))
     return dict(zip(chosen["image_id"].to_pylist(), chosen["reason"].to_pylist(), strict=True))
 

@@ -12,7 +12,7 @@ _COLUMNS = ("IoU", "precision", "recall", "boundary", "found", "objects", "pixel
 
 
 def format_tables(evaluation: Evaluation) -> str:
-    """A table per class, then the summary, the headline last."""
+    """Return the table of the classes, the summary and the headline."""
     width = max(5, *(len(entry.name) for entry in evaluation.classes))
     lines = [f"{'class':<{width}}  " + "  ".join(f"{name:>{_width(name)}}" for name in _COLUMNS)]
     lines += [f"{entry.name:<{width}}  " + "  ".join(_cells(entry)) for entry in evaluation.classes]
@@ -67,19 +67,21 @@ def _format_objects(evaluation: Evaluation) -> Iterable[str]:
 
 
 def _format_problems(evaluation: Evaluation) -> Iterable[str]:
-    """A line for each kind of image that was not judged by a label of its own."""
+    """Return a line for each kind of image that was not evaluated by its label."""
     if evaluation.missing:
-        yield _list_ids(evaluation.missing, "without a label, judged as no class")
+        yield _list_ids(evaluation.missing, "without a label, counted as no class")
+    if evaluation.skipped:
+        yield _list_ids(evaluation.skipped, "without a label, skipped")
     if evaluation.failed:
-        yield _list_reasons(evaluation.failed, "with a failed label, judged as no class")
+        yield _list_reasons(evaluation.failed, "with a failed label, counted as no class")
     if evaluation.no_truth:
-        yield _list_ids(evaluation.no_truth, "without a truth, not judged")
+        yield _list_ids(evaluation.no_truth, "without a truth, not evaluated")
     if evaluation.bad_truth:
-        yield _list_reasons(evaluation.bad_truth, "with a bad truth, not judged")
+        yield _list_reasons(evaluation.bad_truth, "with a bad truth, not evaluated")
     if evaluation.not_in_shards:
-        yield _list_ids(evaluation.not_in_shards, "of the subset are not in the image shards, not judged")
+        yield _list_ids(evaluation.not_in_shards, "of the subset are not in the image shards, not evaluated")
     if evaluation.rejected:
-        yield f"{evaluation.rejected:,} images were rejected when the shards were made, not judged (rejected.parquet)"
+        yield f"{evaluation.rejected:,} images were rejected by wsss-ray shard, not evaluated (rejected.parquet)"
     if evaluation.unknown_truth_pixels:
         yield f"{evaluation.unknown_truth_pixels:,} pixels of the truth are neither a class nor ignore: left out"
 

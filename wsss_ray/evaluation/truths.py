@@ -1,4 +1,4 @@
-"""The truth of an image: a PNG of its shard or of a folder, or COCO annotations painted where they are needed."""
+"""The truth of an image: a PNG in its shard or in a folder, or COCO annotations that are painted when needed."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from wsss_ray.storage.storage import Storage
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
-    """What is true of an image."""
+    """The truth of one image."""
 
     label: np.ndarray
     """(H, W) class ids, as the image is displayed."""
     objects: tuple[tuple[int, bytes], ...] | None
-    """Class id and compressed COCO counts of each annotation that is no crowd; None where only the map is known."""
+    """Class id and compressed COCO counts of each annotation that is no crowd; None if only the map is known."""
 
 
 def decode_png(png: bytes, *, palette: bytes | None, image: bytes | None, size: tuple[int, int]) -> Truth:
-    """Truth of a PNG of class ids.
+    """Return the truth in a PNG of class ids.
 
     Args:
-        png: on the stored pixels of the image where `image` is given, else as displayed.
-        palette: colours by which plain RGB is read.
-        image: encoded image whose EXIF orientation the truth is to follow.
+        png: in the orientation of the stored pixels if `image` is given, otherwise as displayed.
+        palette: colors by which plain RGB is read.
+        image: encoded image whose EXIF orientation applies to the truth.
         size: (height, width) as displayed.
 
     Raises:
@@ -54,7 +54,7 @@ def decode_png(png: bytes, *, palette: bytes | None, image: bytes | None, size: 
 
 
 def check_size(label: np.ndarray, size: tuple[int, int]) -> None:
-    """Raise ImageError unless a map has the image's (height, width)."""
+    """Raise an ImageError unless a map has the image's (height, width)."""
     if label.shape != size:
         raise ImageError(
             f"wrong size: {label.shape[1]} x {label.shape[0]}, its image is {size[1]} x {size[0]} (width x height)"
@@ -70,9 +70,9 @@ class CocoTruth:
     crowd: Crowd
 
     def paint(self, truth: TruthInstances, *, image: bytes | None, size: tuple[int, int]) -> Truth:
-        """Truth of an image's annotations, which are drawn on stored pixels.
+        """Return the truth of an image's annotations, which are drawn on stored pixels.
 
-        `image` and `size` are as for `decode_png`. Raises ImageError where they cannot be used.
+        `image` and `size` are as for `decode_png`. Raises an ImageError if they cannot be used.
         """
         orientation = 1 if image is None else exif_orientation(image, max_pixels=size[0] * size[1])
         objects: list[tuple[int, bytes]] = []
@@ -93,16 +93,16 @@ class CocoTruth:
 
 
 def unpack(attachment: bytes) -> Mapping[str, TruthInstances]:
-    """Annotations by image id that came with a unit."""
+    """Return the annotations by image id that came with a unit."""
     return cast("Mapping[str, TruthInstances]", pickle.loads(attachment))  # noqa: S301 - packed by the driver
 
 
 def pack_by_unit(
     config: EvaluateConfig, classes: ClassSet, images: Storage, shards: ShardSet, subset: frozenset[str] | None
 ) -> list[bytes]:
-    """The annotations of `config.coco_annotations` for each unit, in the order of the units.
+    """Return the annotations of `config.coco_annotations` for each unit, in the order of the units.
 
-    The JSON is read whole, here alone. An image that it lists has a truth, if only of background.
+    Only the driver reads the JSON file. An image that it lists has a truth, possibly only background.
 
     Raises:
         ValueError: it cannot be read, has categories that are no class, no segmentations, or names no image of the
@@ -116,7 +116,7 @@ def pack_by_unit(
     if tags.dropped:
         raise ValueError(
             f"{len(tags.dropped)} categories of {source} are no class of '{classes.name}': "
-            f"{first_few(sorted(tags.dropped))}. Take --classes that have them (a YAML file may add aliases)."
+            f"{first_few(sorted(tags.dropped))}. Use --classes that have them (a YAML file may add aliases)."
         )
     if not content.segmented:
         raise ValueError(f"the annotations of {source} have no segmentation: they cannot be a truth.")
@@ -137,7 +137,7 @@ def pack_by_unit(
             packed.append(pickle.dumps(found, protocol=pickle.HIGHEST_PROTOCOL))
     if not matched:
         raise ValueError(
-            f"{source} names none of the images to judge: an id of the image shards is {some_id!r}, of the JSON "
+            f"{source} names none of the images to evaluate: an id of the image shards is {some_id!r}, of the JSON "
             f"{example!r} (its file_name without the suffix). Give the annotations of these images."
         )
     return packed

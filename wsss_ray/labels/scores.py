@@ -1,4 +1,4 @@
-"""Numbers that label maps are judged by: pure NumPy, counts in int64, nothing rounded before the last division.
+"""Metrics of label maps in pure NumPy: int64 counts, and nothing is rounded before the last division.
 
 Index of a class: 0 is the background, 1 to C - 1 are the classes in their set's order, and C stands for every id
 that is none of them (ignore above all). A count matrix is (C + 1, C + 1), truth down, prediction
@@ -28,16 +28,16 @@ class ClassIndex:
 
     @classmethod
     def of(cls, classes: ClassSet) -> ClassIndex:
-        """The index of a class set."""
+        """Return the index of a class set."""
         ids = (classes.background_id, *(entry.id for entry in classes.classes))
         lookup = np.full(65536, len(ids), np.uint8 if len(ids) < 256 else np.uint16)
         lookup[list(ids)] = np.arange(len(ids))
         return cls(names=("background", *classes.names), ids=ids, lookup=lookup)
 
     @cached_property
-    def places(self) -> dict[int, int]:
+    def by_id(self) -> dict[int, int]:
         """Index by class id, without the background."""
-        return {class_id: place for place, class_id in enumerate(self.ids) if place > 0}
+        return {class_id: index for index, class_id in enumerate(self.ids) if index > 0}
 
     @property
     def count(self) -> int:
@@ -45,13 +45,13 @@ class ClassIndex:
         return len(self.ids)
 
     def __call__(self, label: np.ndarray) -> np.ndarray:
-        """(H, W) indices of a (H, W) uint8 or uint16 label map."""
+        """Return the (H, W) indices of a (H, W) uint8 or uint16 label map."""
         return self.lookup.take(label)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What follows from a count matrix. Vectors are (C,) float64 from 0 to 1, NaN where nothing was to be divided."""
+    """Metrics of a count matrix. Vectors are (C,) float64 from 0 to 1, NaN where the divisor is 0."""
 
     truth: np.ndarray
     """(C,) int64: pixels of the truth."""
@@ -73,12 +73,12 @@ class Scores:
 
     @property
     def precision(self) -> np.ndarray:
-        """Share of the predicted pixels that are right."""
+        """Share of the predicted pixels that are correct."""
         return divide(self.intersection, self.predicted)
 
     @property
     def recall(self) -> np.ndarray:
-        """Share of the truth's pixels that were predicted."""
+        """Share of the truth's pixels that are predicted."""
         return divide(self.intersection, self.truth)
 
     @property
@@ -93,7 +93,7 @@ class Scores:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of all pixels with truth that are right."""
+        """Share of all pixels with truth that are predicted correctly."""
         return float(divide(self.intersection.sum(), self.truth.sum()))
 
     @property
@@ -103,8 +103,8 @@ class Scores:
         return float(divide((self.truth * np.where(present, self.iou, 0)).sum(), self.truth.sum()))
 
 
-def count_pixels(truth: np.ndarray, prediction: np.ndarray, count: int) -> np.ndarray:
-    """(count + 1, count + 1) int64 matrix of two (H, W) maps of indices, truth down."""
+def confusion_counts(truth: np.ndarray, prediction: np.ndarray, count: int) -> np.ndarray:
+    """Return the (count + 1, count + 1) int64 confusion matrix of two (H, W) maps of indices, truth down."""
     cells = truth.astype(np.intp)
     cells *= count + 1
     cells += prediction
@@ -112,29 +112,29 @@ def count_pixels(truth: np.ndarray, prediction: np.ndarray, count: int) -> np.nd
 
 
 def headline(matrix: np.ndarray) -> np.ndarray:
-    """(C, C) counts of the headline: pixels without truth dropped, predictions of no class counted as background."""
+    """Return the (C, C) counts of the standard mIoU: no pixels without truth, predictions of no class as background."""
     counts = matrix[:-1, :-1].copy()
     counts[:, 0] += matrix[:-1, -1]
     return counts
 
 
 def dropped(matrix: np.ndarray) -> np.ndarray:
-    """(C, C) counts without the pixels that have no truth or no predicted class."""
+    """Return the (C, C) counts of the pixels that have a truth and a predicted class."""
     return matrix[:-1, :-1]
 
 
 def score(counts: np.ndarray) -> Scores:
-    """Scores of (C, C) counts, truth down."""
+    """Return the metrics of (C, C) counts, truth down."""
     return Scores(truth=counts.sum(axis=1), predicted=counts.sum(axis=0), intersection=np.diagonal(counts).copy())
 
 
 def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part` / `whole` in float64, NaN where `whole` is 0."""
+    """Return `part` / `whole` in float64, NaN where `whole` is 0."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole != 0)
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean of the values that are numbers; NaN where there is none."""
+    """Return the mean of the values that are numbers; NaN if there is none."""
     numbers = values[~np.isnan(values)]
     return float(numbers.mean()) if numbers.size else float("nan")

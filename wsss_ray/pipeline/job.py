@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wsss_ray import evaluation, prediction, report, sharding, training
+from wsss_ray import prediction, sharding, training
 from wsss_ray.config import EvaluateConfig, ReportConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.datasets.manifest import read_text
 from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
+from wsss_ray.evaluation import job as evaluation
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.labelling import job as labelling
 from wsss_ray.pipeline.plan import Judged, Plan, make_plan
+from wsss_ray.report import job as report
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.local_files import FileInfo

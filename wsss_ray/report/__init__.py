@@ -1,5 +1,1 @@
-"""The report: a static gallery of labels."""
-
-from wsss_ray.report.job import run
-
-__all__ = ["run"]
+"""Show labels in a static gallery."""

@@ -14,7 +14,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
 from wsss_ray.labels.run import read_joined, truth_of
-from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
+from wsss_ray.labels.scores import ClassIndex, confusion_counts, headline, score
 from wsss_ray.report.pictures import Overlay, encode_photo
 from wsss_ray.report.state import Claim
 from wsss_ray.shards.instance import Instance
@@ -208,7 +208,7 @@ class UnitReporter:
         files[f"truths/{card.image_id}.png"] = self._overlay.encode(truth, self.picture)
         if label is not None:
             index = ClassIndex.of(self.classes)
-            scores = score(headline(count_pixels(index(truth), index(label), index.count)))
+            scores = score(headline(confusion_counts(index(truth), index(label), index.count)))
             card.iou = None if np.isnan(scores.miou) else round(scores.miou, 4)
             card.class_iou = [
                 (place - 1, round(float(np.nan_to_num(scores.iou[place])), 4))

@@ -12,7 +12,7 @@ import numpy as np
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_truth
-from wsss_ray.labels.scores import ClassIndex, count_pixels, headline, score
+from wsss_ray.labels.scores import ClassIndex, confusion_counts, headline, score
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.image_shards import read_unit
 from wsss_ray.shards.units import Unit
@@ -80,7 +80,7 @@ class Validation:
                         ):
                             probabilities = student.predict([image], flip=False)[0]
                         prediction = probabilities.argmax(0).cpu().numpy()
-                        matrix += count_pixels(truth, prediction, self.index.count)
+                        matrix += confusion_counts(truth, prediction, self.index.count)
         finally:
             student.train()
             torch.backends.cudnn.benchmark = tuned

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture: which class is taken for which, readable from 2 to some hundred classes."""
+"""Draw the confusion matrix as an image, readable for 2 to some hundred classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STOPS = (
     (0.5, (189, 0, 38)),
     (1.0, (60, 0, 40)),
 )
-"""Colour by share, steep where it is small: one per cent must show beside ninety. Lightness falls throughout."""
+"""Color by share, steep for small shares: one per cent must be visible beside ninety. Lightness falls throughout."""
 _ABSENT, _GRID, _INK = (225, 225, 225), (205, 205, 205), (20, 20, 20)
 _MARGIN = 16
 _LINE = 20
@@ -30,7 +30,7 @@ _LONGEST = 24
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Pixels of the picture's parts."""
+    """Sizes of the image's parts in pixels."""
 
     rows: int
     columns: int
@@ -41,7 +41,7 @@ class _Layout:
 
     @property
     def cell(self) -> int:
-        """Side of a cell: room for a number, or for a name, or (for very many classes) for neither."""
+        """Side of a cell: enough for a number, or for a name, or (for very many classes) for neither."""
         return 34 if self.columns <= 26 else 15 if self.columns <= 120 else max(3, 1800 // self.columns)
 
     @property
@@ -59,9 +59,9 @@ class _Layout:
 
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
-    """PNG of the confusion matrix, each row divided by its pixels of truth; grey rows have none.
+    """Return the PNG of the confusion matrix, each row divided by its pixels of truth; gray rows have none.
 
-    The last column is what was predicted as no class.
+    The last column is the share predicted as no class.
     """
     matrix = evaluation.matrix
     shares = divide(matrix, np.broadcast_to(matrix.sum(axis=1, keepdims=True), matrix.shape))
@@ -89,9 +89,9 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
 
 
 def colors(shares: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 RGB of shares from 0 to 1; grey for NaN."""
-    places = [place for place, _ in _STOPS]
-    channels = [np.interp(shares, places, [color[channel] for _, color in _STOPS]) for channel in range(3)]
+    """Return (..., 3) uint8 RGB of shares from 0 to 1; gray for NaN."""
+    stops = [share for share, _ in _STOPS]
+    channels = [np.interp(shares, stops, [color[channel] for _, color in _STOPS]) for channel in range(3)]
     picture = np.stack(channels, axis=-1)
     picture[np.isnan(shares)] = _ABSENT
     return np.rint(picture).astype(np.uint8)
@@ -113,7 +113,7 @@ def _paste_cells(image: Image.Image, shares: np.ndarray, layout: _Layout) -> Non
 
 
 def _write_names(image: Image.Image, rows: list[str], columns: list[str], layout: _Layout) -> None:
-    """Names at the left and, turned by a quarter, on top; every n-th where the cells are small."""
+    """Write names at the left and, rotated, on top; every n-th if the cells are small."""
     cell, step = layout.cell, -(-(_TEXT + 1) // layout.cell)
     font = ImageFont.load_default(_TEXT)
     draw = ImageDraw.Draw(image)
@@ -124,12 +124,12 @@ def _write_names(image: Image.Image, rows: list[str], columns: list[str], layout
         turned = Image.new("L", (layout.names, _TEXT + 4), 0)
         ImageDraw.Draw(turned).text((0, (_TEXT + 4) // 2), columns[index], 255, font=font, anchor="lm")
         mask = turned.transpose(Image.Transpose.ROTATE_90)
-        place = (layout.left + index * cell + (cell - mask.width) // 2, layout.upper - 6 - mask.height)
-        image.paste(_INK, place, mask)
+        corner = (layout.left + index * cell + (cell - mask.width) // 2, layout.upper - 6 - mask.height)
+        image.paste(_INK, corner, mask)
 
 
 def _write_numbers(image: Image.Image, shares: np.ndarray, layout: _Layout) -> None:
-    """Per cent in the cells, where they do not round to nothing."""
+    """Write percentages into the cells, unless they round to 0."""
     font = ImageFont.load_default(_SMALL)
     draw = ImageDraw.Draw(image)
     light = colors(shares).mean(axis=-1) > 120
@@ -144,7 +144,7 @@ def _write_numbers(image: Image.Image, shares: np.ndarray, layout: _Layout) -> N
 
 
 def _draw_legend(image: Image.Image, layout: _Layout) -> None:
-    """The scale of colours, below the matrix at the left margin."""
+    """Draw the color scale below the matrix at the left margin."""
     width = 300
     top = layout.upper + layout.rows * layout.cell + _LINE // 2
     bar = colors(np.linspace(0, 1, width))[None].repeat(_TEXT, axis=0)

@@ -111,7 +111,7 @@ def draw(photo: np.ndarray, masks: np.ndarray) -> None:
 def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.ndarray) -> tuple:
     """Run our steps; return the label and the milliseconds. Joining and RLE are one step per mask."""
     watch = Stopwatch()
-    way_back = OriginalSize(
+    original_size = OriginalSize(
         low_side=256,
         network_side=1024,
         resized=RESIZED,
@@ -123,7 +123,7 @@ def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.nda
     detections = Detections(boxes=boxes, scores=np.ones(count, np.float32), class_ids=ids, phrases=("thing",) * count)
     row = {"image_id": "photo", "height": PHOTO[0], "width": PHOTO[1], "tags": []}
     builder = LabelRowBuilder(Picture(row=row, image=photo), detections, classes, FUSION_RULES.get("detection"))
-    placed = watch("original size", lambda: list(way_back.place(logits, probabilities=False)))
+    placed = watch("original size", lambda: list(original_size.crops_of(logits, probabilities=False)))
     assert isinstance(placed, list)
     crops = [
         MaskCrop(box_index=index, top=mask.top, left=mask.left, mask=mask.mask, score=1.0, probability=None)

@@ -36,7 +36,7 @@ from segment_anything.modeling import Sam
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsss_ray.models.device import Compute
-from wsss_ray.models.sam.decoder import BoxDecoder
+from wsss_ray.models.fast.sam_decoder import BoxDecoder
 from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side
 from wsss_ray.models.sam.loading import load_sam
 

@@ -1,4 +1,4 @@
-"""Device and precision: what auto means, what is refused, and that settings of the process come back."""
+"""Device and precision: the meaning of auto, refused settings, and that settings of the process are restored."""
 
 import contextlib
 
@@ -7,6 +7,7 @@ import torch
 
 from wsss_ray.models import device
 from wsss_ray.models.device import has_bfloat16, has_onednn_bfloat16, resolve_compute
+from wsss_ray.models.precision import resolve
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
 
@@ -27,6 +28,19 @@ def test_an_absent_gpu_is_an_error_not_a_fallback() -> None:
 def test_precisions_of_gpus_are_refused_on_the_cpu(precision: str) -> None:
     with pytest.raises(ValueError, match=f"{precision} needs a CUDA GPU"):
         resolve_compute("cpu", precision)
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_on_a_gpu_depends_on_native_bfloat16(
+    native: bool, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    assert resolve_compute("auto", "auto").tier == expected
+    assert ("Tesla T4 has no native bfloat16" in caplog.text) is not native
+    assert resolve("auto", "auto", has_gpus=True) == ("cuda", "bfloat16")
+    assert resolve("auto", "auto", has_gpus=False) == ("cpu", "float32")
 
 
 def test_an_unknown_precision_names_the_valid_ones() -> None:
@@ -51,7 +65,7 @@ def test_running_casts_and_needs_no_gradients() -> None:
         ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, True),
         ({"architecture": "aarch64", "neon": True, "bf16": False}, False),
         ({"architecture": "aarch64", "neon": True, "bf16": True}, True),
-        ({}, has_onednn_bfloat16()),  # a torch that does not tell
+        ({}, has_onednn_bfloat16()),  # a torch that does not report it
     ],
 )
 def test_emulated_bfloat16_is_warned_of(
@@ -70,12 +84,12 @@ def test_emulated_bfloat16_is_warned_of(
     assert not caplog.text
 
 
-def test_this_processor_tells_its_instructions() -> None:
-    """By the names that the warning goes by."""
-    told = device._capabilities()
-    if not told:
-        pytest.skip("this torch does not tell")
-    assert {"avx512_bf16", "amx_bf16"} <= set(told) or "bf16" in told
+def test_this_processor_reports_its_instructions() -> None:
+    """By the names that the warning depends on."""
+    reported = device._capabilities()
+    if not reported:
+        pytest.skip("this torch does not report instruction sets")
+    assert {"avx512_bf16", "amx_bf16"} <= set(reported) or "bf16" in reported
 
 
 def test_strict_float32_turns_tf32_off_and_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from wsss_ray.config.shared import require, require_registered
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
+Kernels = Literal["auto", "stock"]
 SAM_MODELS = ("vit_h", "vit_l", "vit_b", "tiny")
 
 
@@ -44,6 +45,8 @@ class DetectorConfig:
     precision: Precision = "auto"
     """auto: bfloat16 autocast on CUDA (float32 where the GPU has no native bfloat16), float32 on CPU. Boxes and scores
     are always returned in float32."""
+    kernels: Kernels = "auto"
+    """auto: faster layers of this package, equal but for rounding. stock: the layers of transformers itself."""
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
     """Settings of a detector of another type: name and value."""
 
@@ -86,6 +89,8 @@ class SegmenterConfig:
     compile: Literal["off", "default", "max-autotune-no-cudagraphs"] = "off"
     """torch.compile of the image encoder: the mode. Costs minutes when an actor starts, and a C++ compiler; equal but
     for rounding."""
+    kernels: Kernels = "auto"
+    """auto: faster layers of this package, equal but for rounding. stock: the layers of segment-anything itself."""
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
     """Settings of a segmenter of another type: name and value."""
 

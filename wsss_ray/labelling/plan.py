@@ -12,7 +12,7 @@ from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labelling.weights import identify
 from wsss_ray.labels.decoded_images import Exif
-from wsss_ray.labels.precision import resolve
+from wsss_ray.models.precision import resolve
 from wsss_ray.models.registries import DETECTORS, SEGMENTERS
 from wsss_ray.shards.image_shards import ShardSet
 
@@ -57,10 +57,10 @@ def _segmenter_identity(config: LabelConfig, *, has_gpus: bool) -> dict[str, Any
 def _section(
     settings: DetectorConfig | SegmenterConfig, *, leave_out: tuple[str, ...], has_gpus: bool
 ) -> dict[str, Any]:
-    """Return the settings of a model that change labels; a type and options only where they are not the default."""
+    """Return the settings of a model that change labels; type, kernels and options only where they are not default."""
     section = {name: value for name, value in dataclasses.asdict(settings).items() if name not in leave_out}
     section["device"], section["precision"] = resolve(section["device"], section["precision"], has_gpus=has_gpus)
-    for name in ("type", "options"):
+    for name in ("type", "kernels", "options"):
         if section[name] == getattr(type(settings)(), name):
             del section[name]
     return section

@@ -1,1 +1,1 @@
-"""Plain torch objects: detector, segmenter, fusion. They know neither Ray nor storage."""
+"""Detectors, segmenters, fusion rules and students. These modules import neither Ray nor storage."""

@@ -15,8 +15,8 @@ from wsss_ray.engine.resources import Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.labels.job import LabelJob
-from wsss_ray.labels.precision import resolve
 from wsss_ray.labels.sink import writes_grey
+from wsss_ray.models.precision import resolve
 from wsss_ray.prediction.sink import PredictionSink
 from wsss_ray.prediction.student_file import KnownStudent, find_student
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set

@@ -7,7 +7,7 @@ from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.labels.precision import resolve
+from wsss_ray.models.precision import resolve
 from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.training.initial_weights import student_weights_digest
 from wsss_ray.training.sources import Survey

@@ -10,9 +10,9 @@ import torch
 from wsss_ray.classes import ClassSet, UnknownTagError
 from wsss_ray.config import DetectorConfig
 from wsss_ray.models.detector.network import GroundingDino
-from wsss_ray.models.detector.outputs import concatenate
 from wsss_ray.models.detector.prompts import build_prompts
 from wsss_ray.models.results import Detections
+from wsss_ray.models.suppression import concatenate
 
 FAMILIES = ["grounding-dino", "mm-grounding-dino"]
 VOC = ClassSet.load("voc-raw")

@@ -13,13 +13,8 @@ from segment_anything.modeling.image_encoder import Attention
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from wsss_ray.models.device import Compute
-from wsss_ray.models.sam.encoder import (
-    ImageEncoder,
-    PiecewiseAttention,
-    _pieces,
-    resize_longest_side,
-    resized_size,
-)
+from wsss_ray.models.fast.sam_encoder import PiecewiseAttention, _pieces
+from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side, resized_size
 from wsss_ray.models.sam.loading import load_sam
 
 CPU = Compute(device=torch.device("cpu"), tier="float32")

@@ -8,19 +8,19 @@ from torch.nn import functional
 
 from wsss_ray.models.device import Compute
 from wsss_ray.models.sam.encoder import resized_size
-from wsss_ray.models.sam.masks import OriginalSize, Placed
+from wsss_ray.models.sam.masks import Crop, OriginalSize
 
 CPU = Compute(device=torch.device("cpu"), tier="float32")
 SIZES = [(480, 640), (375, 500), (500, 333), (1, 1), (2, 3), (200, 8000), (8000, 200), (1024, 1024), (1500, 2000)]
 
 
-def make_way_back(low: int, network: int, height: int, width: int) -> OriginalSize:
+def original_size_of(low: int, network: int, height: int, width: int) -> OriginalSize:
     resized = resized_size(height, width, network)
     return OriginalSize(low_side=low, network_side=network, resized=resized, original=(height, width), compute=CPU)
 
 
 def blobs(low: int) -> torch.Tensor:
-    """Logits with objects small and large, at borders and in the middle, in several parts, none and everywhere."""
+    """Logits of small and large objects, at borders and inside, in several parts, and of empty and full masks."""
     torch.manual_seed(0)
     smooth = functional.interpolate(torch.randn(8, 1, 12, 12), low, mode="bicubic")[:, 0]
     logits = smooth + torch.randn(8, low, low) / 50
@@ -36,7 +36,7 @@ def blobs(low: int) -> torch.Tensor:
 
 
 def reference(low: int, network: int, height: int, width: int, logits: torch.Tensor) -> np.ndarray:
-    """The package's method, which needs nothing of a Sam but its side."""
+    """Logits by the package's method, which uses only the side of a Sam."""
 
     class Sides:
         image_encoder = type("ImageEncoder", (), {"img_size": network})
@@ -45,9 +45,9 @@ def reference(low: int, network: int, height: int, width: int, logits: torch.Ten
     return Sam.postprocess_masks(Sides(), logits[:, None], resized, (height, width))[:, 0].numpy()
 
 
-def whole(placed: Placed, values: np.ndarray, height: int, width: int) -> np.ndarray:
+def whole(crop: Crop, values: np.ndarray, height: int, width: int) -> np.ndarray:
     result = np.zeros((height, width), values.dtype)
-    result[placed.top : placed.top + values.shape[0], placed.left : placed.left + values.shape[1]] = values
+    result[crop.top : crop.top + values.shape[0], crop.left : crop.left + values.shape[1]] = values
     return result
 
 
@@ -57,13 +57,13 @@ def whole(placed: Placed, values: np.ndarray, height: int, width: int) -> np.nda
 def test_masks_are_the_packages(low: int, network: int, size: tuple[int, int], route: str) -> None:
     logits = blobs(low)
     expected = reference(low, network, *size, logits)
-    way_back = make_way_back(low, network, *size)
+    original_size = original_size_of(low, network, *size)
     if route == "tiles":
-        placed = list(way_back.place(logits, probabilities=True))
+        crops = list(original_size.crops_of(logits, probabilities=True))
     else:
-        placed = way_back._whole(logits, probabilities=True)
-    assert len(placed) == len(logits)
-    for ours, theirs in zip(placed, expected, strict=True):
+        crops = original_size._by_torch(logits, probabilities=True)
+    assert len(crops) == len(logits)
+    for ours, theirs in zip(crops, expected, strict=True):
         differs = whole(ours, ours.mask, *size) != (theirs > 0)
         assert np.abs(theirs[differs]).max(initial=0) < 1e-5
         assert differs.mean() < 1e-5
@@ -78,23 +78,23 @@ def test_masks_are_the_packages(low: int, network: int, size: tuple[int, int], r
         window = theirs[ours.top : ours.top + height, ours.left : ours.left + width]
         assert ours.probability is not None
         np.testing.assert_allclose(ours.probability, 1 / (1 + np.exp(-window)), rtol=0, atol=1e-5)
-    assert not placed[5].mask.any()
-    assert placed[7].mask.shape == size
-    assert placed[7].mask.all()
+    assert not crops[5].mask.any()
+    assert crops[7].mask.shape == size
+    assert crops[7].mask.all()
 
 
 def test_without_probabilities_there_are_none() -> None:
-    (placed, *_) = make_way_back(64, 128, 30, 40).place(blobs(64), probabilities=False)
-    assert placed.probability is None
+    (crop, *_) = original_size_of(64, 128, 30, 40).crops_of(blobs(64), probabilities=False)
+    assert crop.probability is None
 
 
-def test_masks_do_not_hold_what_they_were_cut_from() -> None:
-    for placed in make_way_back(64, 128, 480, 640)._whole(blobs(64), probabilities=True):
-        assert placed.mask.base is None
-        assert placed.probability is not None
-        assert placed.probability.base is None
+def test_masks_do_not_keep_the_whole_array_in_memory() -> None:
+    for crop in original_size_of(64, 128, 480, 640)._by_torch(blobs(64), probabilities=True):
+        assert crop.mask.base is None
+        assert crop.probability is not None
+        assert crop.probability.base is None
 
 
 def test_a_side_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="sides up to 65536"):
-        make_way_back(64, 128, 65_537, 10)
+        original_size_of(64, 128, 65_537, 10)

@@ -13,13 +13,14 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
 from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.detector.files import load_network, load_processor
-from wsss_ray.models.detector.outputs import concatenate, read_outputs, suppress
+from wsss_ray.models.detector.outputs import read_outputs
 from wsss_ray.models.detector.pixels import PixelTransform
 from wsss_ray.models.detector.prompts import Prompt, build_prompts, check_phrases
 from wsss_ray.models.device import resolve_compute
-from wsss_ray.models.fast.grounding_layers import quicken
+from wsss_ray.models.fast.grounding_dino import use_fast_layers
 from wsss_ray.models.hub import model_directory
 from wsss_ray.models.results import Detections
+from wsss_ray.models.suppression import concatenate, suppress
 
 
 class GroundingDino:
@@ -45,7 +46,10 @@ class GroundingDino:
         processor = load_processor(source)
         self.tokenizer = processor.tokenizer
         check_phrases(class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length)
-        self.network = quicken(load_network(source)).to(self.compute.device)
+        network = load_network(source)
+        if config.kernels == "auto":
+            use_fast_layers(network)
+        self.network = network.to(self.compute.device)
         self.pixels = PixelTransform.of(
             processor.image_processor,
             self.network.config,

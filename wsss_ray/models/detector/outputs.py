@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torchvision.ops import nms
 
 from wsss_ray.models.detector.prompts import NO_CLASS, Prompt
 from wsss_ray.models.results import Detections
@@ -75,50 +74,4 @@ def _detections(
         scores=scores.numpy(),
         class_ids=np.array([prompt.token_class_ids[token] for token in tokens], np.int32),
         phrases=tuple(prompt.phrases[prompt.token_phrases[token]] for token in tokens),
-    )
-
-
-def concatenate(parts: Sequence[Detections]) -> Detections:
-    """The detections of one image's prompts, in their order."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return Detections.empty()
-    return Detections(
-        boxes=np.concatenate([part.boxes for part in parts]),
-        scores=np.concatenate([part.scores for part in parts]),
-        class_ids=np.concatenate([part.class_ids for part in parts]),
-        phrases=tuple(phrase for part in parts for phrase in part.phrases),
-    )
-
-
-def suppress(detections: Detections, *, class_nms: float | None, cross_class_nms: float | None) -> Detections:
-    """Non-maximum suppression within each class and then across classes, where a threshold (IoU) is given.
-
-    What is left keeps its order.
-    """
-    if class_nms is not None:
-        kept = [
-            indices[_nms(detections, indices, class_nms)]
-            for class_id in np.unique(detections.class_ids)
-            for indices in [np.flatnonzero(detections.class_ids == class_id)]
-        ]
-        detections = _take(detections, np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64))
-    if cross_class_nms is not None:
-        kept_all = _nms(detections, np.arange(len(detections)), cross_class_nms)
-        detections = _take(detections, np.sort(kept_all))
-    return detections
-
-
-def _nms(detections: Detections, indices: np.ndarray, threshold: float) -> np.ndarray:
-    boxes, scores = torch.from_numpy(detections.boxes[indices]), torch.from_numpy(detections.scores[indices])
-    return nms(boxes, scores, threshold).numpy()
-
-
-def _take(detections: Detections, indices: np.ndarray) -> Detections:
-    return Detections(
-        boxes=detections.boxes[indices],
-        scores=detections.scores[indices],
-        class_ids=detections.class_ids[indices],
-        phrases=tuple(detections.phrases[index] for index in indices),
     )

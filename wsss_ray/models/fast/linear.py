@@ -1,9 +1,9 @@
-"""Linear layers with their activation, through oneDNN on the CPU.
+"""Linear layers fused with their activation, by oneDNN on the CPU.
 
-torch's own float32 product on x86 is MKL's, which on the processors with AVX-512 that were measured takes 10 to
-20 % longer than oneDNN's, fills the output with the bias beforehand and leaves the activation to a further pass. The
-operator is the one that `torch.compile` uses. Equal but for rounding (float32: 1e-6 of the largest value). Elsewhere it
-is torch's own: with AVX2 alone oneDNN's takes 10 to 65 % longer (with GELU most), and refuses bfloat16.
+On x86 torch computes float32 products by MKL. On the measured processors with AVX-512 MKL takes 10 to 20 % longer than
+oneDNN, writes the bias in a separate pass, and the activation needs another one. The operator is the one that
+`torch.compile` uses. Results are equal but for rounding (float32: 1e-6 of the largest value). On other processors
+torch's own product is used: with AVX2 alone oneDNN takes 10 to 65 % longer (most with GELU) and refuses bfloat16.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Activation = Literal["none", "relu", "gelu"]
 
 
 def _dtypes() -> tuple[torch.dtype, ...]:
-    """What is multiplied by oneDNN: float32 and bfloat16 where it has code for both, else neither."""
+    """Return the dtypes that oneDNN multiplies: float32 and bfloat16 where it has code for both, else none."""
     return (torch.float32, torch.bfloat16) if has_onednn_bfloat16() else ()
 
 
@@ -28,20 +28,20 @@ DTYPES = _dtypes()
 
 
 class FusedLinear(nn.Module):
-    """`nn.Linear` and what follows it, for inference; shares its parameters."""
+    """`nn.Linear` and the activation behind it, for inference."""
 
     def __init__(self, linear: nn.Linear, activation: Activation = "none") -> None:
-        """Take the weights of `linear`; `gelu` is the exact one."""
+        """Share the parameters of `linear`. `gelu` is the exact form, not the tanh approximation."""
         super().__init__()
         self.weight = linear.weight
         self.bias = linear.bias
         self.activation: Activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out); in autocast's dtype where that is on."""
+        """Return the output: (..., in) -> (..., out), in autocast's dtype where autocast is on."""
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
-        # the compiler chooses for itself
+        # torch.compile chooses its own operators
         if not torch.compiler.is_compiling() and x.device.type == "cpu":
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
             if dtype in DTYPES:
@@ -56,7 +56,14 @@ class FusedLinear(nn.Module):
 
 
 def fuse_activation(parent: nn.Module, linear: str, activation: str, name: str) -> None:
-    """Join a linear layer of `parent` with the activation module behind it, where `name` is one of `FusedLinear`."""
+    """Fuse a linear layer with the activation behind it, where `FusedLinear` has that activation.
+
+    Args:
+        parent: the module that has both as attributes.
+        linear: name of the attribute with the linear layer.
+        activation: name of the attribute with the activation.
+        name: kind of activation, as transformers names it.
+    """
     kinds: dict[str, Activation] = {"relu": "relu", "gelu": "gelu"}
     if name in kinds:
         setattr(parent, linear, FusedLinear(getattr(parent, linear), kinds[name]))
@@ -64,7 +71,7 @@ def fuse_activation(parent: nn.Module, linear: str, activation: str, name: str) 
 
 
 def replace_linears(module: nn.Module) -> None:
-    """Put a `FusedLinear` in the place of every plain `nn.Linear` below `module`."""
+    """Replace every plain `nn.Linear` below `module` by a `FusedLinear`."""
     for name, child in module.named_children():
         if type(child) is nn.Linear:
             setattr(module, name, FusedLinear(child))

@@ -14,25 +14,30 @@ from torch import Tensor
 from wsss_ray.config import SegmenterConfig
 from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.device import Compute, resolve_compute
+from wsss_ray.models.fast.sam_decoder import BoxDecoder
 from wsss_ray.models.results import MaskCrop
-from wsss_ray.models.sam.decoder import BoxDecoder
+from wsss_ray.models.sam.decoder import StockDecoder
 from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side
 from wsss_ray.models.sam.loading import load_sam
 from wsss_ray.models.sam.masks import OriginalSize
 from wsss_ray.models.sam.weights import check_digest, checkpoint_path, existing_checkpoint, files_of
 
 BOXES_PER_CHUNK = {"cpu": 1, "cuda": 64}
-"""Boxes decoded at once. On the CPU company gains nothing, costs memory and changes the last bits."""
+"""Boxes decoded at once by default. On the CPU more boxes are no faster, need more memory and change the last bits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prompted:
-    """An image with boxes, ready for the network; made by `Segmenter.prepare`."""
+    """An image with boxes, ready for the network; `SamBoxes.prepare` makes it."""
 
     index: int
-    pixels: NDArray[np.uint8]  # (h, w, 3) at the network's size
-    boxes: NDArray[np.float32]  # (n, 4) XYXY at the network's size
-    way_back: OriginalSize
+    """Index among the images that were given to `prepare`."""
+    pixels: NDArray[np.uint8]
+    """(h, w, 3) RGB at the network's size."""
+    boxes: NDArray[np.float32]
+    """(n, 4) XYXY in pixels of the network's input."""
+    original_size: OriginalSize
+    """Resizes mask logits to the original image."""
 
 
 class SamBoxes:
@@ -40,15 +45,20 @@ class SamBoxes:
 
     Masks equal those of `SamPredictor.set_image` and `predict_torch`, image by image, but for rounding. The image
     encoder runs in the configured precision, prompt encoder and mask decoder always in float32. On the CPU the result
-    does not depend on `batch_size` by a single bit. Use one SamBoxes per thread.
+    does not depend on `batch_size`, bit by bit. Use one SamBoxes per thread.
     """
 
     def __init__(self, config: SegmenterConfig, *, checkpoint: str | Path | None = None) -> None:
         """Load the model.
 
-        `checkpoint`: local copy of the configured weights, already checked against `config.sha256`; unset:
-        `config.checkpoint` is local and is checked here. Raises ValueError for weights that are missing, damaged or of
-        another model, and for a device or precision that is not there.
+        Args:
+            config: the segmenter's section of a configuration.
+            checkpoint: local copy of the configured weights, already checked against `config.sha256`. Unset:
+                `config.checkpoint` is local and is checked here.
+
+        Raises:
+            ValueError: the weights are missing, damaged or of another model, or the device or precision is not
+                available.
         """
         self._compute = resolve_compute(config.device, config.precision)
         self._strict = Compute(device=self._compute.device, tier="float32")
@@ -59,10 +69,11 @@ class SamBoxes:
             if config.sha256 is not None:
                 check_digest(files_of(config.model, path)[0], config.sha256)
         sam = load_sam(config.model, path, digest_given=config.sha256 is not None).to(self._compute.device)
+        self._stock = config.kernels == "stock"
         with self._strict.running():
-            self._decoder = BoxDecoder(sam)
+            self._decoder = StockDecoder(sam) if self._stock else BoxDecoder(sam)
         self._low_side: int = sam.prompt_encoder.mask_input_size[0]
-        self._encoder = ImageEncoder(sam, self._compute, compile_mode=config.compile)
+        self._encoder = ImageEncoder(sam, self._compute, kernels=config.kernels, compile_mode=config.compile)
         self._images_per_group = config.batch_size
         self._resize_by = config.preprocessing
         self._image_pieces = Backoff(config.batch_size, what="images")
@@ -71,18 +82,18 @@ class SamBoxes:
 
     @property
     def out_of_memory_retries(self) -> int:
-        """How often the device ran out of memory, and fewer images or boxes were taken at once from then on."""
+        """Number of times that the device ran out of memory. Each time, pieces of images or boxes became smaller."""
         return self._image_pieces.retries + self._box_pieces.retries
 
     @property
     def float32_fallbacks(self) -> int:
-        """How many batches of images overflowed in float16 and were encoded again in float32."""
+        """Number of batches of images that overflowed in float16 and were encoded again in float32."""
         return self._encoder.float32_fallbacks
 
     def segment(
         self, images: Iterable[NDArray[np.uint8]], boxes: Iterable[NDArray[np.float32]], *, probabilities: bool = False
     ) -> list[list[MaskCrop]]:
-        """Masks of every image, each a list in the order of its boxes; see `stream`, which needs less memory."""
+        """Return the masks of each image in the order of its boxes. `stream` does the same with less memory."""
         images = list(images)
         crops: list[list[MaskCrop]] = [[] for _ in images]
         for index, crop in self.stream(images, boxes, probabilities=probabilities):
@@ -94,24 +105,25 @@ class SamBoxes:
     ) -> Iterator[tuple[int, MaskCrop]]:
         """Yield (index of the image, mask) for every box: by image, then in the order of the boxes.
 
-        Images without boxes are not encoded. `batch_size` images are taken at a time.
+        Images without boxes are not encoded. `batch_size` images are read ahead.
 
         Args:
             images: (H, W, 3) uint8 RGB.
-            boxes: for each image (N, 4) XYXY in pixels of it, N may be 0. Boxes that reach outside or are turned over
-                are prompts like others, as in SAM.
+            boxes: for each image (N, 4) XYXY in pixels of it; N may be 0. Boxes that reach outside the image or have
+                swapped corners are allowed, as in SAM.
             probabilities: whether crops carry the masks' probabilities.
 
         Raises:
-            ValueError: not as many images as boxes; an image or a box array of another form; a box that is not finite.
+            ValueError: the numbers of images and box arrays differ, an image or a box array has another form, or a box
+                is not finite.
             torch.OutOfMemoryError: a single image or box is too large for the device.
         """
         return self.masks(self.prepare(images, boxes), probabilities=probabilities)
 
     def prepare(self, images: Iterable[NDArray[np.uint8]], boxes: Iterable[NDArray[np.float32]]) -> Iterator[Prompted]:
-        """Check and resize, image by image as they are taken; arguments and errors as `stream`.
+        """Yield the checked and resized images that have boxes; arguments and errors as `stream`.
 
-        Touches neither the network nor the device, so that one thread may prepare what another's masks do not need.
+        This uses neither the network nor the device, so a thread can prepare images while another one makes masks.
         """
         for index, (image, image_boxes) in enumerate(zip(images, boxes, strict=True)):
             checked = _check_boxes(index, image_boxes)
@@ -120,7 +132,7 @@ class SamBoxes:
                 yield self._prepare(index, image, checked)
 
     def masks(self, prepared: Iterable[Prompted], *, probabilities: bool = False) -> Iterator[tuple[int, MaskCrop]]:
-        """The masks of prepared images, as `stream` yields them."""
+        """Yield the masks of prepared images, as `stream` does."""
         group: list[Prompted] = []
         for picture in prepared:
             group.append(picture)
@@ -134,19 +146,20 @@ class SamBoxes:
         pixels = resize_longest_side(image, self._encoder.side, self._resize_by)
         (height, width), resized = image.shape[:2], (pixels.shape[0], pixels.shape[1])
         scale = np.array([resized[1] / width, resized[0] / height] * 2, np.float32)
-        way_back = OriginalSize(
+        original_size = OriginalSize(
             low_side=self._low_side,
             network_side=self._encoder.side,
             resized=resized,
             original=(height, width),
             compute=self._strict,
+            whole=self._stock,
         )
-        return Prompted(index=index, pixels=pixels, boxes=boxes * scale, way_back=way_back)
+        return Prompted(index=index, pixels=pixels, boxes=boxes * scale, original_size=original_size)
 
     def _segment_group(self, group: list[Prompted], *, probabilities: bool) -> Iterator[tuple[int, MaskCrop]]:
         counts = [len(picture.boxes) for picture in group]
-        slots = np.repeat(np.arange(len(group)), counts)
-        numbers = np.concatenate([np.arange(count) for count in counts])
+        slot_of_box = np.repeat(np.arange(len(group)), counts)
+        index_of_box = np.concatenate([np.arange(count) for count in counts])
         boxes = np.concatenate([picture.boxes for picture in group])
 
         def encode(piece: slice) -> Tensor:
@@ -156,7 +169,7 @@ class SamBoxes:
             device = self._compute.device
             with self._strict.running():
                 logits, scores = self._decoder.decode(
-                    tokens, torch.from_numpy(slots[piece]).to(device), torch.from_numpy(boxes[piece]).to(device)
+                    tokens, torch.from_numpy(slot_of_box[piece]).to(device), torch.from_numpy(boxes[piece]).to(device)
                 )
                 return logits, scores.tolist()
 
@@ -164,15 +177,15 @@ class SamBoxes:
         with self._strict.running():
             tokens = self._decoder.tokens_of_images(features)
         for piece, (logits, scores) in self._box_pieces.run(len(boxes), decode):
-            chunk_slots = slots[piece]
+            chunk_slots = slot_of_box[piece]
             for slot in np.unique(chunk_slots):
                 first, stop = np.searchsorted(chunk_slots, [slot, slot + 1])
-                masks = group[slot].way_back.place(logits[first:stop], probabilities=probabilities)
+                masks = group[slot].original_size.crops_of(logits[first:stop], probabilities=probabilities)
                 for position, mask in enumerate(masks, start=int(first)):
                     yield (
                         group[slot].index,
                         MaskCrop(
-                            box_index=int(numbers[piece][position]),
+                            box_index=int(index_of_box[piece][position]),
                             top=mask.top,
                             left=mask.left,
                             mask=mask.mask,
@@ -191,7 +204,7 @@ def _check_image(index: int, image: NDArray[np.uint8]) -> None:
 
 def _check_boxes(index: int, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     checked = np.asarray(boxes, np.float32)
-    if checked.shape == (0,):  # of an empty list
+    if checked.shape == (0,):  # np.asarray of an empty list
         return checked.reshape(0, 4)
     if checked.ndim != 2 or checked.shape[1] != 4:
         raise ValueError(

@@ -1,152 +1,42 @@
-"""SAM's mask decoder for the boxes of many images at once: the package's function with fewer operations.
-
-A box prompt has seven tokens and an image thousands of positions, so the cross attentions never project the positions.
-With W_q, W_k, W_v, W_o the projections of one head, x a position and q, k, v those of a token:
-
-- token to image: q . (W_k x + b_k) = (W_k^T q) . x + constant, and a softmax over positions ignores the constant;
-  the mean of the values W_v x + b_v is W_v (mean of x) + b_v.
-- image to token: (W_q x + b_q) . k = x . (W_q^T k) + b_q . k, and W_o (sum of w_t v_t) = sum of w_t (W_o v_t).
-
-The upscaling's transposed convolutions have a stride equal to their kernel: each is one matrix product per position,
-and the pixels are put in their places only once, at the end. Masks that are not asked for are not made. All of it is
-exact but for rounding (float32: 1e-6 of the logits' range) and takes 40 % of the package's multiplications.
-
-Shapes: B images, n boxes, T tokens (predicted IoU, four masks, two corners), P positions (g x g), C channels,
-h heads of d channels each.
-"""
-
-# ruff: noqa: N803  shape suffixes
+"""SAM's own mask decoder for the boxes of many images, with the interface of the replacement in `fast/sam_decoder`."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from segment_anything.modeling import Sam
-from segment_anything.modeling.transformer import Attention
-from torch import Tensor, nn
-from torch.nn import functional
-
-IOU_AND_FIRST_MASK = 2
-"""Leading tokens that the single-mask output needs: the predicted IoU's and the first mask's."""
+from torch import Tensor
 
 
-class BoxDecoder:
-    """Masks of box prompts in any mix of images, at low resolution.
-
-    Holds no state of its own between calls. Runs in the dtype of the weights (float32).
-    """
+class StockDecoder:
+    """Masks of box prompts by segment-anything's own modules, one image after the other (`kernels: stock`)."""
 
     def __init__(self, sam: Sam) -> None:
-        """Take the prompt encoder and the mask decoder of `sam`, whose weights must be final and in place."""
-        decoder = sam.mask_decoder
+        """Take the prompt encoder and the mask decoder of `sam`."""
         self._prompt_encoder = sam.prompt_encoder
-        self._transformer = decoder.transformer
-        self._iou_head = decoder.iou_prediction_head
-        self._mask_head = decoder.output_hypernetworks_mlps[0]
-        self._grid: tuple[int, int] = sam.prompt_encoder.image_embedding_size
-        self._output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        self._position_PC = sam.prompt_encoder.get_dense_pe().flatten(2)[0].t().contiguous()
-        first, norm, _, second, _ = decoder.output_upscaling
-        self._first_upscaling = _position_wise(first)
-        self._second_upscaling = _position_wise(second)
-        self._upscaling_norm = norm
+        self._mask_decoder = sam.mask_decoder
 
     def tokens_of_images(self, features: Tensor) -> Tensor:
-        """(B, C, g, g) features of the image encoder -> (B, P, C) tokens of images without a mask prompt."""
-        without_mask = self._prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        return (features + without_mask).flatten(2).transpose(1, 2).contiguous()
+        """Return the (B, C, g, g) features of the image encoder as they are."""
+        return features
 
-    def decode(self, images_BPC: Tensor, image_of_box: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode boxes of any of the images.
+    def decode(self, images: Tensor, image_of_box: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mask logits (n, 4 g, 4 g), positive inside, and the predicted IoUs (n,).
 
-        `images_BPC`: from `tokens_of_images`. `image_of_box`: (n,) int64 indices into B. `boxes`: (n, 4) float32
-        XYXY in pixels of the network's input. Returns mask logits (n, 4 g, 4 g), positive
-        inside, and predicted IoUs (n,).
+        Args:
+            images: (B, C, g, g), from `tokens_of_images`.
+            image_of_box: (n,) int64 indices into B, in ascending order.
+            boxes: (n, 4) float32 XYXY in pixels of the network's input.
         """
-        corners, _ = self._prompt_encoder(points=None, boxes=boxes, masks=None)
-        tokens = torch.cat([self._output_tokens.expand(len(boxes), -1, -1), corners], dim=1)
-        outputs, positions = self._attend(tokens, images_BPC[image_of_box])
-        logits = self._upscale(positions, self._mask_head(outputs[:, 1]))
-        return logits, self._iou_head(outputs[:, 0])[:, 0]
-
-    def _attend(self, tokens_nTC: Tensor, keys_nPC: Tensor) -> tuple[Tensor, Tensor]:
-        """TwoWayTransformer.forward: the two output tokens (n, 2, C) and the positions (n, P, C)."""
-        queries, keys = tokens_nTC, keys_nPC
-        for layer in self._transformer.layers:
-            if layer.skip_first_layer_pe:
-                queries = layer.self_attn(q=queries, k=queries, v=queries)
-            else:
-                placed_queries = queries + tokens_nTC
-                queries = queries + layer.self_attn(q=placed_queries, k=placed_queries, v=queries)
-            queries = layer.norm1(queries)
-            placed = keys + self._position_PC
-            attended = _tokens_to_image(layer.cross_attn_token_to_image, queries + tokens_nTC, placed, keys)
-            queries = layer.norm2(queries + attended)
-            queries = layer.norm3(queries + layer.mlp(queries))
-            keys = _image_to_tokens(layer.cross_attn_image_to_token, placed, queries + tokens_nTC, queries, keys)
-            keys = layer.norm4(keys)
-        outputs, output_tokens = queries[:, :IOU_AND_FIRST_MASK], tokens_nTC[:, :IOU_AND_FIRST_MASK]
-        attention = self._transformer.final_attn_token_to_image
-        attended = _tokens_to_image(attention, outputs + output_tokens, keys + self._position_PC, keys)
-        return self._transformer.norm_final_attn(outputs + attended), keys
-
-    def _upscale(self, positions_nPC: Tensor, mask_weights: Tensor) -> Tensor:
-        """Upscale fourfold and take the product with the mask's weights (n, C / 8): logits (n, 4 g, 4 g)."""
-        count, places = positions_nPC.shape[:2]
-        norm = self._upscaling_norm
-        fine = functional.linear(positions_nPC, *self._first_upscaling).unflatten(2, (4, -1))
-        fine = functional.gelu(functional.layer_norm(fine, norm.weight.shape, norm.weight, norm.bias, norm.eps))
-        finest = functional.gelu(functional.linear(fine, *self._second_upscaling))
-        logits = finest.view(count, places * 16, -1) @ mask_weights[:, :, None]
-        # (row, column) of the grid, then of the first and of the second upscaling's 2 x 2 block
-        rows, columns = self._grid
-        blocks = logits.view(count, rows, columns, 2, 2, 2, 2)
-        return blocks.permute(0, 1, 3, 5, 2, 4, 6).reshape(count, 4 * rows, 4 * columns)
-
-
-def _position_wise(upscaling: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
-    """A 2 x 2 transposed convolution of stride 2 as the weight and bias of a linear layer to 4 x channels."""
-    assert upscaling.kernel_size == upscaling.stride == (2, 2)
-    assert upscaling.bias is not None
-    weight = upscaling.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
-    return weight, upscaling.bias.repeat(4)
-
-
-def _tokens_to_image(attention: Attention, queries_nTC: Tensor, placed_nPC: Tensor, keys_nPC: Tensor) -> Tensor:
-    """Tokens (n, T, C) attend to positions: keys are the placed ones, values those without their place."""
-    heads = attention.num_heads
-    queries = _heads_of(attention.q_proj(queries_nTC), heads)
-    folded = queries @ attention.k_proj.weight.unflatten(0, (heads, -1)) / math.sqrt(queries.shape[-1])
-    weights = (folded.flatten(1, 2) @ placed_nPC.transpose(1, 2)).softmax(dim=-1)
-    means = (weights @ keys_nPC).unflatten(1, (heads, -1))
-    values = means @ attention.v_proj.weight.unflatten(0, (heads, -1)).transpose(1, 2)
-    values = values.transpose(1, 2).flatten(2) + attention.v_proj.bias
-    return attention.out_proj(values)
-
-
-def _image_to_tokens(
-    attention: Attention,
-    placed_nPC: Tensor,
-    queries_nTC: Tensor,
-    values_nTC: Tensor,
-    keys_nPC: Tensor,
-) -> Tensor:
-    """Positions attend to tokens; returns `keys_nPC` plus the attention's output."""
-    heads = attention.num_heads
-    queries = _heads_of(attention.k_proj(queries_nTC), heads)
-    queries = queries / math.sqrt(queries.shape[-1])
-    folded = queries @ attention.q_proj.weight.unflatten(0, (heads, -1))
-    offset = queries @ attention.q_proj.bias.view(heads, -1, 1)
-    scores = torch.baddbmm(offset.flatten(1, 2), folded.flatten(1, 2), placed_nPC.transpose(1, 2))
-    weights = scores.unflatten(1, (heads, -1)).softmax(dim=2).flatten(1, 2)
-    values = _heads_of(attention.v_proj(values_nTC), heads)
-    folded_values = values @ attention.out_proj.weight.t().unflatten(0, (heads, -1))
-    # each head's weights sum to one, so a bias shared out among the heads is added once
-    folded_values = folded_values + attention.out_proj.bias / heads
-    return torch.baddbmm(keys_nPC, weights.transpose(1, 2), folded_values.flatten(1, 2))
-
-
-def _heads_of(tokens_nTD: Tensor, heads: int) -> Tensor:
-    """(n, T, h d) -> (n, h, T, d)."""
-    return tokens_nTD.unflatten(2, (heads, -1)).transpose(1, 2)
+        logits, scores = [], []
+        for image in image_of_box.unique():
+            sparse, dense = self._prompt_encoder(points=None, boxes=boxes[image_of_box == image], masks=None)
+            masks, predicted = self._mask_decoder(
+                image_embeddings=images[image : image + 1],
+                image_pe=self._prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=False,
+            )
+            logits.append(masks[:, 0])
+            scores.append(predicted[:, 0])
+        return torch.cat(logits), torch.cat(scores)

@@ -1,9 +1,9 @@
 """Low-resolution mask logits to masks of the original size, by segment-anything's rule.
 
-The rule (`Sam.postprocess_masks`) is: bilinear to the network's square input, cut off the padding, bilinear to the
-original size, positive is inside. That is linear, separable and has no negative weights. So rows and columns have one
-matrix of weights each, and a pixel can be positive only where a positive low-resolution pixel has a share in it: on
-the CPU nothing else is computed.
+The rule (`Sam.postprocess_masks`): resize bilinearly to the network's square input, cut off the padding, resize
+bilinearly to the original size; positive is inside. This is linear and separable, and all weights are 0 or more. So
+rows and columns have one matrix of weights each, and a pixel can be positive only where a positive low-resolution pixel
+has weight. On the CPU only these pixels are computed.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ from torch.nn import functional
 from wsss_ray.models.device import Compute
 
 TILE_ROWS, TILE_COLUMNS = 128, 256
-"""Pixels made at once on the CPU: few enough for the cache, and for a tile to need few low-resolution pixels."""
+"""Size of the tiles on the CPU: small enough for the cache, so that a tile needs few low-resolution pixels."""
 DEVICE_PIXELS = 2**24
-"""Pixels made at once on a GPU (float32), or one mask where that is more."""
+"""Pixels computed at once on a GPU (float32), but at least one mask."""
 LONGEST_SIDE = 2**16
-"""Longest side of an image, in pixels; the matrices take a kilobyte per pixel of a side."""
+"""Longest side of an image, in pixels. The matrices take a kilobyte per pixel of a side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Placed:
+class Crop:
     """A mask cut to its smallest rectangle in the original image; 0 x 0 at (0, 0) when it is empty."""
 
     top: int
+    """Row of the crop's first pixel in the original image."""
     left: int
+    """Column of the crop's first pixel in the original image."""
     mask: NDArray[np.bool_]
-    """(h, w)"""
+    """(h, w) pixels."""
     probability: NDArray[np.float32] | None
-    """(h, w) sigmoid of the logits, when asked for."""
+    """(h, w) sigmoid of the logits; None where no probabilities were requested."""
 
 
 class OriginalSize:
-    """The way back to the original size of one image."""
+    """Resizes the mask logits of one image to its original size."""
 
     def __init__(
         self,
@@ -51,12 +53,20 @@ class OriginalSize:
         resized: tuple[int, int],
         original: tuple[int, int],
         compute: Compute,
+        whole: bool = False,
     ) -> None:
-        """Take sizes in pixels.
+        """Store the sizes, all in pixels.
 
-        `low_side`: of the decoder's masks. `network_side`: of the network's square input. `resized`: height and
-        width of the image within that square. `original`: height and width of the image. `compute`: where the
-        logits lie, and float32. Raises ValueError for an image with a side longer than `LONGEST_SIDE`.
+        Args:
+            low_side: side of the decoder's masks.
+            network_side: side of the network's square input.
+            resized: height and width of the image within that square.
+            original: height and width of the image.
+            compute: device of the logits; the precision must be float32.
+            whole: whether whole masks are resized by torch, as always on a GPU.
+
+        Raises:
+            ValueError: a side of the image is longer than `LONGEST_SIDE`.
         """
         assert compute.tier == "float32", compute
         if max(original) > LONGEST_SIDE:
@@ -65,22 +75,23 @@ class OriginalSize:
             )
         self._low_side, self._network_side, self._resized, self._original = low_side, network_side, resized, original
         self._compute = compute
+        self._whole = whole or compute.device.type != "cpu"
         self._axes: tuple[_Axis, _Axis] | None = None
 
-    def place(self, logits: Tensor, *, probabilities: bool) -> Iterator[Placed]:
-        """Masks of (n, low_side, low_side) float32 logits, in order, made as they are taken."""
-        if self._compute.device.type == "cpu":
+    def crops_of(self, logits: Tensor, *, probabilities: bool) -> Iterator[Crop]:
+        """Yield the masks of (n, low_side, low_side) float32 logits, in order. Each is computed when it is needed."""
+        if self._whole:
+            at_once = max(1, DEVICE_PIXELS // max(self._original[0] * self._original[1], self._network_side**2))
+            for part in logits.split(at_once):
+                yield from self._by_torch(part, probabilities=probabilities)
+        else:
             positive = logits > 0
             in_rows, in_columns = positive.any(2).numpy(), positive.any(1).numpy()
             for index, low in enumerate(logits):
                 yield self._by_tiles(low, in_rows[index], in_columns[index], probabilities=probabilities)
-        else:
-            at_once = max(1, DEVICE_PIXELS // max(self._original[0] * self._original[1], self._network_side**2))
-            for part in logits.split(at_once):
-                yield from self._whole(part, probabilities=probabilities)
 
-    def _whole(self, logits: Tensor, *, probabilities: bool) -> list[Placed]:
-        """The rule as it stands; only the rectangles that masks fill leave the device, in one copy."""
+    def _by_torch(self, logits: Tensor, *, probabilities: bool) -> list[Crop]:
+        """Return the masks by the rule itself. Only their smallest rectangles are copied from the device, at once."""
         square, (height, width) = (self._network_side, self._network_side), self._resized
         with self._compute.running():
             large = functional.interpolate(logits[:, None], square, mode="bilinear", align_corners=False)
@@ -92,7 +103,7 @@ class OriginalSize:
             masks = _rectangles(inside, spans)
             chances = _rectangles(large.sigmoid(), spans) if probabilities else [None] * len(masks)
         return [
-            Placed(top=rows.start, left=columns.start, mask=mask, probability=chance)
+            Crop(top=rows.start, left=columns.start, mask=mask, probability=chance)
             for (rows, columns), mask, chance in zip(spans, masks, chances, strict=True)
         ]
 
@@ -103,8 +114,15 @@ class OriginalSize:
         in_columns: NDArray[np.bool_],
         *,
         probabilities: bool,
-    ) -> Placed:
-        """Only what can be positive of one mask, given which of its rows and columns are."""
+    ) -> Crop:
+        """Return one mask; only pixels that can be positive are computed.
+
+        Args:
+            low: (low_side, low_side) logits.
+            in_rows: (low_side,) whether a row has a positive logit.
+            in_columns: (low_side,) whether a column has one.
+            probabilities: whether to return the probabilities.
+        """
         with self._compute.running():
             if self._axes is None:
                 self._axes = (self._axis(0), self._axis(1))
@@ -119,14 +137,14 @@ class OriginalSize:
                 for row in _slices(top, bottom, TILE_ROWS):
                     low_rows, row_weights = rows.weights_of(row)
                     tile = row_weights @ strip[low_rows]
-                    place = np.s_[row.start - top : row.stop - top, column.start - left : column.stop - left]
-                    mask[place] = (tile > 0).numpy()
+                    target = np.s_[row.start - top : row.stop - top, column.start - left : column.stop - left]
+                    mask[target] = (tile > 0).numpy()
                     if chances is not None:
-                        chances[place] = tile.sigmoid().numpy()
+                        chances[target] = tile.sigmoid().numpy()
         return _cut(mask, chances, top=top, left=left)
 
     def _axis(self, axis: int) -> _Axis:
-        """Interpolating the identity along one axis gives its weights, as the rule's own arithmetic rounds them."""
+        """Return the weights along one axis: the identity, interpolated, so that they are rounded as in the rule."""
         weights = torch.eye(self._low_side)[None]
         weights = functional.interpolate(weights, self._network_side, mode="linear", align_corners=False)
         weights = weights[..., : self._resized[axis]]
@@ -135,17 +153,17 @@ class OriginalSize:
 
 
 class _Axis:
-    """Weights (pixels of a side, low_side) of the low-resolution pixels in the original ones."""
+    """Weights (pixels of a side, low_side) of the low-resolution pixels in the original pixels."""
 
     def __init__(self, weights: Tensor) -> None:
         self._weights = weights
-        has_share = (weights > 0).numpy()
-        # both rise along the side
-        self._first = has_share.argmax(1)
-        self._last = has_share.shape[1] - 1 - has_share[:, ::-1].argmax(1)
+        has_weight = (weights > 0).numpy()
+        # both are sorted in ascending order
+        self._first = has_weight.argmax(1)
+        self._last = has_weight.shape[1] - 1 - has_weight[:, ::-1].argmax(1)
 
     def reached(self, positive: NDArray[np.bool_]) -> tuple[int, int]:
-        """Start and stop of the pixels in which the first to the last positive low-resolution pixel have a share."""
+        """Return start and stop of the pixels that can be positive, given the positive low-resolution pixels."""
         indices = np.flatnonzero(positive)
         if not len(indices):
             return 0, 0
@@ -154,7 +172,7 @@ class _Axis:
         return start, max(start, stop)
 
     def weights_of(self, pixels: slice) -> tuple[slice, Tensor]:
-        """The low-resolution pixels with a share in a range of pixels, and their weights in it."""
+        """Return the low-resolution pixels that have weight in a range of pixels, and their weights."""
         low = slice(int(self._first[pixels.start]), int(self._last[pixels.stop - 1]) + 1)
         return low, self._weights[pixels, low]
 
@@ -165,27 +183,27 @@ def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
 
 
 def _span(positive: ArrayLike) -> slice:
-    """From the first positive to the last."""
+    """Return the slice from the first positive element to the last."""
     indices = np.flatnonzero(positive)
     return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0)
 
 
 def _rectangles(pictures: Tensor, spans: Sequence[tuple[slice, slice]]) -> list[NDArray[Any]]:
-    """A rectangle of each of (n, H, W) pictures, all by one copy from the device."""
+    """Return a rectangle of each of (n, H, W) images. All are copied from the device at once."""
     parts = [picture[span] for picture, span in zip(pictures, spans, strict=True)]
     flat = torch.cat([part.reshape(-1) for part in parts]).cpu().numpy()
     ends = np.cumsum([part.numel() for part in parts])
     pieces = zip(np.split(flat, ends[:-1]), parts, strict=True)
-    return [piece.reshape(part.shape).copy() for piece, part in pieces]  # a view would keep them all in memory
+    return [piece.reshape(part.shape).copy() for piece, part in pieces]  # a view would keep all of them in memory
 
 
-def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> Placed:
+def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> Crop:
     rows, columns = _span(mask.any(1)), _span(mask.any(0))
     if rows.start == rows.stop:
         top = left = 0
-    return Placed(
+    return Crop(
         top=top + rows.start,
         left=left + columns.start,
-        mask=mask[rows, columns].copy(),  # a view would keep what surrounds it in memory
+        mask=mask[rows, columns].copy(),  # a view would keep the whole array in memory
         probability=None if probability is None else probability[rows, columns].copy(),
     )

@@ -7,7 +7,7 @@ from sam_cases import LIKE_VIT_B
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from wsss_ray.models.sam.decoder import BoxDecoder
+from wsss_ray.models.fast.sam_decoder import BoxDecoder
 from wsss_ray.models.sam.loading import load_sam
 
 

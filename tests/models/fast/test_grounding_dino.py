@@ -1,4 +1,4 @@
-"""Each replaced layer against the one of transformers that it stands for, and the whole network of both families."""
+"""Each replaced layer against the layer of transformers that it replaces, and the whole network of both families."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
 )
 
 from wsss_ray.models.detector.files import load_network
-from wsss_ray.models.fast import grounding_layers, linear
-from wsss_ray.models.fast.grounding_layers import BagSampling, FoldedFusion, FusedAttention, quicken
+from wsss_ray.models.fast import grounding_dino, linear
+from wsss_ray.models.fast.grounding_dino import BagSampling, FoldedFusion, FusedAttention, use_fast_layers
 from wsss_ray.models.fast.linear import FusedLinear, fuse_activation
 
 CONFIG = GroundingDinoConfig(d_model=32, encoder_ffn_dim=128, encoder_attention_heads=8, attention_dropout=0.0)
 SHAPES = [(6, 7), (3, 4), (2, 2), (1, 1)]
-PLACES = sum(height * width for height, width in SHAPES)
+POSITIONS = sum(height * width for height, width in SHAPES)
 BATCH = 3
 
 
@@ -37,13 +37,13 @@ def randomised(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("queries_at_once", [1, 7, 1000])
 def test_sampling(coordinates: int, queries_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offsets of several pixels reach beyond every border."""
-    monkeypatch.setitem(grounding_layers.SAMPLING_BYTES, "cpu", queries_at_once * 8 * 16 * 4 * 8)
+    monkeypatch.setitem(grounding_dino.SAMPLING_BYTES, "cpu", queries_at_once * 8 * 16 * 4 * 8)
     original = randomised(GroundingDinoMultiscaleDeformableAttention(CONFIG, num_heads=8, n_points=4))
     shapes = torch.tensor(SHAPES)
     inputs = {
         "hidden_states": torch.randn(BATCH, 20, 32),
-        "attention_mask": torch.rand(BATCH, PLACES) > 0.2,
-        "encoder_hidden_states": torch.randn(BATCH, PLACES, 32),
+        "attention_mask": torch.rand(BATCH, POSITIONS) > 0.2,
+        "encoder_hidden_states": torch.randn(BATCH, POSITIONS, 32),
         "position_embeddings": torch.randn(BATCH, 20, 32),
         "reference_points": torch.rand(BATCH, 20, 4, coordinates),
         "spatial_shapes": shapes,
@@ -130,11 +130,13 @@ def test_network(family: str, tmp_path: Path) -> None:
     }
     with torch.inference_mode():
         expected = load_network(directory)(**inputs)
-        ours = quicken(load_network(directory))(**inputs)
+        fast = load_network(directory)
+        use_fast_layers(fast)
+        ours = fast(**inputs)
     for name in ("encoder_last_hidden_state_vision", "encoder_last_hidden_state_text"):
         difference = (getattr(ours, name) - getattr(expected, name)).abs().max()
         assert difference < 1e-4 * getattr(expected, name).abs().max(), name
-    # proposals whose scores tie may swap places
+    # proposals of equal score may be swapped
     same = (ours.pred_boxes - expected.pred_boxes).abs().amax(-1) < 1e-3
     assert same.float().mean() > 0.9
     assert expected.pred_boxes[same].std(0).min() > 0.01

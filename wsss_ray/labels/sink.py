@@ -85,14 +85,7 @@ class LabelSink:
                 self.output.write(png_path(image_id), data, durable=False)  # the label file holds it, too
 
     def _put_into(self, unit: Unit, labels: pa.Table, version: str) -> Mapping[str, Any]:
-        before = read_labels(self.output, unit)
-        fresh = {image_id: index for index, image_id in enumerate(labels["image_id"].to_pylist())}
-        both = pa.concat_tables([before, labels.cast(before.schema)])
-        places = [
-            before.num_rows + fresh[image_id] if image_id in fresh else index
-            for index, image_id in enumerate(before["image_id"].to_pylist())
-        ]
-        merged = both.take(places)
+        merged = replace_rows(read_labels(self.output, unit), labels)
         pixels = [_count_pixels(label) for label in merged["label"].to_pylist()]
         counts = count_rows(merged, self.classes, pixels)
         if self.output.replace(unit.label_path, encode_labels(merged, unit, counts), version):
@@ -101,6 +94,13 @@ class LabelSink:
             "%s was replaced by another run meanwhile; its rows stand", self.output.describe(unit.label_path)
         )
         return read_label_counts(self.output, unit)
+
+
+def replace_rows(before: pa.Table, fresh: pa.Table) -> pa.Table:
+    """Return the rows of a unit with those of some images replaced, by `image_id`, in the same order."""
+    rows = {image_id: before.num_rows + index for index, image_id in enumerate(fresh["image_id"].to_pylist())}
+    both = pa.concat_tables([before, fresh.cast(before.schema)])
+    return both.take([rows.get(image_id, index) for index, image_id in enumerate(before["image_id"].to_pylist())])
 
 
 def writes_grey(form: Literal["auto", "palette", "grey"], classes: ClassSet) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from wsss_ray.labels.sink import LabelSink
+from wsss_ray.labels.sink import LabelSink, replace_rows
 from wsss_ray.prediction.soft import SOFT_SCHEMA, encode_soft, read_soft, soft_path
 from wsss_ray.shards.units import Unit
 
@@ -30,13 +30,6 @@ class PredictionSink(LabelSink):
         if self.soft:
             scores = rows.select(SOFT_SCHEMA.names).cast(SOFT_SCHEMA)
             if version is not None:
-                scores = _put_into(read_soft(self.output, unit), scores)
+                scores = replace_rows(read_soft(self.output, unit), scores)
             self.output.write(soft_path(unit), encode_soft(scores))
         return super().commit(unit, rows, version=version)
-
-
-def _put_into(before: pa.Table, fresh: pa.Table) -> pa.Table:
-    """The rows of a unit, those of some images replaced."""
-    places = {image_id: before.num_rows + index for index, image_id in enumerate(fresh["image_id"].to_pylist())}
-    both = pa.concat_tables([before, fresh])
-    return both.take([places.get(image_id, index) for index, image_id in enumerate(before["image_id"].to_pylist())])

@@ -103,11 +103,16 @@ def test_a_unit_that_cannot_be_read_is_named_and_the_rest_is_done(tmp_path: Path
     assert not (tmp_path / "out" / listed.units[1].label_path).exists()
 
 
-def test_a_stage_that_cannot_be_made_ends_the_run_with_its_reason(tmp_path: Path, local_ray: Resources) -> None:
+def test_a_stage_that_cannot_start_ends_the_run_with_its_reason_and_no_traceback(
+    tmp_path: Path, local_ray: Resources, capfd: pytest.CaptureFixture[str]
+) -> None:
     shards = write_shards(tmp_path / "in", [[[b"a"]]])
     broken = StageSpec(name="broken", make=stages.refuse_to_start, pool=POOL)
-    with pytest.raises(JobError, match="the weights are not there"):
+    with pytest.raises(JobError, match="broken: ValueError: the weights are not there"):
         run(tmp_path, shards, [broken])
+    written = "".join(capfd.readouterr())
+    assert "Traceback" not in written
+    assert "constructor arguments in the object store" not in written, "Ray's advice"
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:

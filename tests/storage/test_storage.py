@@ -327,6 +327,10 @@ with Storage(sys.argv[1]).writing("a.bin") as file:
 def test_a_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     storage.write("b.bin", b"1")
+    below = tmp_path / "data" / "pages" / f".index.js.{'0' * 32}.tmp"
+    below.parent.mkdir(parents=True)
+    below.write_bytes(b"half")
+    (tmp_path / ".other.tmp").write_bytes(b"another program's")
     (tmp_path / ".hidden").write_bytes(b"another program's")
     command = [sys.executable, "-c", _STOP_MIDWAY, str(tmp_path)]
     writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
@@ -344,5 +348,6 @@ def test_a_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path: Pat
             writer.kill()
             writer.wait()
     storage.sweep()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "b.bin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".other.tmp", "b.bin", "data"]
+    assert not below.exists()
     storage.sweep("nowhere")

@@ -81,6 +81,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
             "masks (see wsss-ray shard --help), or leave the flag out."
         )
     output = Storage(config.output, config.storage)
+    output.sweep()
     auditor = Auditor(
         images=run.images, labels=run.labels, classes=run.classes, config=config, threshold=run.box_threshold
     )

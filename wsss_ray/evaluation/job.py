@@ -64,6 +64,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     if config.coco_annotations is not None:
         packed = pack_by_unit(config, classes, images, shards, evaluator.subset)
     output = Storage(config.output, config.storage)
+    output.sweep()
     tally = Tally.zero(evaluator.evaluator.index.count)
     tables: dict[int, pa.Table] = {}
     damaged: dict[str, str] = {}

@@ -52,6 +52,7 @@ class Export:
         form = make_format(config, run)
         output = Storage(config.output, config.storage)
         claim_output(output, identity_of(config, run, form))
+        output.sweep()
         slots, todo = find_slots(run, output)
         return cls(
             run=run,

@@ -118,8 +118,8 @@ class LabelJob(ABC, Generic[ConfigT]):
 
     def _find_work(self) -> tuple[list[Unit], tuple[Task, ...]]:
         """List what is finished and what is to be done."""
-        for folder in () if self.config.dry_run else ("labels", "png"):
-            self.output.sweep(folder)
+        if not self.config.dry_run:
+            self.output.sweep()
         finished, missing = units_to_do(self.shards, self.output, limit=self.config.limit)
         retried = _failed_tasks(self.output, finished) if self.config.retry_failed else ()
         return finished, (*(Task(unit=unit) for unit in missing), *retried)

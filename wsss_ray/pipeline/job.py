@@ -67,6 +67,7 @@ def run(config: PipelineConfig) -> dict[str, Any]:
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     output = Storage(config.output, config.storage)
+    output.sweep()
     output.write(SUMMARY_FILE, (json.dumps(summary, indent=2) + "\n").encode())
     print(format_summary(summary), flush=True)
     return summary

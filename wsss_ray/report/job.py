@@ -18,7 +18,7 @@ from wsss_ray.labels.summary import excludes_start_up
 from wsss_ray.report import overview
 from wsss_ray.report.audit import Audit
 from wsss_ray.report.index import Index, details_path, encode_details
-from wsss_ray.report.site import CONTENT, FOLDERS, Pages, Site, settle_files
+from wsss_ray.report.site import CONTENT, Pages, Site, settle_files
 from wsss_ray.report.state import Claim, earlier_state, state_of
 from wsss_ray.report.unit import UnitReporter
 from wsss_ray.shards.units import Unit
@@ -60,8 +60,7 @@ def run(config: ReportConfig) -> None:
         audited=audit.summary is not None,
     )
     claim = Claim.take(output)
-    for folder in FOLDERS:
-        output.sweep(folder)
+    output.sweep()
     site.write_static()
     index = Index(run.classes, audit.kinds)
     agreement = overview.Agreement(len(run.classes.classes))

@@ -52,6 +52,7 @@ def run(config: ShardConfig) -> Summary:
     groups = group_items(items, target_bytes=config.shard_mb * 1_000_000)
     tasks = [ShardTask(index=index, total=len(groups), items=group) for index, group in enumerate(groups)]
     claim_output(output, identity_of(config, class_set, listing), config, class_set)
+    output.sweep()
 
     reports = read_finished(output, tasks)
     missing = [task for task in tasks if task.name not in reports]

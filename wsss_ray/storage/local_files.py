@@ -1,4 +1,4 @@
-"""The part of storage that only a local disk has: dot-files that are renamed, links, syncing."""
+"""What storage does on a local disk alone: dot-files that are renamed, links, syncing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import fcntl
 import io
 import os
+import re
 import stat
 import tempfile
 import uuid
@@ -18,7 +19,8 @@ from typing import Any, BinaryIO, cast
 from wsss_ray.storage.errors import FULL_DISK, StorageError, explained
 
 _LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP)
-_UNFINISHED = ".tmp"
+_UNFINISHED = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
+"""Name of a file that is being written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +34,12 @@ class FileInfo:
 
 
 def local_info(status: os.stat_result) -> FileInfo:
-    """Size and version of a file on disk."""
+    """Return size and version of a file on disk."""
     return FileInfo(size=status.st_size, version=f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}")
 
 
 def entries_of(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Name and status, through links, of all that lies directly in a folder, without broken links; none for no folder.
+    """Yield name and status, through links, of the entries of a folder; broken links and a missing folder give none.
 
     One `stat` per entry: folders of a run hold a hundred thousand.
     """
@@ -54,19 +56,19 @@ def entries_of(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def is_file(status: os.stat_result) -> bool:
-    """Whether it is a plain file."""
+    """Return whether it is a plain file."""
     return stat.S_ISREG(status.st_mode)
 
 
 def is_folder(status: os.stat_result) -> bool:
-    """Whether it is a folder."""
+    """Return whether it is a folder."""
     return stat.S_ISDIR(status.st_mode)
 
 
 def walk(root: str, on_skipped: Callable[[str, str], None] | None) -> Iterator[tuple[str, FileInfo]]:
-    """All files below a folder by path relative to it, without dot-files; linked folders are told, not entered."""
+    """Yield all files below a folder by relative path, without dot-files; linked folders are reported, not entered."""
 
-    def fail(error: OSError) -> None:  # os.walk alone would pass over what it cannot read
+    def fail(error: OSError) -> None:  # os.walk alone would skip what it cannot read
         if not (isinstance(error, FileNotFoundError) and error.filename == root):
             raise error
 
@@ -89,12 +91,12 @@ def walk(root: str, on_skipped: Callable[[str, str], None] | None) -> Iterator[t
 
 @contextmanager
 def unfinished(target: Path, data: bytes, *, durable: bool = True) -> Iterator[Path]:
-    """A dot-file with the data beside the target, synced if `durable`; gone at the end unless it was renamed.
+    """Write the data to a dot-file beside the target, synced if `durable`; it is removed unless the block renames it.
 
-    It is locked for as long, so that `sweep` can tell it from one whose writer was killed.
+    It is locked in the block, so that `sweep` can tell it from one whose writer was killed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex}{_UNFINISHED}"
+    temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex}.tmp"
     try:
         with _open_locked(temporary) as file:
             file.write(data)
@@ -108,7 +110,7 @@ def unfinished(target: Path, data: bytes, *, durable: bool = True) -> Iterator[P
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """A new file with its lock, made again where a sweep came between the two."""
+    """Open a new file and lock it; repeat where a sweep came between the two."""
     while True:
         file = path.open("xb")
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -117,25 +119,21 @@ def _open_locked(path: Path) -> BinaryIO:
         file.close()
 
 
-def sweep(folder: str) -> int:
-    """Remove the dot-files of writers that were killed, which hold no lock any more; returns how many there were."""
-    removed = 0
-    for name, status in entries_of(folder):
-        if name.startswith(".") and name.endswith(_UNFINISHED) and is_file(status):
-            path = Path(folder) / name
-            try:
-                with path.open("rb") as file:
+def sweep(root: str) -> None:
+    """Remove, in a folder and all below it, the dot-files of killed writers, which hold no lock any more."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if _UNFINISHED.fullmatch(name):
+                path = Path(folder) / name
+                # finished meanwhile; being written; another user's
+                with suppress(FileNotFoundError, BlockingIOError, PermissionError), path.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()
-                    removed += 1
-            except (FileNotFoundError, BlockingIOError):  # finished meanwhile; being written
-                continue
-    return removed
 
 
 @contextmanager
 def temporary_file() -> Iterator[BinaryIO]:
-    """A file for what is to be sent to a store, which has nothing to do with a full disk of this machine."""
+    """Open a temporary file for content that will be sent to a store; a full disk of this machine is named as such."""
     try:
         with tempfile.NamedTemporaryFile() as file:
             yield cast("BinaryIO", file)
@@ -156,34 +154,34 @@ def sync_directory(directory: Path) -> None:
 
 
 class ReadThrough(io.RawIOBase):
-    """A file for reading at random places whose every `read` goes through a function."""
+    """A seekable file whose every read goes through a function."""
 
     def __init__(self, file: BinaryIO, read: Callable[[int], bytes]) -> None:
-        """Take the file, and the function that reads so many bytes of it (-1: the rest)."""
+        """Wrap a file; `read` reads so many bytes of it (-1: the rest)."""
         self._file, self._read = file, read
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Place in the file."""
+        """Return the position in the file."""
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Move to a position."""
         return self._file.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
-        """As many bytes, fewer only at the end."""
+        """Return so many bytes, fewer only at the end."""
         return self._read(size)
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; returns how many bytes came."""
+        """Fill the buffer; return the number of bytes read."""
         data = self._read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -241,7 +241,7 @@ class Storage:
             self._fs.rm_file(self._full(path))
 
     def sweep(self, folder: str = "") -> None:
-        """Remove what writers that were killed left unfinished in a folder; a store leaves nothing of the kind."""
+        """Remove the unfinished files of killed writers in a folder and below; a store never has any."""
         if self.is_local:
             with self._explain(folder):
                 local_files.sweep(self._full(folder))

@@ -31,7 +31,7 @@ from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.checkpoint import read_checkpoint, restore_snapshot, take_snapshot, write_checkpoint
-from wsss_ray.training.checkpoint_files import FOLDER, list_checkpoints
+from wsss_ray.training.checkpoint_files import list_checkpoints
 from wsss_ray.training.driver import DRIVER_FILE, read_driver
 from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History
@@ -141,8 +141,7 @@ class Worker:
         """Train from iteration `start` to the end."""
         self._check_precision()
         if self.rank == 0:
-            for folder in ("", FOLDER):
-                self.assignment.output.sweep(folder)
+            self.assignment.output.sweep()
         if start:
             restore_snapshot(read_checkpoint(self.assignment.output, start), self.student, self.updater.optimizer)
         self._share()

@@ -18,7 +18,6 @@ STATIC = ("gallery.css", "gallery.js")
 DIGITS = 4
 CONTENT = {"photos": ".jpg", "thumbnails": ".jpg", "labels": ".png", "truths": ".png", "data/units": ".js"}
 """Folders of a gallery that hold a file for each image or unit, and the suffix of these files."""
-"""All folders that a gallery writes to."""
 _REMOVERS = 16
 
 

@@ -188,7 +188,7 @@ def test_a_store_that_fails_and_goes_away_and_kills_change_no_label(
     counts = summary["session"]["storage_retries"]
     assert counts["SlowDown"] >= 5, "read tasks and actors told what they met"
     assert counts["EndpointConnectionError"] >= 1, "the outage fell into the run"
-    assert f"{sum(counts.values()):,} requests were made again" in capsys.readouterr().out
+    assert f"{sum(counts.values()):,} requests were repeated" in capsys.readouterr().out
 
 
 def test_a_shard_replaced_between_two_runs_is_named(

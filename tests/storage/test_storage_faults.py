@@ -225,7 +225,7 @@ def test_counts_travel_from_workers_to_the_driver_once() -> None:
     assert retries.take() == {}
     retries.add({"ReadTimeoutError": 3})
     counts = retries.counted() - before
-    assert retries.describe(counts) == "5 requests were made again (3 x ReadTimeoutError, 2 x SlowDown)"
+    assert retries.describe(counts) == "5 requests were repeated (3 x ReadTimeoutError, 2 x SlowDown)"
 
 
 def test_pauses_grow_vary_and_have_a_limit() -> None:

@@ -67,8 +67,8 @@ class StorageConfig:
     profile: str | None = None
     """Named profile of ~/.aws/credentials, which must then exist on every node."""
     retries: int = 9
-    """How often an S3 request is made again after an error that passes (busy, throttled, connection lost, timeout),
-    with pauses from 0.2 to 20 s that vary: about 50 s in all."""
+    """How often an S3 request is repeated after a transient error (busy, throttled, connection lost, timeout), with
+    varying pauses from 0.2 to 20 s: about 50 s in all."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

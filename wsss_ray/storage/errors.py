@@ -1,4 +1,4 @@
-"""What a store or a disk can answer, as text that says what to do."""
+"""Texts for the errors of stores and disks that say what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 from typing import Any
 
 from wsss_ray.storage.redaction import masked
-from wsss_ray.storage.retries import PASSING_ANSWERS, PASSING_BODIES, PASSING_CONNECTIONS, PASSING_STATUSES
+from wsss_ray.storage.retries import TRANSIENT_ANSWERS, TRANSIENT_BODIES, TRANSIENT_CONNECTIONS, TRANSIENT_STATUSES
 
 BARE_CODES = frozenset({"301", "400", "403"})
 """Codes of an answer to HEAD, which has no body that would give the reason."""
@@ -73,23 +73,23 @@ _BY_TYPE = {
     "UnauthorizedSSOTokenError": _EXPIRED,
     "TokenRetrievalError": _EXPIRED,
     "SSLError": "no safe connection: the certificate of the endpoint cannot be checked. Check --storage.endpoint-url.",
-    **dict.fromkeys(PASSING_CONNECTIONS | PASSING_BODIES, _AWAY),
+    **dict.fromkeys(TRANSIENT_CONNECTIONS | TRANSIENT_BODIES, _AWAY),
 }
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def code_of(error: BaseException) -> str | None:
-    """S3's error code behind an exception of s3fs; None where there is none."""
+    """Return S3's error code behind an exception of s3fs; None where there is none."""
     return _details(error).get("Code")
 
 
 def is_absent(error: FileNotFoundError) -> bool:
-    """Whether a file is not there, rather than its whole bucket."""
+    """Return whether a file is missing, rather than its whole bucket."""
     return code_of(error) != "NoSuchBucket"
 
 
 def explained(error: Exception, where: str) -> StorageError | None:
-    """The error for the user, or None where the exception is none of a store's or a disk's.
+    """Return the error for the user, or None where the exception is not one of a store or a disk.
 
     Args:
         error: what was raised.
@@ -110,7 +110,7 @@ def _advice(error: Exception) -> str | None:
     if code in _BY_CODE:
         region = _details(error).get("Region")
         return _BY_CODE[code].format(region=f" ({region})" if region else "")
-    if code is not None and (code in PASSING_ANSWERS or code in {str(status) for status in PASSING_STATUSES}):
+    if code is not None and (code in TRANSIENT_ANSWERS or code in {str(status) for status in TRANSIENT_STATUSES}):
         return _BUSY.format(name=code)
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return _FULL.format(name=error.strerror)
@@ -122,7 +122,7 @@ def _advice(error: Exception) -> str | None:
 
 
 def _details(error: BaseException) -> dict[str, Any]:
-    """What S3 said, from the exception or the one it was made of."""
+    """Return what S3 answered, from the exception or its cause."""
     for link in (error, error.__cause__):
         response = getattr(link, "response", None)
         if isinstance(response, dict):

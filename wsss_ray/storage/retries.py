@@ -1,6 +1,6 @@
-"""Requests to a store that are made again: after which errors, how often, after how long, and how many there were.
+"""Retries of requests to a store: after which errors, how often, with what pauses, and a count of them.
 
-Only errors of these lists pass by themselves. All others (a missing bucket, denied access) are told at once.
+Only the errors in these lists are transient. All others (a missing bucket, denied access) are raised at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 logger = logging.getLogger(__name__)
 
-PASSING_ANSWERS = frozenset(
+TRANSIENT_ANSWERS = frozenset(
     {
         "SlowDown",
         "ServiceUnavailable",
@@ -37,10 +37,10 @@ PASSING_ANSWERS = frozenset(
         "TransactionInProgressException",
     }
 )
-"""Error codes of a store that is busy, or that another request came before."""
-PASSING_STATUSES = frozenset({429, 500, 502, 503, 504})
+"""Error codes of a store that is busy, or that is handling another request."""
+TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 """HTTP statuses of the same, for answers without a body (HEAD) and for proxies, which know no codes."""
-PASSING_CONNECTIONS = frozenset(
+TRANSIENT_CONNECTIONS = frozenset(
     {
         "EndpointConnectionError",
         "ConnectTimeoutError",
@@ -51,8 +51,8 @@ PASSING_CONNECTIONS = frozenset(
         "ResponseParserError",
     }
 )
-"""botocore's errors of a connection that was refused, reset, cut off or silent before the answer was there."""
-PASSING_BODIES = frozenset(
+"""botocore's errors of a connection that was refused, reset, cut off or silent before the answer came."""
+TRANSIENT_BODIES = frozenset(
     {
         "AioReadTimeoutError",
         "ClientConnectionResetError",
@@ -80,20 +80,20 @@ _counted: Counter[str] = Counter()
 _taken: Counter[str] = Counter()
 
 
-def passing_reason(
+def transient_reason(
     *, code: str | None = None, status: int | None = None, error: BaseException | None = None
 ) -> str | None:
-    """Name of the passing error that an answer (code, status) or a failed connection is; None for any other."""
+    """Return the name of a transient error (code, status or exception); None for any other."""
     if error is not None:
         name = type(error).__name__
-        return name if name in PASSING_CONNECTIONS else None
-    if code in PASSING_ANSWERS:
+        return name if name in TRANSIENT_CONNECTIONS else None
+    if code in TRANSIENT_ANSWERS:
         return code
-    return f"HTTP {status}" if status in PASSING_STATUSES else None
+    return f"HTTP {status}" if status in TRANSIENT_STATUSES else None
 
 
 def pause(attempt: int) -> float:
-    """Seconds before the next attempt: twice as long each time, up to 20, shortened by up to half at random.
+    """Return the seconds before the next attempt: doubled each time, up to 20, shortened by up to half at random.
 
     Args:
         attempt: how many attempts have failed, from 1.
@@ -103,7 +103,7 @@ def pause(attempt: int) -> float:
 
 
 def note(reason: str, what: str, attempt: int) -> None:
-    """Count a request that is going to be made again, and log it once it has failed several times."""
+    """Count a request that will be repeated, and log it once it has failed several times."""
     with _lock:
         _counted[reason] += 1
     if attempt > _QUIET_ATTEMPTS:
@@ -111,14 +111,14 @@ def note(reason: str, what: str, attempt: int) -> None:
 
 
 def again(work: Callable[[], ResultT], *, limit: int, what: str) -> ResultT:
-    """Do work that reads an answer's content, and do it again, `limit` times at most, where the connection breaks."""
+    """Retry a read of an answer's content when the connection drops, `limit` times at most."""
     attempt = 1
     while True:
         try:
             return work()
         except Exception as error:
             reason = type(error).__name__
-            if reason not in PASSING_BODIES or attempt > limit:
+            if reason not in TRANSIENT_BODIES or attempt > limit:
                 raise
         note(reason, what, attempt)
         time.sleep(pause(attempt))
@@ -126,13 +126,13 @@ def again(work: Callable[[], ResultT], *, limit: int, what: str) -> ResultT:
 
 
 def counted() -> Counter[str]:
-    """Requests made again since this process began, by reason, with those that were added."""
+    """Return the requests repeated since this process began, by reason, with those of `add`."""
     with _lock:
         return _counted.copy()
 
 
 def take() -> dict[str, int]:
-    """Those that no earlier call has returned: a worker hands them on with its next result."""
+    """Return those that no earlier call has returned: a worker sends them with its next result."""
     with _lock:
         fresh = dict(_counted - _taken)
         _taken.update(fresh)
@@ -140,13 +140,13 @@ def take() -> dict[str, int]:
 
 
 def add(counts: Mapping[str, int] | None) -> None:
-    """Count what a worker handed on."""
+    """Add the counts of a worker."""
     with _lock:
         _counted.update(counts or {})
 
 
 def describe(counts: Mapping[str, int]) -> str:
-    """One line for a summary: "17 requests to the store were made again (12 x SlowDown, 5 x ReadTimeoutError)"."""
+    """Return one line for a summary: "17 requests were repeated (12 x SlowDown, 5 x ReadTimeoutError)"."""
     total = sum(counts.values())
     parts = ", ".join(f"{count:,} x {reason}" for reason, count in Counter(counts).most_common())
-    return f"{total:,} request{' was' if total == 1 else 's were'} made again ({parts})"
+    return f"{total:,} request{' was' if total == 1 else 's were'} repeated ({parts})"

@@ -1,4 +1,9 @@
-"""S3 as fsspec sees it, with the retries of this package instead of botocore's and s3fs's."""
+"""S3 as an fsspec file system, with the retries of this package instead of botocore's and s3fs's.
+
+Why not botocore's "standard" mode: it stops early where many requests fail at once (a quota that 64 connections use up
+within seconds of an outage), does not repeat what a conditional write answers while another one runs, and counts
+nothing that could be reported. s3fs multiplies its attempts. One policy with one count replaces both.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +18,22 @@ _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 """How long a connection may be silent."""
 _CONNECTIONS = 64
-"""Requests of one process at once; botocore's own limit is 10."""
+"""Requests of one process at once; botocore's default is 10."""
 
 
 class CountedS3(S3FileSystem):
-    """s3fs that makes a request again after passing errors alone, with pauses that vary, and counts them.
-
-    s3fs and botocore each have retries of their own, which multiply, and which nobody can count.
-    """
+    """s3fs that repeats requests after transient errors alone, with varying pauses, and counts them."""
 
     retries = 1  # attempts of s3fs itself
 
     def __init__(self, *args: Any, limit: int, **options: Any) -> None:
-        """Take s3fs's options, and how often a request is made again."""
+        """Take s3fs's options, and how often a request may be repeated."""
         super().__init__(*args, **options)
         self._limit = limit
         self._watched: Any = None
 
     async def set_session(self, refresh: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
-        """Connect where that was not done, and decide on this client's retries from then on."""
+        """Connect unless that was done, and decide on this client's retries from then on."""
         client = await super().set_session(refresh=refresh, kwargs=kwargs or {})
         if client is not self._watched:
             client.meta.events.register("needs-retry.s3", self._pause, unique_id="wsss_ray-retries")
@@ -41,14 +43,14 @@ class CountedS3(S3FileSystem):
     def _pause(
         self, *, response: Any, attempts: int, caught_exception: Exception | None, operation: Any, **_: Any
     ) -> float | None:
-        """botocore's question after each attempt: seconds until the next one, or None for no more."""
+        """Answer botocore after each attempt: seconds until the next one, or None for no more."""
         if attempts > self._limit:
             return None
         if response is None:
-            reason = retries.passing_reason(error=caught_exception)
+            reason = retries.transient_reason(error=caught_exception)
         else:
             http, parsed = response
-            reason = retries.passing_reason(code=parsed.get("Error", {}).get("Code"), status=http.status_code)
+            reason = retries.transient_reason(code=parsed.get("Error", {}).get("Code"), status=http.status_code)
         if reason is None:
             return None
         retries.note(reason, f"S3 {operation.name}", attempts)
@@ -56,7 +58,7 @@ class CountedS3(S3FileSystem):
 
 
 def connect(uri: str, config: StorageConfig) -> tuple[S3FileSystem, str]:
-    """The file system of an `s3://` URI and the path in it. Keys come from botocore's chain; nothing is touched yet."""
+    """Return the file system of an `s3://` URI and the path in it; no request is sent. Botocore finds the keys."""
     client = {"endpoint_url": config.endpoint_url, "region_name": config.region}
     file_system = CountedS3(
         limit=config.retries,

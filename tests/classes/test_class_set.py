@@ -1,4 +1,4 @@
-"""Class sets: the built-in ones, files of a user, what is refused and where, tags, colours, label space."""
+"""Class sets: the built-in ones, files of a user, what is refused and where, tags, colors, label space."""
 
 import json
 import pickle
@@ -96,7 +96,7 @@ def test_voc_palette_is_that_of_real_voc_masks(shared: Path) -> None:
     assert palette[255 * 3 :] == bytes((224, 224, 192)) == real[255 * 3 :]
 
 
-def test_colours_follow_the_voc_bit_order_beyond_one_byte() -> None:
+def test_colors_follow_the_voc_bit_order_beyond_one_byte() -> None:
     assert [voc_color(index) for index in (0, 1, 2, 4, 8, 15, 256)] == [
         (0, 0, 0),
         (128, 0, 0),
@@ -324,4 +324,4 @@ def test_a_class_set_travels_by_pickle_with_its_lines(tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(class_set))
     assert copy == class_set
     assert hash(copy) == hash(class_set)
-    assert copy.classes[1].place("phrases", "cat").endswith("my.yaml:2")
+    assert copy.classes[1].position("phrases", "cat").endswith("my.yaml:2")

@@ -35,7 +35,7 @@ def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def photo(height: int = 24, width: int = 40) -> Image.Image:
-    """Smooth colours, different in every corner."""
+    """Smooth colors, different in every corner."""
     down, across = np.mgrid[0:height, 0:width] / [[[height]], [[width]]]
     return Image.fromarray((np.stack([down, across, 1 - down * across], -1) * 255).astype(np.uint8))
 

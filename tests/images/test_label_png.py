@@ -20,13 +20,13 @@ def png(image: Image.Image, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def raw_png(rows: list[bytes], width: int, depth: int, colour_type: int, palette: bytes = b"") -> bytes:
+def raw_png(rows: list[bytes], width: int, depth: int, color_type: int, palette: bytes = b"") -> bytes:
     """A PNG written by hand, for bit depths that Pillow does not write."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, color_type, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     plte = chunk(b"PLTE", palette) if palette else b""
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + plte + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -70,13 +70,13 @@ def test_what_is_no_label_map_is_not_encoded(label: np.ndarray, palette: bytes |
         encode_label(label, palette=palette)
 
 
-@pytest.mark.parametrize("colour_type", [0, 3])
+@pytest.mark.parametrize("color_type", [0, 3])
 @pytest.mark.parametrize(
     ("depth", "row", "ids"),
     [(1, b"\xa0", [1, 0, 1]), (2, b"\xd8", [3, 1, 2]), (4, b"\xf0\x70", [15, 0, 7]), (8, b"\xff\x00\x07", [255, 0, 7])],
 )
-def test_shallow_pngs_give_the_stored_numbers(colour_type: int, depth: int, row: bytes, ids: list[int]) -> None:
-    data = raw_png([row, row], 3, depth, colour_type, PALETTE if colour_type == 3 else b"")
+def test_shallow_pngs_give_the_stored_numbers(color_type: int, depth: int, row: bytes, ids: list[int]) -> None:
+    data = raw_png([row, row], 3, depth, color_type, PALETTE if color_type == 3 else b"")
     label = decode_label(data)
     assert label.dtype == np.uint8
     assert label.tolist() == [ids, ids]
@@ -91,7 +91,7 @@ def test_transparency_and_interlace_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_colours_are_no_ids(mode: str) -> None:
+def test_colors_are_no_ids(mode: str) -> None:
     with pytest.raises(ImageError, match=r"not ids.*save the class ids"):
         decode_label(png(Image.new(mode, (3, 2))))
 
@@ -142,7 +142,7 @@ def test_truth_is_checked() -> None:
         check_truth(label, (3, 2), range(10), 255)
 
 
-def test_truth_in_palette_colours_is_translated() -> None:
+def test_truth_in_palette_colors_is_translated() -> None:
     palette = bytes([0, 0, 0, 128, 0, 0, 0, 128, 0, 0, 0, 0]) + b"\x01\x02\x03" * 252
     rgb = np.array([[[0, 0, 0], [128, 0, 0]], [[0, 128, 0], [1, 2, 3]]], dtype=np.uint8)
     assert colors_to_ids(rgb, palette).tolist() == [[0, 1], [2, 4]]
@@ -156,5 +156,5 @@ def test_truth_in_palette_colours_is_translated() -> None:
     with pytest.raises(ImageError, match="not ids"):
         decode_truth(data, size=(2, 2), allowed_ids=range(5), ignore_id=255)
     rgb[1, 0, 2] = 1
-    with pytest.raises(ImageError, match=r"unknown colour: \(0, 128, 1\) at row 1, column 0"):
+    with pytest.raises(ImageError, match=r"unknown color: \(0, 128, 1\) at row 1, column 0"):
         decode_truth(png(Image.fromarray(rgb)), size=(2, 2), allowed_ids=range(5), ignore_id=255, palette=palette)

@@ -1,7 +1,7 @@
-"""Class sets: what the classes are called, how they are prompted, and their ids and colours in a label map.
+"""Class sets: names of the classes, how they are prompted, and their ids and colors in a label map.
 
 The *label space* of a class set is its canonical names and ids with those of background and ignore. Image shards and
-label shards carry only that; phrases, assist words and colours belong to the labelling configuration. Built-in sets
+label files carry only that; phrases, assist words and colors belong to the labelling configuration. Built-in sets
 are the YAML files of `sets/`; a user's own is a YAML file of the same form, at its shortest a list of names.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_ray.classes.entry import LARGEST_ID, ClassEntry, Places, check_distinct, clean_phrase, fold, voc_color
+from wsss_ray.classes.entry import LARGEST_ID, ClassEntry, Positions, check_distinct, clean_phrase, fold, voc_color
 from wsss_ray.classes.file import default_ignore, parse_class_set
 
 __all__ = ["BUILT_IN", "ClassEntry", "ClassSet", "UnknownTagError", "voc_color"]
@@ -46,15 +46,15 @@ class ClassSet:
     background_id: int = 0
     """Value of pixels that belong to no class."""
     ignore_id: int
-    """Value of pixels that count for nothing."""
+    """Value of pixels that are not counted."""
     assist_words: bool
     """Whether assist words are prompted with their class."""
-    places: Places = field(default_factory=dict, compare=False, repr=False)
-    """Where it was read, as in ClassEntry."""
+    positions: Positions = field(default_factory=dict, compare=False, repr=False)
+    """`file:line` of the fields, as in ClassEntry."""
 
     @classmethod
     def load(cls, name_or_path: str, *, assist_words: bool | None = None) -> ClassSet:
-        """A built-in set (voc, voc-raw, coco, demo) or that of a YAML file; `assist_words` overrules the set's own."""
+        """Return a built-in set (voc, voc-raw, coco, demo) or a YAML file's; `assist_words` overrides the set's own."""
         if name_or_path in BUILT_IN:
             source = f"{name_or_path}.yaml"
             text = (resources.files("wsss_ray.classes") / "sets" / source).read_text(encoding="utf-8-sig")
@@ -66,7 +66,7 @@ class ClassSet:
 
     @classmethod
     def from_names(cls, names: Iterable[str], *, name: str = "classes") -> ClassSet:
-        """A set of plain names with ids from 1, for a notebook."""
+        """Return a set of plain names with ids from 1, for a notebook."""
         entries = tuple(
             ClassEntry(name=class_name, id=index, phrases=(class_name,), color=voc_color(index))
             for index, class_name in enumerate(names, start=1)
@@ -89,13 +89,13 @@ class ClassSet:
             for key in ("background_id", "ignore_id"):
                 if entry.id == getattr(self, key):
                     raise ValueError(
-                        f"{entry.place('id')}: class '{entry.name}' has id {entry.id}, which is the set's `{key}`: "
+                        f"{entry.position('id')}: class '{entry.name}' has id {entry.id}, which is the set's `{key}`: "
                         "give it another `id`."
                     )
         check_distinct(self.classes)
 
     def _place(self, key: str) -> str:
-        return self.places.get((key, ""), f"class set '{self.name}'")
+        return self.positions.get((key, ""), f"class set '{self.name}'")
 
     @property
     def num_classes(self) -> int:
@@ -122,7 +122,7 @@ class ClassSet:
         return {fold(tag): entry.name for entry in self.classes for tag in (entry.name, *entry.aliases)}
 
     def canonical(self, tag: str) -> str:
-        """The canonical name of a class named by `tag`, whatever its case and spacing.
+        """Return the canonical name of the class that `tag` names, in any case and spacing.
 
         Raises UnknownTagError, which names near matches, where `tag` is neither a name nor an alias.
         """
@@ -133,7 +133,7 @@ class ClassSet:
 
     def _unknown(self, tag: str) -> str:
         known = dict(self._names_by_tag)
-        for entry in self.classes:  # a synonym is no tag, but it tells which class was meant
+        for entry in self.classes:  # a synonym is no tag, but it shows which class was meant
             for phrase in entry.phrases:
                 known.setdefault(fold(phrase), entry.name)
         near = dict.fromkeys(known[text] for text in difflib.get_close_matches(fold(tag), known, n=5))
@@ -145,9 +145,9 @@ class ClassSet:
         return f"{message} Its classes: {', '.join(shown)}{more}."
 
     def phrases_of(self, name: str) -> tuple[str, ...]:
-        """The phrases to prompt for the class of this canonical name, its assist words last where they are on.
+        """Return the phrases to prompt for the class of this canonical name, its assist words last where they are on.
 
-        In the form the detector takes: lower case, single spaces, no '.' or '?'.
+        They are in the detector's form: lower case, single spaces, no '.' or '?'.
         """
         entry = self.by_name[name]
         texts = (*entry.phrases, *entry.assist) if self.assist_words else entry.phrases
@@ -167,9 +167,9 @@ class ClassSet:
         return np.uint8 if largest <= 254 and self.ignore_id <= 255 else np.uint16
 
     def palette(self) -> bytes:
-        """768 bytes of RGB for an 8-bit palette PNG: the classes' colours, black background, VOC's map elsewhere.
+        """Return 768 bytes of RGB for an 8-bit palette PNG: the classes' colors, black background, VOC's map elsewhere.
 
-        Raises ValueError for a set of 16-bit labels, which are written as grey.
+        Raises ValueError for a set of 16-bit labels, which are written in grey.
         """
         if self.label_dtype is not np.uint8:
             raise ValueError(f"class set '{self.name}' has 16-bit labels: they are written as grey, no palette.")

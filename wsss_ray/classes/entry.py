@@ -1,4 +1,4 @@
-"""One class: its name, how it is prompted, its id and colour, and the checks that concern classes alone."""
+"""One class: its name, how it is prompted, its id and color; and the checks of classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 LARGEST_ID = 65535
-Places = Mapping[tuple[str, str], str]
+Positions = Mapping[tuple[str, str], str]
 """`file:line` by (field, text in it, or "" for the field itself)."""
 
 _SINGULAR = {
@@ -22,24 +22,24 @@ _SINGULAR = {
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEntry:
-    """One class of a class set. Raises ValueError, with file and line where known, for values that cannot be."""
+    """One class of a class set. Raises ValueError, with file and line where known, for invalid values."""
 
     name: str
     """Canonical name: what shards, tables and exports show."""
     id: int
     """Value of its pixels in a label map, 0 to 65535."""
     phrases: tuple[str, ...]
-    """What the detector is asked for: the name itself, unless the class set says otherwise, then synonyms."""
+    """What the detector is prompted with: the name itself, unless the class set says otherwise, then synonyms."""
     assist: tuple[str, ...] = ()
     """Assist words (paper, 5.3): things whose boxes count as this class, where the class set turns them on."""
     aliases: tuple[str, ...] = ()
     """Other spellings by which a tag may name the class (`tvmonitor`)."""
     color: tuple[int, int, int]
-    """RGB colour in pictures, each channel 0 to 255."""
+    """RGB color in pictures, each channel 0 to 255."""
     category_id: int | None = None
-    """Its id in the source's own annotations (COCO: 1 to 90 with gaps)."""
-    places: Places = field(default_factory=dict, compare=False, repr=False)
-    """Where it was read, for error texts."""
+    """Id in the source's own annotations (COCO: 1 to 90 with gaps)."""
+    positions: Positions = field(default_factory=dict, compare=False, repr=False)
+    """Where it was read, for errors."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -63,36 +63,36 @@ class ClassEntry:
                 )
 
     def texts(self) -> Iterable[tuple[str, str]]:
-        """Every text of the class as (field, text): name, aliases, phrases, assist words."""
+        """Yield every text of the class as (field, text): name, aliases, phrases, assist words."""
         yield "name", self.name
         for key, texts in (("aliases", self.aliases), ("phrases", self.phrases), ("assist", self.assist)):
             for text in texts:
                 yield key, text
 
-    def place(self, key: str, text: str = "") -> str:
-        """`file:line` of a field, or of one text in it; else the class's own; "class set" without a file."""
-        own = self.places.get(("name", ""), "class set")
-        return self.places.get((key, text), own)
+    def position(self, key: str, text: str = "") -> str:
+        """Return `file:line` of a field, or of one text in it; else the class's own; "class set" without a file."""
+        own = self.positions.get(("name", ""), "class set")
+        return self.positions.get((key, text), own)
 
     def _error(self, key: str, message: str, text: str = "") -> ValueError:
-        return ValueError(f"{self.place(key, text)}: class '{self.name}' {message}")
+        return ValueError(f"{self.position(key, text)}: class '{self.name}' {message}")
 
 
 def check_distinct(entries: Iterable[ClassEntry]) -> None:
-    """ValueError where a name, alias, phrase, id or category id is used twice.
+    """Raise a ValueError where a name, alias, phrase, id or category id is used twice.
 
     Names and aliases share one space, that of tags; phrases and assist words another, that of prompts.
     """
     taken: dict[tuple[str, Hashable], str] = {}
 
     def claim(space: str, value: Hashable, entry: ClassEntry, key: str, text: str = "") -> None:
-        what, place = _SINGULAR[key], entry.place(key, text)
+        what, position = _SINGULAR[key], entry.position(key, text)
         if (space, value) in taken:
             raise ValueError(
-                f"{place}: {what} '{text or value}' of class '{entry.name}' is already {taken[space, value]}: "
+                f"{position}: {what} '{text or value}' of class '{entry.name}' is already {taken[space, value]}: "
                 "change or remove one of the two."
             )
-        taken[space, value] = f"the {what} of class '{entry.name}'" + (f" ({place})" if entry.places else "")
+        taken[space, value] = f"the {what} of class '{entry.name}'" + (f" ({position})" if entry.positions else "")
 
     for entry in entries:
         claim("ids", entry.id, entry, "id")
@@ -106,17 +106,17 @@ def check_distinct(entries: Iterable[ClassEntry]) -> None:
 
 
 def fold(text: str) -> str:
-    """The form in which names are compared: any case, spacing and Unicode composition are the same name."""
+    """Return the form in which names are compared: case, spacing and Unicode composition do not matter."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def clean_phrase(text: str) -> str:
-    """A phrase as the detector takes it: lower case, and '.' and '?', which would end it, as spaces."""
+    """Return a phrase in the detector's form: lower case, with spaces for '.' and '?', which would end it."""
     return " ".join(text.replace(".", " ").replace("?", " ").lower().split())
 
 
 def voc_color(index: int) -> tuple[int, int, int]:
-    """RGB of the VOC colour map, which spreads the bits of `index` over the high bits of the three channels."""
+    """Return an RGB of VOC's color map, which spreads the bits of `index` over the high bits of the channels."""
     red = green = blue = 0
     for shift in range(7, -1, -1):
         red |= (index & 1) << shift

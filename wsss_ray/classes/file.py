@@ -1,4 +1,4 @@
-"""Class set files: YAML to checked values, with the line of each for error texts.
+"""Read class set files: YAML to checked values, with the line of each for errors.
 
 A file is a list of names, or a mapping with `classes` (a list of names, or a mapping of name to any of phrases,
 assist, aliases, id, color, category_id) and optionally name, background_id, ignore_id and assist_words.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypedDict
 
-from wsss_ray.classes.entry import ClassEntry, Places, voc_color
+from wsss_ray.classes.entry import ClassEntry, Positions, voc_color
 from wsss_ray.config.strict_yaml import Located, compose
 
 _SET_KEYS = ("name", "background_id", "ignore_id", "assist_words", "classes")
@@ -17,21 +17,21 @@ _CLASS_KEYS = ("phrases", "assist", "aliases", "id", "color", "category_id")
 
 
 class ClassSetFields(TypedDict):
-    """The fields of a `ClassSet`, as a file gives them."""
+    """Fields of a `ClassSet`, from a file."""
 
     name: str
     classes: tuple[ClassEntry, ...]
     background_id: int
     ignore_id: int
     assist_words: bool
-    places: Places
+    positions: Positions
 
 
 def parse_class_set(text: str, *, source: str) -> ClassSetFields:
-    """The class set written in YAML `text`; `source` is the file's name in errors, and its stem the default `name`.
+    """Return the class set in YAML `text`; `source` is the file's name in errors, and its stem the default `name`.
 
     Raises ValueError with file and line for anything but a class set. Ids default to 1, 2, ... in the file's order,
-    phrases to the name, colours to the VOC colour map, ignore to 255 (65535 with an id above 254), assist words to on.
+    phrases to the name, colors to the VOC color map, ignore to 255 (65535 with an id above 254), assist words to on.
     """
     document = compose(text, source=source)
     if document is None:
@@ -51,12 +51,12 @@ def parse_class_set(text: str, *, source: str) -> ClassSetFields:
         "background_id": background_id,
         "ignore_id": top["ignore_id"].integer("`ignore_id`") if "ignore_id" in top else default_ignore(largest),
         "assist_words": top["assist_words"].boolean("`assist_words`") if "assist_words" in top else True,
-        "places": {(key, ""): value.place for key, value in top.items()},
+        "positions": {(key, ""): value.position for key, value in top.items()},
     }
 
 
 def default_ignore(largest_id: int) -> int:
-    """The ignore id: 255, in 8-bit labels, while the largest id is at most 254, else 65535, in 16-bit ones."""
+    """Return the ignore id: 255 (8-bit labels) while the largest id is at most 254, else 65535 (16-bit labels)."""
     return 255 if largest_id <= 254 else 65535
 
 
@@ -68,27 +68,27 @@ def _parse_classes(classes: Located, background_id: int) -> tuple[ClassEntry, ..
     if not pairs:
         raise classes.error("there are no classes: list at least one name under `classes`.")
     return tuple(
-        _parse_class(name, value, position, background_id) for position, (name, value) in enumerate(pairs, start=1)
+        _parse_class(name, value, number, background_id) for number, (name, value) in enumerate(pairs, start=1)
     )
 
 
-def _parse_class(name: Located, value: Located | None, position: int, background_id: int) -> ClassEntry:
+def _parse_class(name: Located, value: Located | None, number: int, background_id: int) -> ClassEntry:
     text = name.text("a class name")
     fields: dict[str, Located] = {}
     if value is not None and not value.is_null:
         entries = value.entries(f"class '{text}'", keys=_CLASS_KEYS)
         fields = {key.text("a key"): located for key, located in entries}
-    places = {("name", ""): name.place} | {(key, ""): located.place for key, located in fields.items()}
+    positions = {("name", ""): name.position} | {(key, ""): located.position for key, located in fields.items()}
 
     def texts(key: str) -> tuple[str, ...]:
         items = fields[key].items(f"`{key}` of class '{text}'") if key in fields else []
         for item in items:
-            first = places.setdefault((key, item.text(f"an item of `{key}`")), item.place)
-            if first != item.place:
+            first = positions.setdefault((key, item.text(f"an item of `{key}`")), item.position)
+            if first != item.position:
                 raise item.error(f"`{key}` of class '{text}' has this twice, first at {first}: remove one.")
         return tuple(item.text(f"an item of `{key}`") for item in items)
 
-    class_id = fields["id"].integer(f"`id` of class '{text}'") if "id" in fields else position
+    class_id = fields["id"].integer(f"`id` of class '{text}'") if "id" in fields else number
     if "color" in fields:
         items = fields["color"].items(f"`color` of class '{text}'")
         color = tuple(item.integer("a channel of `color`") for item in items)
@@ -102,5 +102,5 @@ def _parse_class(name: Located, value: Located | None, position: int, background
         aliases=texts("aliases"),
         color=color,  # type: ignore[arg-type]  # three channels, as the entry checks
         category_id=fields["category_id"].integer("`category_id`") if "category_id" in fields else None,
-        places=places,
+        positions=positions,
     )

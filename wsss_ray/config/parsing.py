@@ -143,7 +143,7 @@ def _build(config_type: type[ConfigT], written: _Written, base: object = None) -
     except ValueError as error:
         place = written.at.get(error.field) if isinstance(error, FieldError) else None
         place = place or next(iter(written.at.values()), None)
-        raise ConfigError(f"{place.place}: {error}" if place else str(error)) from error
+        raise ConfigError(f"{place.position}: {error}" if place else str(error)) from error
 
 
 def _default(item: dataclasses.Field[Any], base: object | None) -> Any:

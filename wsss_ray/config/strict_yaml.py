@@ -35,13 +35,13 @@ class Located:
         return int(self.node.start_mark.line) + 1
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """`file:line`."""
         return f"{self.source}:{self.line}"
 
     def error(self, message: str) -> ValueError:
         """Return a ValueError whose text begins with file and line, for the caller to raise."""
-        return ValueError(f"{self.place}: {message}")
+        return ValueError(f"{self.position}: {message}")
 
     @property
     def is_null(self) -> bool:
@@ -149,8 +149,8 @@ def compose(text: str, *, source: str) -> Located | None:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{source}:{mark.line + 1}" if mark else source
-        raise ValueError(f"{place}: not valid YAML: {error.problem or error.context}.") from error
+        position = f"{source}:{mark.line + 1}" if mark else source
+        raise ValueError(f"{position}: not valid YAML: {error.problem or error.context}.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: not valid YAML: {error}") from error
     return None if node is None else Located(node=node, source=source)

@@ -1,4 +1,4 @@
-"""COCO: a directory of images and an instances JSON, of 2014, 2017 or of one's own in this form."""
+"""COCO: a directory of images and an instances JSON, of 2014 or 2017, or of your own in this form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CocoSource:
     default_classes = "coco"
 
     def list_images(self, config: ShardConfig, class_set: ClassSet) -> Listing:
-        """List the images of an instances JSON, with their tags and truth.
+        """Return the images of an instances JSON, with their tags and truth.
 
         Raises:
             ValueError: the JSON is missing or malformed, names files outside the input, or has unknown categories.
@@ -71,7 +71,7 @@ def _make_listing(config: ShardConfig, images: Sequence[CocoImage], tags: TagRea
     if masks is not None and truths is not None and all(item.truth is None for item in items):
         example = str(PurePosixPath(images[0].path).with_suffix(".png"))
         raise ValueError(f"{truths.uri} has a truth PNG for none of the {len(items)} images, e.g. {example}.")
-    note = "truth painted from the annotations." if segmented else "the annotations have no segmentation: no truth."
+    note = "truth is painted from the annotations." if segmented else "the annotations have no segmentation: no truth."
     return Listing(
         items=sort_items(items),
         images=root,

@@ -1,4 +1,4 @@
-"""Reading COCO's instances JSON: images, and what its annotations say of each, without an image at hand."""
+"""Read COCO's instances JSON: images and their annotations. No image is opened."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from wsss_ray.datasets.paths import plain_path
 
 @dataclass(kw_only=True)
 class CocoImage:
-    """One entry of `images`, and what its annotations say."""
+    """One entry of `images` with its annotations."""
 
     path: str
-    """Its `file_name`, plain and relative."""
+    """`file_name`, plain and relative."""
     where: str
-    """Its place in the file, for messages."""
+    """Position in the file, for messages."""
     height: int | None
     width: int | None
     tags: set[str] = field(default_factory=set)
-    """Canonical names."""
+    """Canonical names of the tags."""
     instances: list[bytes] = field(default_factory=list)
-    """JSON of [class id, is crowd, segmentation] each; empty where masks were not asked for."""
+    """JSON of [class id, is crowd, segmentation] each; empty where masks are not read."""
 
     @property
     def truth(self) -> TruthInstances:
-        """The annotations, to be painted; none makes a map of background."""
+        """Annotations to be painted; without any the map is all background."""
         joined = b"[" + b",".join(self.instances) + b"]"
         return TruthInstances(annotations=joined, height=self.height, width=self.width)
 
@@ -43,7 +43,7 @@ class CocoFile:
     images: tuple[CocoImage, ...]
     """In the file's order; no path twice."""
     segmented: bool
-    """Whether any annotation of a known class has a segmentation; False where masks were not asked for."""
+    """Whether any annotation of a known class has a segmentation; False where masks are not read."""
 
 
 def read_instances(
@@ -55,13 +55,13 @@ def read_instances(
     crowd_tags: bool = True,
     masks: bool = True,
 ) -> CocoFile:
-    """Read an instances JSON whole; its bytes and objects are gone when this returns, the segmentations stay as JSON.
+    """Return the content of an instances JSON, its segmentations as JSON text: as objects they would take gigabytes.
 
     Args:
         source: path or URI.
-        storage: how S3 is reached.
+        storage: access to S3.
         class_set: the classes.
-        tags: reads the names of the categories, and keeps account of those that are no class, which are left out.
+        tags: reads the names of the categories, and counts those that are no class, which are left out.
         crowd_tags: whether a crowd annotation tags its image.
         masks: whether to keep the segmentations.
 
@@ -85,7 +85,7 @@ def read_instances(
                 segmented = segmented or bool(record.get("segmentation"))
                 instance = [class_set.by_name[name[0]].id, int(is_crowd), record.get("segmentation")]
                 image.instances.append(json.dumps(instance, separators=(",", ":")).encode())
-                record.pop("segmentation", None)  # hundreds of MB over all of COCO
+                record.pop("segmentation", None)  # frees hundreds of MB over all of COCO
         except RecursionError as error:
             raise ValueError(f"{where}: its lists are nested too deeply.") from error
     return CocoFile(images=tuple(images.values()), segmented=segmented)
@@ -147,7 +147,7 @@ def _read_images(content: Mapping[str, Any], source: str) -> dict[int, CocoImage
 
 
 def _read_categories(content: Mapping[str, Any], class_set: ClassSet, source: str) -> dict[int, str]:
-    """Name of each category id: the file's own, or without a list of categories the class set's."""
+    """Return the name of each category id: the file's own, or the class set's where the file lists no categories."""
     names: dict[int, str] = {}
     for index, record in enumerate(content["categories"]):
         category, name = record.get("id"), record.get("name")

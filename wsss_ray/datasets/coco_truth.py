@@ -1,4 +1,4 @@
-"""Painting COCO annotations into a label map; sizes are checked before anything is decoded."""
+"""Paint COCO annotations into a label map. Sizes are checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Crowd = Literal["include", "exclude", "ignore"]
 OnMask = Callable[[int, bool, np.ndarray], None]
 
 _MAX_OUTLINE = 1_000_000
-"""Pixels of a polygon's outline beyond which it is refused: the memory of rasterising goes with this length."""
+"""Most pixels of a polygon's outline: rasterizing takes memory by this length."""
 _NOT_PAINTED = np.iinfo(np.int32).max
 
 
@@ -34,19 +34,19 @@ def paint_instances(
     dtype: type[np.uint8] | type[np.uint16],
     on_mask: OnMask | None = None,
 ) -> np.ndarray:
-    """Label map of an image's annotations.
+    """Return the label map of an image's annotations.
 
     Args:
         annotations: JSON list of [class id, is crowd, segmentation], in the file's order.
         height: height of the image in pixels, as stored.
-        width: width likewise.
-        order: which of two annotations lies on top. `area`: the one that covers fewer pixels (of equal ones the later);
-            `json`: the later in the file.
+        width: width in pixels, likewise.
+        order: which of two overlapping annotations is on top. `area`: the one that covers fewer pixels (of equal ones
+            the later); `json`: the later in the file.
         crowd: crowd regions are painted as their class, left out, or painted as ignore, then below all objects.
         background_id: value where nothing is painted.
         ignore_id: value of ignored crowd regions.
         dtype: type of the label map.
-        on_mask: is called for each annotation that is not left out, in the file's order, with its class id, whether it
+        on_mask: called for each annotation that is not left out, in the file's order, with its class id, whether it
             is a crowd, and its (height, width) bool mask.
 
     Returns:
@@ -94,7 +94,7 @@ def paint_truth(
     crowd: Crowd,
     on_mask: OnMask | None = None,
 ) -> np.ndarray:
-    """(H, W) label map of an image's annotations in the classes' ids, by the rules of `paint_instances`.
+    """Return the (H, W) label map of an image's annotations in the classes' ids, by the rules of `paint_instances`.
 
     `size` is (height, width) of the image as stored, in pixels. Raises ValueError with a short reason where the
     annotations were drawn for an image of another size, or one of them cannot be used.
@@ -120,7 +120,7 @@ def paint_truth(
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """(height, width) bool mask of a COCO segmentation.
+    """Return the (height, width) bool mask of a COCO segmentation.
 
     A list of polygons is their union, each a list of x and y in turn, in pixels; polygons of fewer than three points
     cover nothing. A dict is RLE, with `counts` as numbers or as compressed text, whose size must be the image's.

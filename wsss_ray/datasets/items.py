@@ -1,4 +1,4 @@
-"""What a source of images lists: items with their tags and where their truth is, without reading an image."""
+"""Listing of a source: its images with their tags and where their truth is. No image is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TruthFile:
     path: str
     """Path relative to the truth root."""
     size: int | None
-    """Bytes, or None where the source names a file that is not there."""
+    """Bytes, or None where the source names a file that does not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class TruthInstances:
     annotations: bytes
     """JSON list of [class id, is crowd (0 or 1), segmentation], in the file's order."""
     height: int | None
-    """Height that the annotations were drawn for, in pixels, where the file says it."""
+    """Height in pixels that the annotations were drawn for, where the file states it."""
     width: int | None
-    """Width likewise."""
+    """Width in pixels, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,14 @@ class Item:
 
     image_id: str
     path: str
-    """Path relative to the image root; it becomes the row's `source`."""
+    """Path relative to the image root, which becomes the row's `source`."""
     size: int | None
-    """Bytes, or None where the list names a file that is not there."""
+    """Bytes, or None where the list names a file that does not exist."""
     tags: tuple[str, ...] | None
     """Canonical names in the class set's order; None: they are read from the truth mask."""
     truth: TruthFile | TruthInstances | None = None
     similar: str | None = None
-    """Path of a file that is there, where an absent one may have been meant by it."""
+    """Path of an existing file that was probably meant, where this one is absent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +65,15 @@ class Listing:
     exif: Literal["apply", "ignore"]
     """The source's own rule for EXIF orientation."""
     dropped_tags: Mapping[str, int] = field(default_factory=dict)
-    """Unknown tags that were dropped, with how often."""
+    """Unknown tags that were dropped, each with its number of occurrences."""
     unlisted: tuple[str, ...] = ()
     """Paths of images on disk that the tag file does not name."""
     notes: tuple[str, ...] = ()
-    """Choices that the source made, and what a user should know of them, one line each."""
+    """Choices of the source that a user should know, one line each."""
 
 
 def sort_items(items: Iterable[Item]) -> tuple[Item, ...]:
-    """Items in the order of their ids, which must differ."""
+    """Return the items in the order of their ids, which must differ."""
     ordered = sorted(items, key=lambda item: item.image_id)
     for first, second in itertools.pairwise(ordered):
         if first.image_id == second.image_id:
@@ -84,20 +84,20 @@ def sort_items(items: Iterable[Item]) -> tuple[Item, ...]:
 
 
 class TagReader:
-    """Turns the tags of a source into canonical names, and keeps account of those it does not know."""
+    """Turns the tags of a source into canonical names, and counts the unknown ones."""
 
     def __init__(self, class_set: ClassSet, unknown: Literal["error", "drop"]) -> None:
-        """Start with no unknown tags; `unknown` says what `finish` does about them."""
+        """Start with no unknown tags; `unknown` is what `finish` does about them."""
         self._class_set = class_set
         self._unknown = unknown
         self._ranks = {name: rank for rank, name in enumerate(class_set.names)}
         self._known: dict[str, str | None] = {}
         self._errors: dict[str, str] = {}
         self.dropped: Counter[str] = Counter()
-        """Unknown tags and how often each came."""
+        """Unknown tags, each with its number of occurrences."""
 
     def read(self, tags: Iterable[str], where: str) -> tuple[str, ...]:
-        """Canonical names, each once, in the class set's order.
+        """Return the canonical names, each once, in the class set's order.
 
         Args:
             tags: tags as the source spells them.
@@ -119,7 +119,7 @@ class TagReader:
         return tuple(sorted(names, key=self._ranks.__getitem__))
 
     def _comma_hint(self, tag: str) -> str:
-        """What to write instead of several tags with commas between them."""
+        """Return what to write instead of several tags with commas between them."""
         parts = [part.strip() for part in tag.split(",")]
         try:
             names = [self._class_set.canonical(part) for part in parts]
@@ -128,10 +128,10 @@ class TagReader:
         return f" Separate several tags by `;` or `|`: {';'.join(names)}."
 
     def finish(self) -> Mapping[str, int]:
-        """The dropped tags and how often each came.
+        """Return the dropped tags, each with its number of occurrences.
 
         Raises:
-            ValueError: unknown tags are errors, and there were some; it names the first ten and their places.
+            ValueError: unknown tags are errors, and there were some; it names the first ten with file and line.
         """
         if self._errors and self._unknown == "error":
             lines = [
@@ -143,13 +143,13 @@ class TagReader:
                 f"{len(self._errors)} unknown tag{'s' if len(self._errors) > 1 else ''}:\n"
                 + "\n".join(lines)
                 + (f"\n  and {more} more" if more else "")
-                + "\nMend the tags, take other --classes (a YAML file may add aliases), or give --unknown-tags drop."
+                + "\nCorrect the tags, give other --classes (a YAML file may add aliases), or give --unknown-tags drop."
             )
         return dict(sorted(self.dropped.items()))
 
 
 def first_few(names: Iterable[str], *, shown: int = 3) -> str:
-    """The first names of a list, and how many more there are, for a message."""
+    """Return the first names of a list, and how many more there are, for a message."""
     names = list(names)
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

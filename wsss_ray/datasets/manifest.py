@@ -42,10 +42,10 @@ class ManifestEntry:
 
 
 def read_text(path: str, storage: StorageConfig, *, what: str) -> str:
-    """Text of a UTF-8 file by local path or URI, without a byte order mark.
+    """Return the text of a UTF-8 file by local path or URI, without a byte order mark.
 
     Raises:
-        ValueError: there is no such file, or it is not UTF-8; `what` says in the message what it should have been.
+        ValueError: there is no such file, or it is not UTF-8; `what` names in the message what was expected.
     """
     data = read_bytes(path, storage, what=what)
     try:
@@ -56,7 +56,7 @@ def read_text(path: str, storage: StorageConfig, *, what: str) -> str:
 
 
 def read_bytes(path: str, storage: StorageConfig, *, what: str) -> bytes:
-    """Bytes of a file by local path or URI; ValueError, with `what` it should have been, where there is none."""
+    """Return the bytes of a file by local path or URI; ValueError, which names `what` was expected, without one."""
     root, name = split_file(path, storage)
     if root.is_local and Path(path).expanduser().is_dir():
         raise ValueError(f"{path} is a folder, not {what}.")
@@ -67,7 +67,7 @@ def read_bytes(path: str, storage: StorageConfig, *, what: str) -> bytes:
 
 
 def read_manifest(path: str, storage: StorageConfig) -> list[ManifestEntry]:
-    """All entries of a tag file, in its order.
+    """Return all entries of a tag file, in its order.
 
     Raises:
         ValueError: the file is missing or malformed, or names a file twice or outside the input's root; the message has

@@ -1,4 +1,4 @@
-"""Paths that a source may name, and the image ids made of them."""
+"""Paths that a source may name, and the image ids that follow from them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _HASH_DIGITS = 32
 
 
 class UnreadableError(ValueError):
-    """A listed file that cannot be had; the text is a short reason that begins with its kind."""
+    """A listed file that cannot be read; the text is a short reason that begins with its kind."""
 
 
 def plain_path(text: str, where: str) -> str:
-    """A path from a list as one relative to the root, with forward slashes and without `.` parts.
+    """Return a path from a list as one relative to the root, with forward slashes and without `.` parts.
 
     Args:
-        text: the path as the list writes it.
+        text: path as written in the list.
         where: file and line, for the message.
 
     Raises:
@@ -71,14 +71,14 @@ def has_image_suffix(path: str) -> bool:
 
 
 def leaves_root(storage: Storage, path: str) -> bool:
-    """Whether links lead a local path out of the storage's root; never on object stores, which have none."""
+    """Return whether links lead a local path out of the storage's root. Object stores have no links."""
     if not storage.is_local:
         return False
     return not Path(os.path.realpath(storage.describe(path))).is_relative_to(os.path.realpath(storage.uri))
 
 
 def check_folder(storage: Storage, folder: str) -> None:
-    """Refuse a folder of a tree that is a link out of the tree.
+    """Raise a ValueError for a folder of a tree that is a link out of the tree.
 
     Raises:
         ValueError: names the link, and what to do.
@@ -92,18 +92,18 @@ def check_folder(storage: Storage, folder: str) -> None:
 
 
 def read_inside(storage: Storage, path: str, *, size: int | None, max_bytes: int) -> bytes:
-    """Bytes of a listed file.
+    """Return the bytes of a listed file.
 
     Args:
         storage: root of the path.
         path: path relative to it.
-        size: bytes as listed, None where the listing did not find it.
+        size: bytes as listed, or None where the listing did not find the file.
         max_bytes: larger files are not read.
 
     Raises:
         UnreadableError: the file is absent, too large, outside the root, or (on disk) cannot be read.
-        StorageError: the store fails, or the file is no longer as it was listed; the job must stop, since the same
-            input would then give other rows.
+        StorageError: the store fails, or the file has changed since it was listed; the job must stop, because the
+            same input would then give other rows.
     """
     if leaves_root(storage, path):
         raise UnreadableError("outside the input: a link leads out of it")
@@ -112,12 +112,12 @@ def read_inside(storage: Storage, path: str, *, size: int | None, max_bytes: int
     if size > max_bytes:
         raise UnreadableError(f"too large: {size} bytes, the limit is {max_bytes}")
     try:
-        # Looked at before it is opened: reading a pipe would wait for ever.
+        # The type is checked before the file is opened: reading a pipe would never return.
         is_file = not storage.is_local or stat.S_ISREG(os.stat(storage.describe(path)).st_mode)  # noqa: PTH116
         data = storage.read(path) if is_file else None
     except FileNotFoundError as error:
         raise StorageError(
-            f"{storage.describe(path)} was listed when the job began, and is not there now. On a cluster the input "
+            f"{storage.describe(path)} was listed when the job began, and does not exist now. On a cluster the input "
             "must be on storage that every node sees under the same path (or s3://)."
         ) from error
     except OSError as error:
@@ -132,7 +132,7 @@ def read_inside(storage: Storage, path: str, *, size: int | None, max_bytes: int
     if len(data) != size:
         raise StorageError(
             f"{storage.describe(path)} has {len(data)} bytes, and had {size} when the job began: it is being written. "
-            "Start the job when the input stands still."
+            "Start the job when the input no longer changes."
         )
     return data
 

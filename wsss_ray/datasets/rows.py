@@ -1,4 +1,4 @@
-"""From a listed item to a row of an image shard, or to the reason why there is none."""
+"""Turn a listed item into a row of an image shard, or into the reason why it is rejected."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Rejected:
     """An image that did not become a row."""
 
     source: str
-    """Its path relative to the image root."""
+    """Path relative to the image root."""
     stage: Stage
-    """Where it failed: reading the file, decoding it, its truth, or it killed the process that checked it."""
+    """What failed: reading the file, decoding it, its truth, or the process that checked it (a crash)."""
     reason: str
-    """A kind, a colon, and the particulars."""
+    """A kind, a colon, and details."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowRules:
-    """What every row of a set is held against."""
+    """Rules that every row of a set must meet."""
 
     exif: Literal["apply", "ignore"]
     max_pixels: int
@@ -44,7 +44,7 @@ class RowRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What was read for one item."""
+    """Bytes that were read for one item."""
 
     image: bytes
     truth: bytes | None
@@ -55,7 +55,7 @@ class RowMaker:
     """Reads and checks the images of a listing. Can be pickled."""
 
     def __init__(self, listing: Listing, class_set: ClassSet, rules: RowRules) -> None:
-        """Keep what the items of `listing` need; none is held."""
+        """Keep what reading needs of a listing, without its items."""
         self._images: Storage = listing.images
         self._truths: Storage | None = listing.truths
         self._class_set = class_set
@@ -65,7 +65,7 @@ class RowMaker:
         self._names = {entry.id: entry.name for entry in class_set.classes}
 
     def fetch(self, item: Item) -> Fetched | Rejected:
-        """Read the item's files; StorageError where the store fails."""
+        """Return the bytes of the item's files; StorageError where the store fails."""
         limit = self._rules.max_file_bytes
         try:
             image = read_inside(self._images, item.path, size=item.size, max_bytes=limit)
@@ -82,7 +82,7 @@ class RowMaker:
         return Fetched(image=image, truth=truth)
 
     def make(self, item: Item, fetched: Fetched) -> dict[str, Any] | Rejected:
-        """Check what was read by decoding it once; a row of the image shard's schema, with its tags."""
+        """Decode what was read once, to check it, and return a row of the image shard's schema."""
         rules = self._rules
         try:
             height, width = decode_image(fetched.image, exif=rules.exif, max_pixels=rules.max_pixels).shape[:2]
@@ -110,7 +110,7 @@ class RowMaker:
         }
 
     def _truth(self, item: Item, fetched: Fetched) -> np.ndarray | None:
-        """(height, width) label map in the label space's type, turned as the image is."""
+        """Return the (height, width) label map in the label space's type, turned as the image is."""
         if item.truth is None:
             return None
         class_set, rules = self._class_set, self._rules
@@ -135,10 +135,10 @@ class RowMaker:
 
 
 def reject(item: Item, stage: Stage, reason: str) -> Rejected:
-    """The item as rejected."""
+    """Return the item as rejected."""
     return Rejected(source=shown_path(item.path), stage=stage, reason=reason)
 
 
 def shown_path(path: str) -> str:
-    """A path as text: bytes of a file name that are no UTF-8 are written as `\\xNN`."""
+    """Return a path as text: bytes of a file name that are not UTF-8 are written as `\\xNN`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

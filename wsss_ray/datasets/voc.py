@@ -29,7 +29,7 @@ class VocSource:
     default_classes = "voc"
 
     def list_images(self, config: ShardConfig, class_set: ClassSet) -> Listing:
-        """List the images of a split, with their tags and truth masks.
+        """Return the images of a split, with their tags and truth masks.
 
         Raises:
             ValueError: the tree, the list or the tags cannot be used.
@@ -42,8 +42,7 @@ class VocSource:
         sizes = {entry.path: files.size(entry.path) for entry in entries}
         if all(size is None for size in sizes.values()):
             raise ValueError(
-                f"none of the {len(entries)} images of the list is there; the first is "
-                f"{tree.describe(entries[0].path)}."
+                f"none of the {len(entries)} images of the list exists; the first is {tree.describe(entries[0].path)}."
             )
         truths = _find_truths(config, tree, entries, files)
         tags = TagReader(class_set, config.unknown_tags)
@@ -71,7 +70,7 @@ class VocSource:
 
 
 def find_tree(config: ShardConfig) -> Storage:
-    """The folder that holds JPEGImages: the input itself or the one year below it.
+    """Return the folder that holds JPEGImages: the input itself or the one year below it.
 
     Raises:
         ValueError: there is none, or there are several years.
@@ -117,7 +116,7 @@ def _read_list(config: ShardConfig, tree: Storage) -> list[ListEntry]:
 def _find_truths(
     config: ShardConfig, tree: Storage, entries: Sequence[ListEntry], files: Files
 ) -> dict[str, TruthFile | None]:
-    """Truth mask of each image: what the configuration says, else what the list names, else where there is one."""
+    """Return each image's truth mask: as configured, else as the list names it, else from the folder that has it."""
     if config.voc_truth == "none":
         return dict.fromkeys((entry.voc_id for entry in entries), None)
     folders: tuple[str, ...] = (_AUGMENTED, _OFFICIAL)
@@ -156,7 +155,7 @@ def _choose_tags(
     *,
     has_truth: bool,
 ) -> tuple[str, TagsOf]:
-    """What the tags come from, in words, and a function that gives an image's (None: read them from its mask).
+    """Return where the tags are from, in words, and a function that returns an image's tags (None: from its mask).
 
     `auto` takes cls_labels where the configuration names a file, else the classes of the list where it has some, else
     XML where every image has one, else the masks.
@@ -226,7 +225,7 @@ def _from_xml(tree: Storage, entries: Sequence[ListEntry], tags: TagReader) -> T
         return read_xml_tags(data, tree.describe(path))
 
     check_folder(tree, "Annotations")
-    files.size("Annotations/")  # lists the folder once, before the threads ask
+    files.size("Annotations/")  # lists the folder once, before the threads need it
     with ThreadPoolExecutor(_XML_READERS) as pool:
         names = dict(zip((entry.voc_id for entry in entries), pool.map(read, entries), strict=True))
     return lambda entry: tags.read(names[entry.voc_id], tree.describe(f"Annotations/{entry.voc_id}.xml"))

@@ -1,4 +1,4 @@
-"""VOC split lists in the three forms that are about: bare ids, pairs of paths, ids with class numbers."""
+"""VOC split lists in their three forms: bare ids, pairs of paths, ids with class numbers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class ListEntry:
 
 
 def parse_split_list(text: str, source: str) -> list[ListEntry]:
-    """Entries of a split list, in its order.
+    """Return the entries of a split list, in its order.
 
     Each line is `2007_000032`, or `/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png` (the leading
-    slash means the tree, the mask may be missing), or `2007_000032 0 14`.
+    slash means the tree; the mask may be left out), or `2007_000032 0 14`.
 
     Raises:
         ValueError: the list is empty, mixes forms, names an image twice or leaves the tree; with file and line.

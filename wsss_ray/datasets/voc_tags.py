@@ -79,7 +79,7 @@ def read_cls_labels(data: bytes, where: str) -> dict[str, np.ndarray]:
 
 
 def tags_of_vector(vector: np.ndarray, names: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """Names of the classes that a vector holds 1 for; `names` are the class set's in the order of ids."""
+    """Return the names of the classes for which a vector holds 1; `names` are the class set's in the order of ids."""
     if len(vector) != len(names):
         raise ValueError(
             f"{where}: {len(vector)} values, but the class set has {len(names)} classes: give the --classes that the "
@@ -104,7 +104,7 @@ def _vector(key: str, value: Any) -> np.ndarray:
 
 
 class _Dtype:
-    """What the file says an array's type is."""
+    """The type of an array, as the file states it."""
 
     def __init__(self, text: Any = None, *_: Any) -> None:
         self.text = text
@@ -120,7 +120,7 @@ class _Dtype:
 
 
 class _Array:
-    """What the file says an array is."""
+    """An array, as the file states it."""
 
     def __init__(self, *_: Any) -> None:
         self.state: tuple[Any, ...] = ()
@@ -129,14 +129,14 @@ class _Array:
         self.state = tuple(state)
 
     def objects(self) -> Mapping[Any, Any]:
-        """The one object of an array without dimensions."""
+        """Return the one object of an array without dimensions."""
         _, shape, dtype, _, content = self.state
         if shape != () or dtype.text not in {"O", "O8"} or len(content) != 1 or not isinstance(content[0], dict):
             raise ValueError("it does not hold one dict")
         return content[0]
 
     def numbers(self) -> np.ndarray:
-        """The values of an array of one dimension, not copied: many arrays may share the bytes."""
+        """Return the values of an array of one dimension, not copied: many arrays may share the bytes."""
         _, shape, dtype, _, content = self.state
         if isinstance(content, str):  # as Python 2 wrote bytes
             content = content.encode("latin1")
@@ -147,7 +147,7 @@ class _Array:
 
 
 class _NumpyArrayType:
-    """Stands for `numpy.ndarray` where the file names it as an argument; it cannot be called."""
+    """Replaces `numpy.ndarray` where the file names it as an argument; it cannot be called."""
 
 
 _KNOWN_GLOBALS: Mapping[tuple[str, str], Any] = {
@@ -167,7 +167,7 @@ _OPCODES = frozenset(
         *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     ]
 )
-"""What numpy's pickles of protocols 2 to 5 consist of."""
+"""Opcodes of numpy's pickles, protocols 2 to 5."""
 
 
 def _load(stream: io.BytesIO) -> Any:
@@ -185,7 +185,7 @@ def _load(stream: io.BytesIO) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows numpy's own globals alone."""
+    """Loads no globals but numpy's own."""
 
     def __init__(self, stream: io.BytesIO, *, max_bytes: int) -> None:
         super().__init__(stream, encoding="latin1")

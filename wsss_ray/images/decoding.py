@@ -1,19 +1,19 @@
-"""Encoded images to RGB pixels, by rules that hold for every file; and the door to label PNGs.
+"""Decode images to RGB pixels, by rules that hold for every file.
 
-To (H, W, 3) uint8 RGB, from each mode:
+Each mode becomes (H, W, 3) uint8 RGB:
 
 - 8-bit grey, palette, RGB, CMYK, YCbCr, LAB, HSV and 1-bit: as `PIL.Image.convert("RGB")`, the reading of the
-  published code (OpenCV's, which it uses for SAM, gives the same pixels of a JPEG). Adobe's inverted CMYK is set
-  right; colour profiles are not applied.
-- Alpha and transparent colours are dropped, not blended, again as `convert("RGB")`: a trainer that reads the same file
+  published code (OpenCV's, which it uses for SAM, gives the same pixels of a JPEG). Adobe's inverted CMYK is
+  corrected; color profiles are not applied.
+- Alpha and transparent colors are dropped, not blended, also as `convert("RGB")`: a trainer that reads the same file
   the usual way sees the same pixels as the labeller.
 - 16 bits per sample: the high byte, for grey as for colour, so that 65535 is white (Pillow alone would clip grey).
 - 32-bit integers and floats (TIFF) have no fixed white. White is the first of 1 (floats only), 255, 65535 and
   2**31 - 1 that no pixel exceeds; below zero is black; not-a-number and infinity are refused.
 
-The first frame, page or main picture stands for the whole file. EXIF orientation: `apply` turns the picture upright,
-as viewers show it, `ignore` keeps the stored pixels; the rule must be the same for everything that belongs to a shard.
-Damaged files are refused even where a decoder would fill the gap with grey or go on with wrong colours.
+Of a file with several pictures the first frame, page or main picture is read. EXIF orientation: `apply` turns the
+picture upright, as viewers show it, `ignore` keeps the stored pixels; the rule must be the same for all of a shard.
+Damaged files are refused even where a decoder would fill the gap with grey or continue with wrong colors.
 """
 
 import re
@@ -34,33 +34,34 @@ _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before mark
 
 
 def read_size(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) that `decode_image` would give under the same rule, from the header alone.
+    """Return the (height, width) of what `decode_image` returns under the same rule, from the header alone.
 
-    Raises `ImageError` where the header is already wrong; a file that is damaged further on still has a size.
+    Raises `ImageError` where the header is wrong; a file that is damaged after it still has a size.
     """
     return read_header(data, max_pixels=max_pixels).shown_size(turned=exif == "apply")
 
 
 def exif_orientation(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
-    """EXIF orientation of an encoded image, 1 to 8; 1 where there is none.
+    """Return the EXIF orientation of an encoded image, 1 to 8; 1 where there is none.
 
-    Raises `ImageError` if it is no image, or one of more pixels.
+    Raises `ImageError` where it is no image or has more than `max_pixels`.
     """
     return read_header(data, max_pixels=max_pixels).orientation
 
 
 def decode_image(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an encoded image, writable and contiguous; raises `ImageError` with a short reason.
+    """Return the (H, W, 3) uint8 RGB of an encoded image, writable and contiguous.
 
-    The size is held against `max_pixels` before anything is decoded. The length of `data` is the caller's to limit.
+    Raises `ImageError` with a short reason. The size is compared with `max_pixels` before anything is decoded. The
+    caller limits the length of `data`.
     """
     return _decode(data, read_header(data, max_pixels=max_pixels), exif)
 
 
 def decode_row(row: Mapping[str, Any], *, exif: ExifRule) -> np.ndarray:
-    """As `decode_image`, of an image row (`image`, `height`, `width`), whose size it must have.
+    """Return the pixels of an image row (`image`, `height`, `width`), which must have the row's size.
 
-    The header tells, before anything is decoded; `read_unit` has held the row's size against the shard's limit.
+    The sizes are compared before anything is decoded; `read_unit` has compared the row's with the shard's limit.
     """
     header = read_header(row["image"], max_pixels=row["height"] * row["width"])
     height, width = header.shown_size(turned=exif == "apply")
@@ -85,7 +86,7 @@ def _decode(data: bytes, header: Header, exif: ExifRule) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a loaded Pillow image of any mode, by the rules at the head of this module."""
+    """Return the (H, W, 3) uint8 RGB of a loaded Pillow image of any mode, by the rules of this module."""
     with image_errors(image.format or image.mode):
         if image.mode.startswith("I;16"):
             return _grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8))
@@ -95,7 +96,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
             return _grey_to_rgb(_scaled(np.asarray(image), (1, 255, 65535, 2**31 - 1)))
         if image.mode in {"RGBa", "La"}:
             image = image.convert(image.mode.upper())
-        # Without this Pillow would look for the transparent colour among the RGB ones, and warn of the palette's.
+        # Else Pillow would search the transparent color among the RGB ones, and warn about the palette's.
         image.info.pop("transparency", None)
         return np.array(image.convert("RGB"))
 
@@ -113,23 +114,23 @@ def _scaled(values: np.ndarray, whites: tuple[int, ...]) -> np.ndarray:
 
 
 def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
-    """Pillow says nothing when libjpeg meets wrong codes; simplejpeg, bit-identical to it, does."""
+    """Decode by simplejpeg, which reports wrong codes where Pillow does not; its pixels are the same."""
     try:
         pixels = simplejpeg.decode_jpeg(data, "CMYK" if header.bands == 4 else "RGB", strict=True)
     except ValueError as error:
         reason = _jpeg_damage(str(error))
         if reason is not None:
             raise ImageError(reason) from error
-        pixels = None  # stray bytes between segments, or a rare sampling: Pillow decides
+        pixels = None  # stray bytes between segments, or a rare sampling: Pillow decodes it or refuses
     if pixels is None or header.bands == 4:
         pixels = to_rgb(load_with_pillow(data, header))
     return pixels
 
 
 def _jpeg_damage(message: str) -> str | None:
-    """Why a message of libjpeg means lost pixels, or None where it does not.
+    """Return why a message of libjpeg means lost pixels, or None where it does not.
 
-    Leftover bytes at the end of a scan tell of a code misread before; one or two are padding that cameras write.
+    Leftover bytes at the end of a scan are a sign of a misread code; one or two are padding that cameras write.
     Leftovers between other segments touch no pixel.
     """
     if message.startswith("Premature end"):

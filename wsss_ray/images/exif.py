@@ -1,7 +1,7 @@
-"""The orientation in an EXIF block. It says how to turn the stored pixels upright; nothing else of EXIF is read.
+"""Orientation in an EXIF block: how to turn the stored pixels upright. Nothing else of EXIF is read.
 
-Read here rather than by `PIL.Image.Exif`, which warns at damaged blocks of pictures that are sound, and also takes the
-word of XMP. As viewers do, a missing, damaged or impossible orientation counts as 1: upright as stored.
+It is not read by `PIL.Image.Exif`, which warns about damaged blocks of pictures that are whole, and also follows
+XMP. As viewers do, a missing, damaged or impossible orientation counts as 1: upright as stored.
 """
 
 import struct
@@ -12,7 +12,7 @@ _TEXT_LIMIT = 1 << 20
 
 
 def orientation_of_exif(payload: bytes) -> int:
-    """Orientation, 1 to 8, of an EXIF block as JPEG, PNG, WEBP and AVIF carry it, with or without its `Exif` mark."""
+    """Return the orientation, 1 to 8, of an EXIF block of JPEG, PNG, WEBP or AVIF, with or without its `Exif` mark."""
     while payload.startswith(b"Exif\0\0"):
         payload = payload[6:]
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(payload[:4])
@@ -32,15 +32,15 @@ def orientation_of_exif(payload: bytes) -> int:
 
 
 def valid_orientation(value: object) -> int:
-    """The value of an orientation tag if it is one of the eight, else 1."""
+    """Return the value of an orientation tag if it is one of the eight, else 1."""
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def exif_of_png_text(text: bytes, *, packed: bool) -> bytes:
-    """The EXIF block in a PNG text as ImageMagick writes it: a newline, the name, the length, then lines of hex."""
+    """Return the EXIF block in a PNG text of ImageMagick: a newline, the name, the length, then lines of hex."""
     try:
         if packed:
             text = zlib.decompressobj().decompress(text[1:], _TEXT_LIMIT)
         return bytes.fromhex("".join(text.decode("ascii").split("\n")[3:]))
     except (ValueError, zlib.error):
-        return b""  # a damaged note about the picture is no damage to the picture
+        return b""  # damaged metadata is no damage to the picture

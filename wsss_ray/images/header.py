@@ -1,9 +1,12 @@
-"""What an image file says of itself before a pixel is decoded: its format, its stored size, its EXIF orientation.
+"""Header of an image file: its format, stored size and EXIF orientation, before a pixel is decoded.
 
-The format is told by content, never by the file's name. Only the formats of `FORMATS` are read; the first frame (GIF,
-animated WEBP and PNG, AVIF sequences), the first page (TIFF) or the main picture (multi-picture JPEG) stands for the
-file. Pillow's plug-ins are used one by one, not through `Image.open`: its pixel limit is a process-wide setting with
-warnings of its own, while ours is an argument.
+The format follows from the content, never from the file's name. Only the formats of `FORMATS` are read, and of each
+file the first frame (GIF, animated WEBP and PNG, AVIF sequences), the first page (TIFF) or the main picture
+(multi-picture JPEG).
+
+Pillow's lazy headers serve BMP, TIFF, WEBP and AVIF. JPEG, PNG and GIF are parsed here, because Pillow counts no scans,
+reads no EXIF after a PNG's pixels, and allocates a GIF's frame at once. Pillow's plug-ins are used one by one, not
+through `Image.open`: its pixel limit is a process-wide setting with warnings of its own, while ours is an argument.
 """
 
 import io
@@ -27,7 +30,7 @@ from wsss_ray.images.exif import ORIENTATION_TAG, exif_of_png_text, orientation_
 
 DEFAULT_MAX_PIXELS = 100_000_000
 LARGEST_MAX_PIXELS = 1_000_000_000
-"""No limit may be set above this (3 GB as RGB), whoever sets it."""
+"""Largest limit that can be set (3 GB as RGB)."""
 DEFAULT_MAX_FILE_BYTES = 200_000_000
 """Larger files of images and labels are not read."""
 
@@ -68,22 +71,22 @@ _SIGNATURES = (
 
 
 class ImageError(ValueError):
-    """A file that is no picture for us. `str()` is the reason, `kind: what was wrong`; the kinds are
+    """A file that cannot be read as a picture. `str()` is the reason, "kind: details"; the kinds are
 
     `empty`, `not an image`, `unsupported format`, `too many pixels`, `too many scans`, `truncated`, `corrupt`,
     `unsupported picture`, `text bomb`, and for labels `not a label PNG`, `not ids`, `wrong size`, `unknown ids`,
-    `unknown colour`.
+    `unknown color`.
     """
 
     @property
     def kind(self) -> str:
-        """The part of the reason before the colon, good for counting."""
+        """The part of the reason before the colon, for counting."""
         return str(self).partition(":")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """A file's own claims, in pixels as stored, that is before any EXIF orientation is applied."""
+    """What a file claims, in pixels as stored, before any EXIF orientation is applied."""
 
     format: str
     height: int
@@ -91,15 +94,15 @@ class Header:
     orientation: int = 1
     """EXIF orientation, 1 to 8."""
     bands: int | None = None
-    """JPEG only: number of colour components."""
+    """JPEG only: number of color components."""
 
     def shown_size(self, *, turned: bool) -> tuple[int, int]:
-        """(height, width) of the stored picture, or of the picture turned upright."""
+        """Return the (height, width) of the stored picture, or of the picture turned upright."""
         return (self.width, self.height) if turned and self.orientation >= 5 else (self.height, self.width)
 
 
 def read_header(data: bytes, *, max_pixels: int) -> Header:
-    """Format, stored size and orientation of an encoded image; raises `ImageError`, also above `max_pixels`."""
+    """Return format, stored size and orientation of an encoded image; raises `ImageError`, also above `max_pixels`."""
     if not data:
         raise ImageError("empty: the file has no bytes")
     file_format = _format_of(data)
@@ -109,7 +112,7 @@ def read_header(data: bytes, *, max_pixels: int) -> Header:
         header = _png_header(data)
     else:
         if file_format == "GIF":
-            # Pillow allocates a GIF's first frame while opening the file, so the size has to be known before.
+            # Pillow allocates a GIF's first frame while it opens the file, so the size must be known before.
             _check_size(_gif_header(data), max_pixels)
         header = _header_by_pillow(data, file_format)
     _check_size(header, max_pixels)
@@ -117,13 +120,13 @@ def read_header(data: bytes, *, max_pixels: int) -> Header:
 
 
 def open_with_pillow(data: bytes, file_format: str) -> ImageFile.ImageFile:
-    """The lazily opened file; call it within `image_errors`."""
+    """Return the lazily opened file. To be called within `image_errors`."""
     return _PLUGINS[file_format](io.BytesIO(data))
 
 
 @contextmanager
 def image_errors(file_format: str) -> Iterator[None]:
-    """Turns whatever a decoder raises on hostile bytes into an `ImageError` with a stable reason."""
+    """Turn whatever a decoder raises on hostile bytes into an `ImageError` with a stable reason."""
     try:
         yield
     except ImageError:
@@ -133,7 +136,7 @@ def image_errors(file_format: str) -> Iterator[None]:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, length) of each chunk's content up to IEND; a cut file just ends early."""
+    """Yield (kind, start, length) of each chunk's content up to IEND; a cut file ends early."""
     position = 8
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -177,7 +180,7 @@ def _header_by_pillow(data: bytes, file_format: str) -> Header:
         image = open_with_pillow(data, file_format)
         width, height = image.size
         if isinstance(image, TiffImageFile):
-            # Pillow turns TIFF, and TIFF alone, upright while loading, and says the upright size before that.
+            # Pillow turns only TIFF upright while loading, and reports the upright size before that.
             orientation = valid_orientation(image.tag_v2.get(ORIENTATION_TAG))
             width, height = image.tag_v2[256], image.tag_v2[257]
         else:
@@ -204,7 +207,7 @@ def _jpeg_header(data: bytes) -> Header:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, length) of each segment's content up to the end of the picture."""
+    """Yield (marker, start, length) of each segment's content up to the end of the picture."""
     position = 2
     while (found := _JPEG_MARKER.search(data, position)) and found.end() + 2 <= len(data):
         marker = data[found.end() - 1]
@@ -242,7 +245,7 @@ def _png_header(data: bytes) -> Header:
 
 
 def _gif_header(data: bytes) -> Header:
-    """The screen, grown where the first frame reaches beyond it, as Pillow does."""
+    """Return the size of the screen, enlarged where the first frame reaches beyond it, as Pillow does."""
     with image_errors("GIF"):
         width, height, flags = struct.unpack_from("<HHB", data, 6)
         position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)

@@ -1,7 +1,7 @@
-"""Label maps as PNG: class ids in, class ids out, nothing in between that could change one.
+"""Label maps as PNG. The decoded class ids are exactly the encoded ones.
 
 A label map is (H, W) uint8 or uint16, one class id per pixel. Only PNG whose samples are the ids is read: palette
-(whatever its colours) and grey, any bit depth. Colours, alpha and lossy files are refused, except where a caller hands
+(of any colors) and grey, of any bit depth. Colors, alpha and lossy files are refused, except where a caller gives
 `decode_ids` the palette to translate plain RGB. EXIF in a label PNG has no meaning and is not read.
 """
 
@@ -16,12 +16,12 @@ from wsss_ray.images.header import DEFAULT_MAX_PIXELS, ImageError, read_header
 from wsss_ray.images.loading import load_with_pillow
 
 _GREY, _RGB, _PALETTE = 0, 2, 3
-_COLOUR_TYPES = {_RGB: "RGB", 4: "grey with alpha", 6: "RGB with alpha"}
+_COLOR_TYPES = {_RGB: "RGB", 4: "grey with alpha", 6: "RGB with alpha"}
 _REMEDY = "save the class ids themselves as an 8-bit palette PNG or an 8- or 16-bit grey PNG"
 
 
 def encode_label(label: np.ndarray, *, palette: bytes | None) -> bytes:
-    """PNG of a label map; the same map and palette give the same bytes.
+    """Return the PNG of a label map; the same map and palette give the same bytes.
 
     label: (H, W) uint8 or uint16 class ids. palette: 768 bytes of RGB to show uint8 ids with, or None for grey; uint16
     is always 16-bit grey, as PNG knows no larger palette.
@@ -39,19 +39,19 @@ def encode_label(label: np.ndarray, *, palette: bytes | None) -> bytes:
 
 
 def decode_label(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """(H, W) class ids of a label PNG, exactly as stored: uint8, or uint16 for 16-bit grey.
+    """Return the (H, W) class ids of a label PNG, exactly as stored: uint8, or uint16 for 16-bit grey.
 
-    Raises `ImageError` for anything but a palette or grey PNG, with what to do instead, and for damaged files.
+    Raises `ImageError` for damaged files, and for anything but a palette or grey PNG; it says what to do instead.
     """
     header = read_header(data, max_pixels=max_pixels)
     if header.format != "PNG":
         lossy = " changes ids in compression" if header.format in {"JPEG", "WEBP", "AVIF"} else ""
         raise ImageError(f"not a label PNG: {header.format}{lossy}; {_REMEDY}")
-    depth, colour_type = data[24], data[25]
-    if colour_type in _COLOUR_TYPES:
-        raise ImageError(f"not ids: the PNG holds colours ({_COLOUR_TYPES[colour_type]}); {_REMEDY}")
+    depth, color_type = data[24], data[25]
+    if color_type in _COLOR_TYPES:
+        raise ImageError(f"not ids: the PNG holds colors ({_COLOR_TYPES[color_type]}); {_REMEDY}")
     label = np.array(load_with_pillow(data, header))
-    if colour_type == _GREY and depth < 8:
+    if color_type == _GREY and depth < 8:
         # Pillow spreads grey of 1, 2 and 4 bits over 0 to 255 (to booleans for 1 bit); ids are the stored numbers.
         label = label.astype(np.uint8) if depth == 1 else label // np.uint8(255 // (2**depth - 1))
     assert label.shape == (header.height, header.width)
@@ -60,7 +60,7 @@ def decode_label(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.nda
 
 
 def decode_ids(data: bytes, *, palette: bytes | None, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """(H, W) ids of a label PNG, as `decode_label`; with a palette (768 bytes) also of one of plain 8-bit RGB.
+    """Return the (H, W) ids of a label PNG, as `decode_label`; with a palette (768 bytes) also of plain 8-bit RGB.
 
     Plain RGB is translated by `colors_to_ids`: VOC masks are often saved that way. Raises `ImageError`.
     """
@@ -71,9 +71,10 @@ def decode_ids(data: bytes, *, palette: bytes | None, max_pixels: int = DEFAULT_
 
 
 def label_limit(size: Sequence[int]) -> int:
-    """Most pixels that the label of an image of this (height, width, ...) may have, for `max_pixels`.
+    """Return the most pixels that the label of an image of this (height, width, ...) may have, for `max_pixels`.
 
-    Up to the default, a label of another size is told as that; above it, it may have the image's pixels and no more.
+    Up to the default, a label of another size is reported as such; above it, a label may have no more pixels than its
+    image.
     """
     return max(DEFAULT_MAX_PIXELS, size[0] * size[1])
 
@@ -87,7 +88,7 @@ def decode_truth(
     palette: bytes | None = None,
     max_pixels: int | None = None,
 ) -> np.ndarray:
-    """(H, W) ids of a file of truth, read by `decode_ids` and checked by `check_truth`.
+    """Return the (H, W) ids of a file of truth, read by `decode_ids` and checked by `check_truth`.
 
     `size` is the (height, width) it must have, and decides `max_pixels` where none is given. Raises `ImageError`.
     """
@@ -97,7 +98,7 @@ def decode_truth(
 
 
 def check_truth(label: np.ndarray, size: tuple[int, int], allowed_ids: Collection[int], ignore_id: int) -> None:
-    """Raises `ImageError` unless the (H, W) label has the (height, width) `size` and only allowed ids or ignore."""
+    """Raise an `ImageError` unless the (H, W) label has the (height, width) `size` and only allowed ids or ignore."""
     if label.shape != tuple(size):
         raise ImageError(
             f"wrong size: the truth is {label.shape[1]} x {label.shape[0]}, its image {size[1]} x {size[0]} "
@@ -115,25 +116,25 @@ def check_truth(label: np.ndarray, size: tuple[int, int], allowed_ids: Collectio
 
 
 def colors_to_ids(rgb: np.ndarray, palette: bytes) -> np.ndarray:
-    """(H, W) uint8 ids of an (H, W, 3) uint8 picture drawn in the palette's colours (768 bytes).
+    """Return the (H, W) uint8 ids of an (H, W, 3) uint8 picture drawn in the palette's colors (768 bytes).
 
-    Of ids that share a colour the lowest is taken. A colour outside the palette, as lossy files and smoothed edges
-    have, raises `ImageError` naming it and its first pixel.
+    Of ids that share a color the lowest is taken. A color outside the palette, as lossy files and smoothed edges have,
+    raises an `ImageError` that names it and its first pixel.
     """
     colors = _packed(np.frombuffer(palette, dtype=np.uint8).reshape(-1, 3))
     known, ids = np.unique(colors, return_index=True)
     pixels = _packed(rgb)
-    places = np.minimum(np.searchsorted(known, pixels), known.size - 1)
-    missing = known[places] != pixels
+    indices = np.minimum(np.searchsorted(known, pixels), known.size - 1)
+    missing = known[indices] != pixels
     if missing.any():
         row, column = np.argwhere(missing)[0]
         color = ", ".join(str(value) for value in rgb[row, column])
-        raise ImageError(f"unknown colour: ({color}) at row {row}, column {column} is no class's colour; {_REMEDY}")
-    return ids.astype(np.uint8)[places]
+        raise ImageError(f"unknown color: ({color}) at row {row}, column {column} is no class's color; {_REMEDY}")
+    return ids.astype(np.uint8)[indices]
 
 
 def orient_label(label: np.ndarray, orientation: int) -> np.ndarray:
-    """An (H, W, ...) array turned upright from the EXIF orientation it is stored in, 1 to 8.
+    """Return an (H, W, ...) array turned upright from the EXIF orientation it is stored in, 1 to 8.
 
     The same turn as `PIL.ImageOps.exif_transpose`; 5 to 8 swap height and width. The result may be a view.
     """

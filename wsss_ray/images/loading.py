@@ -1,4 +1,4 @@
-"""Pixels of an encoded file through Pillow, or an `ImageError`: never Pillow's own exceptions."""
+"""Decode a file by Pillow. Its exceptions become `ImageError`."""
 
 import zlib
 
@@ -9,16 +9,16 @@ from wsss_ray.images.header import Header, ImageError, image_errors, open_with_p
 
 
 def load_with_pillow(data: bytes, header: Header) -> Image.Image:
-    """The decoded first frame, in the mode and the orientation it is stored in (a TIFF: turned upright).
+    """Return the decoded first frame, in the mode and orientation it is stored in (a TIFF: turned upright).
 
-    `header` is what `read_header` made of the same bytes, so the size has passed its limit.
+    `header` is what `read_header` returned for the same bytes, so the size has passed its limit.
     """
     if header.format == "PNG":
         _check_png(data)
     with image_errors(header.format):
         image = open_with_pillow(data, header.format)
         if isinstance(image, TiffImageFile):
-            # Given its canvas beforehand, Pillow does not hold the size against its own process-wide limit.
+            # With a canvas given before, Pillow does not compare the size with its own process-wide limit.
             image.im = Image.core.new(image.mode, (header.width, header.height))
             # Pillow would turn the picture by an orientation in XMP too; the rule here is EXIF alone.
             image.info.pop("xmp", None)
@@ -27,7 +27,7 @@ def load_with_pillow(data: bytes, header: Header) -> Image.Image:
 
 
 def _check_png(data: bytes) -> None:
-    """Pillow skips the checksums of the image data and takes damaged pixels for good ones."""
+    """Verify the checksums of all chunks: Pillow skips those of the image data."""
     view, last = memoryview(data), b""
     for kind, start, length in png_chunks(data):
         end, last = start + length, kind

@@ -1,7 +1,7 @@
-"""COCO run-length encoding of masks: written by pycocotools, read with checks that hostile counts cannot pass.
+"""COCO run-length encoding of masks. pycocotools writes it; reading checks the counts, which may be hostile.
 
-Runs go down the columns (Fortran order) and alternate between zeros and ones, zeros first. pycocotools trusts what it
-decodes: counts that end early leave the rest of the mask uninitialised, and the size alone decides how much memory it
+Runs go down the columns (Fortran order) and alternate between zeros and ones, zeros first. pycocotools checks
+nothing: counts that end early leave the rest of the mask uninitialized, and the size alone decides how much memory it
 takes. Here the counts must add up to height * width, and that to at most a limit, before a mask exists.
 """
 
@@ -13,32 +13,32 @@ from pycocotools import mask as coco_mask
 from wsss_ray.images.header import DEFAULT_MAX_PIXELS
 
 _LONGEST_COUNT = 7
-"""Characters of one compressed count: 5 bits each, for numbers of up to 32 bits and their sign."""
+"""Most characters of one compressed count: 5 bits each, for numbers of up to 32 bits and their sign."""
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """Compressed COCO counts of an (H, W) bool mask; the mask's height and width have to be kept beside them."""
+    """Return the compressed COCO counts of an (H, W) bool mask; its height and width must be stored beside them."""
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise ValueError(f"a mask is (H, W) bool, not {mask.shape} {mask.dtype}")
     return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
 
 
 def encode_crop(crop: np.ndarray, *, top: int, left: int, height: int, width: int) -> bytes:
-    """Compressed COCO counts of a (height, width) mask, by an (h, w) bool crop of it that holds all its pixels.
+    """Return the compressed COCO counts of a (height, width) mask, given an (h, w) bool crop with all its pixels.
 
-    The same as `encode_mask` of the whole. `top` and `left` are the place of the crop's first pixel.
+    The result is that of `encode_mask` on the whole. `top` and `left` are the position of the crop's first pixel.
     """
     if crop.ndim != 2 or crop.dtype != np.bool_:
         raise ValueError(f"a mask is (H, W) bool, not {crop.shape} {crop.dtype}")
     tall, wide = crop.shape
     if not (0 <= top <= height - tall and 0 <= left <= width - wide):
         raise ValueError(f"a crop of {wide} x {tall} at row {top}, column {left} leaves its mask of {width} x {height}")
-    pitch = tall + (tall < height)  # one more than the crop has: then a run ends with each column
+    pitch = tall + (tall < height)  # one more than the crop has, so that a run ends with each column
     pixels = np.zeros(wide * pitch + 2, np.bool_)
     pixels[1:-1].reshape(wide, pitch)[:, :tall] = crop.T
     edges = np.flatnonzero(pixels[1:] != pixels[:-1])
-    places = edges + edges // max(pitch, 1) * (height - pitch) + (left * height + top)
-    bounds = np.concatenate([[0], places, [height * width]])
+    positions = edges + edges // max(pitch, 1) * (height - pitch) + (left * height + top)
+    bounds = np.concatenate([[0], positions, [height * width]])
     runs = bounds[1:] - bounds[:-1]
     if len(edges) and runs[-1] == 0:
         runs = runs[:-1]
@@ -46,9 +46,9 @@ def encode_crop(crop: np.ndarray, *, top: int, left: int, height: int, width: in
 
 
 def decode_mask(counts: bytes, height: int, width: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """(height, width) bool mask of compressed counts; raises ValueError unless they fill exactly that size.
+    """Return the (height, width) bool mask of compressed counts; ValueError unless they fill exactly that size.
 
-    The mask lies in memory by columns, as pycocotools' own do.
+    In memory the mask is stored by columns, as pycocotools' own.
     """
     return _mask_of_runs(parse_counts(counts), height, width, max_pixels)
 
@@ -61,7 +61,7 @@ def check_counts(counts: bytes, height: int, width: int) -> None:
 def mask_overlaps(
     masks: Sequence[bytes], height: int, width: int, *, others: Sequence[bytes] | None = None
 ) -> np.ndarray:
-    """(N, M) float64 IoU of each of N masks with each of M others (by default the same), without decoding them.
+    """Return the (N, M) float64 IoU of N masks with M others (by default the same), without decoding them.
 
     All are compressed counts of masks of one size. Two empty masks have an IoU of 0. Raises ValueError unless all
     counts fill exactly that size.
@@ -76,7 +76,7 @@ def mask_overlaps(
 
 
 def intersect_masks(masks: Sequence[bytes], other: bytes, height: int, width: int) -> list[bytes]:
-    """Counts of what each of N masks shares with another, all compressed counts of masks of one size.
+    """Return the counts of what each of N masks shares with another, all compressed counts of masks of one size.
 
     Raises ValueError unless all counts fill exactly that size.
     """
@@ -90,7 +90,7 @@ def intersect_masks(masks: Sequence[bytes], other: bytes, height: int, width: in
 def decode_counts(
     counts: Sequence[int] | str | bytes, height: int, width: int, *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> np.ndarray:
-    """(height, width) bool mask of counts in any form of a COCO JSON: a list of runs, or compressed text.
+    """Return the (height, width) bool mask of counts in any form of a COCO JSON: a list of runs, or compressed text.
 
     Raises ValueError for counts that are no runs, do not fill the size, or a size above `max_pixels`.
     """
@@ -108,7 +108,7 @@ def decode_counts(
 
 
 def parse_counts(counts: bytes) -> np.ndarray:
-    """(N,) int64 run lengths of compressed counts, in memory that follows the text and not the mask.
+    """Return the (N,) int64 run lengths of compressed counts; memory depends on the text and not on the mask.
 
     A count is a string of characters from 48 on, 5 bits each, lowest first, the sixth bit set on all but the last;
     from the fourth count on it is the difference to the count two before. Raises ValueError for other text.

@@ -1,4 +1,4 @@
-"""The shard job: a VOC tree, COCO or a folder of images with tags becomes Parquet image shards."""
+"""The shard job: it packs a VOC tree, COCO, or a folder of images with tags into Parquet image shards."""
 
 from wsss_ray.sharding.job import run
 

@@ -1,4 +1,4 @@
-"""Running the shard job: one Ray task per shard, only for shards that are missing."""
+"""Run the shard job: one task per shard that is missing."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ _READERS = 8
 def run(config: ShardConfig) -> Summary:
     """Write the image shards of a source, or those that are still missing.
 
-    The output gets `shard-00000-of-00012.parquet` and so on, `rejected.parquet` (an image that became no row, and why),
-    `shards.json` (what decides the content), `summary.json` and `reports/` (one per shard, for a rerun).
+    The output gets `shard-00000-of-00012.parquet` and so on, `rejected.parquet` (images that became no
+    row, with the reasons), `shards.json` (all that decides the content), `summary.json` and `reports/` (one per shard,
+    for a rerun).
 
     Raises:
         ValueError: the configuration, the source or its tags cannot be used, or the output holds other shards.
@@ -127,7 +128,7 @@ def _no_rows(summary: Summary, output: Storage) -> str:
 def _write_missing(
     config: ShardConfig, class_set: ClassSet, listing: Listing, missing: Sequence[ShardTask], *, done: int
 ) -> dict[str, ShardReport]:
-    """Write the missing shards; their reports by shard name."""
+    """Write the missing shards and return their reports by shard name."""
     exif = cast("ExifRule", resolve_exif(config, listing))
     rules = RowRules(
         exif=exif,

@@ -1,4 +1,4 @@
-"""What a shard job will write, fixed before the first byte: its shards, and the identity of the set."""
+"""Plan of a shard job, made before the first byte is written: its shards, and the identity of the set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHANGES = {
 
 
 def group_items(items: Sequence[Item], *, target_bytes: int) -> list[tuple[Item, ...]]:
-    """Items, in their order, in groups of nearly equal bytes, none much above the target; no group is empty."""
+    """Return the items, in their order, in groups of nearly equal bytes, none much above the target and none empty."""
     total = sum(item.size or 0 for item in items)
     count = max(1, math.ceil(total / target_bytes))
     groups: dict[int, list[Item]] = {}
@@ -36,12 +36,12 @@ def group_items(items: Sequence[Item], *, target_bytes: int) -> list[tuple[Item,
 
 
 def resolve_exif(config: ShardConfig, listing: Listing) -> str:
-    """The rule for EXIF orientation: the configuration's, else the source's own."""
+    """Return the rule for EXIF orientation: the configuration's, else the source's own."""
     return listing.exif if config.exif == "auto" else config.exif
 
 
 def identity_of(config: ShardConfig, class_set: ClassSet, listing: Listing) -> dict[str, Any]:
-    """Everything that decides the rows and their places; equal identities give equal shards. Holds no credentials."""
+    """Return everything that decides the rows and their order: equal identities give equal shards. No credentials."""
     painted = any(isinstance(item.truth, TruthInstances) for item in listing.items)
     return {
         "format": FORMAT_VERSION,

@@ -32,7 +32,7 @@ class Summary:
     rows: int
     rejected: int
     skipped: int
-    """Left out because they have no tag (`untagged: skip`)."""
+    """Images that are left out because they have no tag (`untagged: skip`)."""
     reasons: Mapping[str, int]
     """Rejected images by stage and kind of reason."""
     untagged: int

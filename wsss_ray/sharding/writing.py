@@ -1,4 +1,4 @@
-"""Writing one image shard and the report that stands beside it."""
+"""Write one image shard and its report."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class ShardTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardReport:
-    """What became of the items of one shard."""
+    """Counts of one shard, and its rejected items."""
 
     images: int
-    """Items; they are rows, rejected or skipped."""
+    """Items: rows, rejected and skipped ones."""
     rows: int
     skipped: int
-    """Left out because their mask gave them no tag."""
+    """Items that are left out because their mask has no tag."""
     untagged: int
     """Rows without a tag."""
     truth: int
@@ -155,7 +155,7 @@ class ShardWriter:
             yield pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
 
     def _fetch_ahead(self, task: ShardTask) -> Iterator[tuple[Item, Fetched | Rejected]]:
-        """Items in order with what was read, a few read at once; bounded by their bytes."""
+        """Yield the items in order with what was read; a few are read at once, up to a number of bytes."""
         window: deque[tuple[Item, Future[Fetched | Rejected]]] = deque()
         waiting = deque(task.items)
         ahead = 0

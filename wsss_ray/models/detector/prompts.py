@@ -112,7 +112,7 @@ def _error(entry: ClassEntry, text: str, problem: str) -> ValueError:
         for written in texts:
             if clean_phrase(written) == text:
                 return ValueError(
-                    f"{entry.place(key, written)}: the phrase '{text}' of class '{entry.name}' {problem}: "
+                    f"{entry.position(key, written)}: the phrase '{text}' of class '{entry.name}' {problem}: "
                     f"write it in other words under `{key}` of that class."
                 )
     raise AssertionError(f"phrase {text!r} is not of class {entry.name!r}")

@@ -26,9 +26,16 @@ PYTHON = [(path, block.text) for path in DOCUMENTS for block in blocks(path) if 
 
 @pytest.fixture(scope="module")
 def registered() -> Iterator[None]:
-    """Run the page's examples that register something; their names are forgotten afterwards."""
+    """Run the page's examples that register something; afterwards the registries are as before.
+
+    Names that other tests have registered are removed meanwhile: they are the same ones.
+    """
     registries: list[Any] = [SEGMENTERS, FUSION_RULES, SOURCES, EXPORT_FORMATS]
     before = [dict(registry._entries) for registry in registries]
+    for registry in registries:
+        for name, entry in list(registry._entries.items()):
+            if getattr(entry, "__module__", "").startswith("tests."):
+                del registry._entries[name]
     for path, text in PYTHON:
         if path == EXTENDING and ".register(" in text and "class Owlv2Detector" not in text:
             exec(compile(text, str(path), "exec"), {"__name__": "documented"})

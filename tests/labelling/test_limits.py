@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from wsss_ray.config.shared import Precision
+from wsss_ray.config.models import Precision
 from wsss_ray.labelling import limits
 
 

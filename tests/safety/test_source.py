@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from repository import REPOSITORY
 
-from wsss_ray.config.parsing import _StrictLoader
+from wsss_ray.config import LabelConfig, parse
 
 FILES = sorted(path for folder in ("wsss_ray", "jobs") for path in (REPOSITORY / folder).rglob("*.py"))
 OWN_PICKLES = {"wsss_ray/engine/ray_mapping.py", "wsss_ray/evaluation/truths.py"}
@@ -70,7 +69,9 @@ def test_the_check_sees_what_it_looks_for(code: str) -> None:
     assert list(dangers(ast.parse(code), own_pickles=False))
 
 
-def test_the_strict_loader_is_a_safe_one() -> None:
-    assert issubclass(_StrictLoader, yaml.SafeLoader)
-    with pytest.raises(yaml.YAMLError):
-        yaml.load("!!python/object/apply:os.getcwd []", Loader=_StrictLoader)
+@pytest.mark.parametrize("text", ["!!python/object/apply:os.getcwd []", "input: !!python/object/apply:os.getcwd []"])
+def test_a_tag_in_a_configuration_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        parse(LabelConfig, ["--config", str(tmp_path / "config.yaml"), "--output", "out"])
+    assert "config.yaml:1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-# Everything runs in .venv, which `env` makes and keeps: other targets call it.
+# Everything runs in .venv, which `env` creates and other targets depend on.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,8 +42,8 @@ lint: env
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Ray starts hundreds of processes for the tests, and none of them is to compile the package again.
-test: lint docs
+# The package is compiled first, because the tests start hundreds of processes. Some of the tests need no pages.
+test: lint $(if $(TESTS),,docs)
 	$(BIN)/python -m compileall -q wsss_ray
 	$(BIN)/python -m pytest $(if $(filter unit,$(TESTS)),-n 2 -m unit tests,$(or $(TESTS),-n 2 tests))
 

@@ -1,4 +1,4 @@
-"""The demo as `make demo` runs it, small: every job in a chain, again, and after a loss."""
+"""A small demo: all jobs in a chain, and again."""
 
 from __future__ import annotations
 

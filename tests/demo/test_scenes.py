@@ -1,4 +1,4 @@
-"""The drawn scenes: a function of the seed, with exact truth."""
+"""The drawn scenes: a function of the seed, with exact ground truth."""
 
 import itertools
 import json

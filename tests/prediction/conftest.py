@@ -18,13 +18,13 @@ from wsss_ray.storage.storage import Storage
 
 @pytest.fixture(scope="session")
 def scene_rows() -> pa.Table:
-    """Six scenes; see `draw_rows`."""
+    """Return six scenes; see `draw_rows`."""
     return draw_rows()
 
 
 @pytest.fixture(scope="session")
 def scenes(scene_rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The six scenes as two units."""
+    """Write the six scenes as two units."""
     folder = tmp_path_factory.mktemp("scenes")
     groups = [scene_rows.slice(0, 3), scene_rows.slice(3, 3)]
     data = encode_image_shard(groups, exif="ignore", label_space=CLASSES.label_space_digest, classes="demo")
@@ -34,13 +34,13 @@ def scenes(scene_rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def student() -> StudentNetwork:
-    """The student that the runs predict with."""
+    """Return the student of the runs."""
     return make_student(seed=0)
 
 
 @pytest.fixture(scope="session")
 def student_run(student: StudentNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training's output, as far as predictions need it."""
+    """Write the part of a training's output that predictions need."""
     folder = tmp_path_factory.mktemp("training")
     (folder / "student.safetensors").write_bytes(encode_student(student))
     return folder
@@ -48,7 +48,7 @@ def student_run(student: StudentNetwork, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def configure(scenes: Path, student_run: Path) -> Callable[..., PredictConfig]:
-    """`configure(output, **fields)`: the configuration of one run."""
+    """Return `configure(output, **fields)`: the configuration of a run."""
 
     def make(output: Path | str, **fields: object) -> PredictConfig:
         base = {"input": str(scenes), "student": str(student_run), "status_seconds": 60, "ray": RayConfig(actors=1)}

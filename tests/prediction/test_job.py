@@ -1,4 +1,4 @@
-"""The prediction job as a user runs it, on a real Ray, and the jobs that read what it wrote."""
+"""The prediction job on a real Ray, and the jobs that read its output."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Configure = Callable[..., PredictConfig]
 
 @pytest.fixture(scope="module")
 def finished(configure: Configure, local_ray: Resources, tmp_path_factory: pytest.TempPathFactory) -> PredictConfig:
-    """An undisturbed run with PNGs and soft scores."""
+    """Run without faults, with PNGs and soft scores."""
     config = configure(tmp_path_factory.mktemp("finished"), png=True, soft=True)
     prediction.run(config)
     return config

@@ -1,4 +1,4 @@
-"""The stage and the sink without Ray: every option against the same computed image by image."""
+"""The stage and the sink without Ray: every option against predictions of single images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def predict(config: PredictConfig, rows: pa.Table) -> pa.Table:
 def alone(
     student: StudentNetwork, rows: pa.Table, image_id: str, *, flip: bool = False
 ) -> tuple[np.ndarray, torch.Tensor]:
-    """The image, and its probabilities when it is predicted by itself."""
+    """Return the image, and its probabilities when it is predicted alone."""
     row = next(row for row in rows.to_pylist() if row["image_id"] == image_id)
     image = decode_image(row["image"], exif="ignore")
     return image, student.predict([image], flip=flip)[0]

@@ -1,4 +1,4 @@
-"""Finding a student on disk and in a bucket."""
+"""Find a student on disk and in a bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run by test_nodes.py in a process of its own: jobs on several nodes, one of which is lost to each.
+"""Jobs on several nodes, one of which is lost during each job. test_nodes.py runs this in its own process.
 
 Argument: a folder. Where it has a `set` of images and labels, a training on them follows. Writes told.json, by job.
 """

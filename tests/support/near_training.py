@@ -1,4 +1,4 @@
-"""Trainings without the processes of Ray Train, for tests of what is around them."""
+"""Run trainings without the processes of Ray Train, for tests of the other parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsss_ray.training.worker import Assignment, train_worker
 
 @dataclass(frozen=True)
 class InThisProcess:
-    """Ray Train's trainer with one worker, which needs no process of its own."""
+    """A trainer with one worker in this process, in place of Ray Train's."""
 
     assignment: Assignment
     scratch: str
@@ -31,7 +31,7 @@ class InThisProcess:
 
 
 def train_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on a training's one worker is this process; its feed is as ever."""
+    """Let this process be the only worker of trainings; their feed does not change."""
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
     monkeypatch.setattr(worker, "get_device", lambda: torch.device("cpu"))

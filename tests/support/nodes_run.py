@@ -1,4 +1,4 @@
-"""The engine on nodes with fake GPUs, of which one comes and one goes: a part of lost_nodes.py."""
+"""Run the engine on nodes with fake GPUs; one node is added and one is lost. Part of lost_nodes.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GPUS_PER_NODE = 1
 
 
 class NodeStage(LengthStage):
-    """LengthStage that also notes on which node an image was, and that it held a GPU; slow until two nodes work."""
+    """LengthStage that also records the node of each image and checks for a GPU; slow until two nodes work."""
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
         assert ray.get_gpu_ids(), "no GPU was given to this actor"
@@ -47,7 +47,7 @@ class NodeStage(LengthStage):
 
 
 def nodes_at_work(log: Path) -> set[str]:
-    """Nodes that have noted an image."""
+    """Return the nodes that have recorded an image."""
     return {line.split()[0] for line in log.read_text().splitlines()} if log.exists() else set()
 
 
@@ -72,7 +72,7 @@ def write_shards(folder: Path) -> None:
 
 
 def run(folder: Path, spec: StageSpec, told: dict[str, object]) -> None:
-    """All units through the stage."""
+    """Run all units through the stage."""
     shards, output = read_shard_set(Storage(str(folder / "in"))), Storage(str(folder / "out"))
     outcome = run_units(
         [Task(unit=unit) for unit in units_to_do(shards, output, limit=None)[1]],
@@ -86,7 +86,7 @@ def run(folder: Path, spec: StageSpec, told: dict[str, object]) -> None:
 
 
 def run_with_a_lost_node(folder: Path, cluster: Cluster, first: Node) -> tuple[dict[str, object], Node]:
-    """Units on a cluster of which `first` alone has GPUs; another like it comes, then `first` is killed.
+    """Run units on a cluster in which only `first` has GPUs; a second such node is added, then `first` is killed.
 
     Returns:
         What was killed when, and all rows; log.nodes says where they were made. And the node that came.

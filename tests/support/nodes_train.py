@@ -1,4 +1,4 @@
-"""A training on two nodes, of which one is lost and replaced: a part of lost_nodes.py."""
+"""Train on two nodes, of which one is lost and replaced. Part of lost_nodes.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ITERATIONS = 16
 
 
 def config_of(folder: Path) -> TrainConfig:
-    """Two workers, of which a node of two cores holds one, and then has no whole core left."""
+    """Return a training by two workers; a node of two cores holds one, and then has no whole core left."""
     return configure(
         folder,
         folder / "trained",
@@ -34,12 +34,12 @@ def config_of(folder: Path) -> TrainConfig:
 
 
 def workers_of(node: Node) -> list[int]:
-    """Process ids of the training workers that a node runs."""
+    """Return the process ids of the training workers on a node."""
     return training_workers(node.all_processes["raylet"][0].process.pid)
 
 
 def train_with_a_lost_node(folder: Path, cluster: Cluster, lost: Node) -> dict[str, object]:
-    """A training on the cluster's head and one more node, which is lost and replaced.
+    """Train on the cluster's head and one more node, which is lost and replaced.
 
     Args:
         folder: holds images and labels.

@@ -16,12 +16,12 @@ from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 
 DAMAGED = "scene-4"
-"""An image that breaks off in the middle."""
+"""Id of an image that is truncated."""
 CLASSES = ClassSet.load("demo")
 
 
 def make_student(seed: int, classes: ClassSet = CLASSES) -> StudentNetwork:
-    """Random weights, with a head that makes up its mind."""
+    """Return a student with random weights and a head with large logits."""
     torch.manual_seed(seed)
     config = StudentConfig(architecture="deeplabv2-tiny", init="none", scales=(1.0, 0.5))
     student = build_student(config, classes, weights=None)
@@ -33,7 +33,7 @@ def make_student(seed: int, classes: ClassSet = CLASSES) -> StudentNetwork:
 
 
 def draw_rows() -> pa.Table:
-    """Six scenes of three sizes in IMAGE_SCHEMA, with tags and truth; one is damaged, one has no tag."""
+    """Return six scenes of three sizes in IMAGE_SCHEMA, with tags and truth; one is damaged, one has no tag."""
     palette = CLASSES.palette()
     rows = []
     for seed in range(6):

@@ -1,6 +1,6 @@
-"""What `make soak` asks of the tests."""
+"""The switch of `make soak`."""
 
 import os
 
 SOAK = bool(os.environ.get("WSSS_SOAK"))
-"""Whether `make soak` runs them: more kills, longer outages, and what takes too long for every day."""
+"""Whether `make soak` runs the tests: more kills, longer outages, and tests that take too long for `make test`."""

@@ -1,4 +1,4 @@
-"""Small sets to train on: coloured rectangles of the demo's classes, with labels as a labelling run leaves them."""
+"""Small sets to train on: colored rectangles of the demo's classes, with labels in the form of a labelling run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEIGHT, WIDTH = 60, 80
 
 
 def draw(index: int, *, truth: bool = True, failed: bool = False) -> Made:
-    """A grey image with one rectangle in its class's colour, and its label."""
+    """Return a gray image with one rectangle in the color of its class, and its label."""
     random = np.random.default_rng(index)
     entry = CLASSES.classes[index % len(CLASSES.classes)]
     picture = np.full((HEIGHT, WIDTH, 3), 128, np.uint8) + random.integers(0, 20, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -54,7 +54,7 @@ def draw(index: int, *, truth: bool = True, failed: bool = False) -> Made:
 
 
 def write_set(folder: Path | str, made: list[Made], *, images_per_unit: int = 4, storage: object = None) -> None:
-    """Image shards in <folder>/images and a run of labels in <folder>/labels: two shards."""
+    """Write image shards to <folder>/images and a run of labels to <folder>/labels: two shards."""
     half = (len(made) // 2 + images_per_unit - 1) // images_per_unit * images_per_unit
     shards = [part for part in (made[:half], made[half:]) if part]
     write_run(
@@ -68,15 +68,15 @@ def write_set(folder: Path | str, made: list[Made], *, images_per_unit: int = 4,
 
 
 class KillingAugmentation(Augmentation):
-    """Ends its process, as a file that crashes a decoder does."""
+    """An augmentation that kills its process, like a file that crashes a decoder."""
 
     def __call__(self, *arguments: object, **options: object) -> NoReturn:  # type: ignore[override]
-        """Die."""
+        """Kill this process."""
         os._exit(1)
 
 
 def configure(folder: Path | str, output: Path | str, **fields: object) -> TrainConfig:
-    """A short training of the tiny student on a set that `write_set` wrote."""
+    """Return a short training of the tiny student on a set that `write_set` wrote."""
     config = TrainConfig(
         images=f"{folder}/images",
         labels=f"{folder}/labels",
@@ -96,7 +96,7 @@ def configure(folder: Path | str, output: Path | str, **fields: object) -> Train
 
 
 def losses_of_a_loop(config: TrainConfig) -> list[float]:
-    """The loss of every iteration of a training on the CPU in one process, without Ray."""
+    """Return the loss of every iteration of a training on the CPU in one process, without Ray."""
     recipe, images = config.recipe, Storage(config.images, config.storage)
     shards = read_shard_set(images)
     labels = open_labels(config, shards)

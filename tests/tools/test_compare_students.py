@@ -1,4 +1,4 @@
-"""The comparison of students: its arithmetic by hand, and a small one through every job."""
+"""The comparison of students: its arithmetic, and a small comparison through all jobs."""
 
 from __future__ import annotations
 

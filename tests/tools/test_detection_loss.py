@@ -1,4 +1,4 @@
-"""The detector's loss on tensors small enough to know the answer."""
+"""The detector's loss on small tensors with known answers."""
 
 import math
 
@@ -14,7 +14,7 @@ BOX = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
 
 
 def logits(rows: list[list[float]]) -> torch.Tensor:
-    """One image's logits with the last token as padding."""
+    """Return the logits of an image whose last token is padding."""
     values = torch.tensor([rows])
     return values.masked_fill(~MASK[:, None], -math.inf)
 

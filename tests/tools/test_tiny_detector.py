@@ -1,4 +1,4 @@
-"""The tiny detector's vocabulary and the directory it is written to."""
+"""The tiny detector's vocabulary and its directory."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from wsss_ray.demo.scenes import PHRASES
 
 
 def write(directory: Path, *, seed: int) -> Path:
-    """An untrained detector."""
+    """Return an untrained detector."""
     build_detector(seed=seed).save_pretrained(directory)
     build_processor().save_pretrained(directory)
     return directory

@@ -1,4 +1,4 @@
-"""Both training scripts from scenes to a loadable checkpoint, over two steps; and the drawn data they read."""
+"""Both training scripts, from scenes to a loadable checkpoint in two steps, and the drawn data that they read."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ SCHEDULE = Schedule(steps=2, learning_rate=1e-3, log_every=1)
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that already holds the scenes the trainings below ask for."""
+    """Return a directory that holds the scenes of the trainings below."""
     directory = tmp_path_factory.mktemp("scenes")
     SceneData(directory, "train", 12)
     return directory

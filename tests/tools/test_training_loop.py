@@ -1,4 +1,4 @@
-"""The training loop: its schedule, and going on after a kill as if there had been none."""
+"""The training loop: its schedule, and a resumed run that equals an undisturbed one."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tools.demo_models.training_loop import Schedule, train
 
 
 class KilledError(Exception):
-    """Stands for the process's death."""
+    """Raised in place of the death of the process."""
 
 
 def run(directory: Path, *, die_at: int | None = None) -> torch.nn.Linear:

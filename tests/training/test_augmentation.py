@@ -14,7 +14,7 @@ IGNORE = 255
 
 @dataclass
 class Drawn:
-    """Stands for a random stream that draws these numbers: scale, down, across, mirror."""
+    """A random stream that draws given numbers: scale, down, across, mirror."""
 
     numbers: tuple[float, float, float, float]
 

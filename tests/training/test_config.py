@@ -1,4 +1,4 @@
-"""What a configuration of a training may say."""
+"""The configuration of a training: presets and ranges."""
 
 from dataclasses import replace
 

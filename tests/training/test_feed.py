@@ -1,4 +1,4 @@
-"""Reading and augmenting samples, without Ray."""
+"""The feed: reading and augmenting samples."""
 
 import importlib
 import re
@@ -221,7 +221,7 @@ def test_a_sample_that_cannot_be_used(
 
 
 class ForeignAugmentation(Augmentation):
-    """Of a module that other processes do not have."""
+    """A class of a module that other processes do not have."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return importlib.import_module, ("a_module_of_one_node_alone",)
@@ -229,7 +229,7 @@ class ForeignAugmentation(Augmentation):
 
 @pytest.mark.timeout(600)
 def test_a_feed_that_a_task_cannot_unpickle_ends_with_the_reason(local_ray: Resources, tmp_path: Path) -> None:
-    """Ray Data would repeat the task for ever."""
+    """Otherwise Ray Data would repeat the task for ever."""
     write_set(tmp_path, [draw(index) for index in range(4)])
     good = make_feed(configure(tmp_path, tmp_path / "out"))
     feed = replace(good, augmentation=ForeignAugmentation(**vars(good.augmentation)))
@@ -244,7 +244,7 @@ def test_a_feed_that_a_task_cannot_unpickle_ends_with_the_reason(local_ray: Reso
 
 
 class AbsentStorage(Storage):
-    """A store that went away."""
+    """A store that cannot be reached."""
 
     def open(self, path: str) -> BinaryIO:
         raise StorageError(f"{path}: the store cannot be reached")
@@ -258,7 +258,7 @@ def monitor(local_ray: Resources) -> Iterator[ActorHandle]:
 
 
 def read_first(feed: Feed, monitor: ActorHandle) -> Iterator[pa.Table]:
-    """The first reading task of a feed, in this process."""
+    """Run the first reading task of a feed in this process."""
     (stretch,) = feed.order.stretches(0, 1)
     return _read(pa.Table.from_pylist([asdict(stretch)]), ray.put(feed), range(4), monitor, "read")
 

@@ -1,4 +1,4 @@
-"""What a job fetches before it builds a student, and what names it in the run's identity."""
+"""The initial weights of a student: how they are fetched, and what identifies them in the run's identity."""
 
 import hashlib
 from pathlib import Path
@@ -18,7 +18,7 @@ HUB = StudentConfig(architecture="transformers:someone/student", revision=COMMIT
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A node's empty caches, without a network."""
+    """Use empty caches and no network."""
     monkeypatch.setenv("WSSS_RAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

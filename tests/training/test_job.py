@@ -1,4 +1,4 @@
-"""The training job on a real Ray: the same curve whatever the workers, and after any death."""
+"""The training job on a real Ray: equal curves for any number of workers, and after any death."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ITERATIONS = 42
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 images, two of which failed in labelling."""
+    """Write 24 images, two of which failed in labelling."""
     folder = tmp_path_factory.mktemp("training")
     write_set(folder, [draw(index, failed=index in (3, 17)) for index in range(24)])
     return folder
@@ -52,7 +52,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def common(images: Path) -> Callable[..., TrainConfig]:
-    """`common(output, **fields)`: the training that several tests repeat."""
+    """Return `common(output, **fields)`: the training that several tests run."""
 
     def make(output: Path, **fields: object) -> TrainConfig:
         return configure(
@@ -74,13 +74,13 @@ def common(images: Path) -> Callable[..., TrainConfig]:
 
 @dataclass(frozen=True, kw_only=True)
 class Straight:
-    """What a training by one worker left."""
+    """The output of a training by one worker."""
 
     output: Path
     rows: list[IterationMetrics]
     summary: dict[str, Any]
     happened: Counter[str]
-    """Faults that it met."""
+    """Faults of the store during the training."""
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +91,7 @@ def straight(
     s3: S3Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Straight:
-    """From and to a store that refuses a fifth of the requests, breaks connections and goes away for a while.
+    """Train from and to a store that refuses a fifth of the requests, breaks connections and is away for some time.
 
     Its output was then copied to a folder.
     """
@@ -152,7 +152,7 @@ def test_a_finished_run_has_nothing_to_do(
 def test_a_run_that_lacks_its_student_alone_is_finished_from_the_last_checkpoint(
     common: Callable[..., TrainConfig], straight: Straight, in_this_process: None, tmp_path: Path
 ) -> None:
-    """It ends within a stretch, which has five iterations."""
+    """The run ends within a stretch, which has five iterations."""
     shutil.copytree(straight.output, tmp_path, dirs_exist_ok=True)
     (tmp_path / "student.safetensors").unlink()
     run(common(tmp_path))
@@ -184,7 +184,7 @@ def test_a_killed_driver_changes_nothing_and_nobody_outside_was_listened_to(
 ) -> None:
     """Two workers, each with two micro-batches an update, which is the same network too.
 
-    In `make soak` one of them is killed first; then their driver; one worker goes on from there.
+    In `make soak` one of them is killed first; then their driver; one worker continues from there.
     """
     config = common(tmp_path)
     command = [sys.executable, "jobs/train.py", "--images", config.images, "--labels", str(config.labels)]
@@ -231,7 +231,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run(images: Path, in_this_process: None, tmp_path: Path) -> None:
-    """With the file's name; the checkpoint before it stands."""
+    """The error names the file; the checkpoint before it is kept."""
     in_the_way = tmp_path / FOLDER / "iteration-00000004.safetensors"
     (in_the_way / "a").mkdir(parents=True)
     with pytest.raises(JobError, match=r"training stopped: .*iteration-00000004\.safetensors: .*[Dd]irectory"):
@@ -243,7 +243,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(images: Path, in_this_
 def test_workers_of_different_precision_are_refused(
     images: Path, in_this_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the first one's GPU has bfloat16 and another's has not."""
+    """For example, the GPU of the first worker has bfloat16 and another one has not."""
     broadcast = worker._broadcast
     monkeypatch.setattr(worker, "_broadcast", lambda value: "bfloat16" if value == "float32" else broadcast(value))
     with pytest.raises(JobError, match=r"stopped: the first worker computes in bfloat16, worker 0 in float32: .*GPUs"):
@@ -253,7 +253,7 @@ def test_workers_of_different_precision_are_refused(
 def test_a_full_disk_ends_the_run_which_then_goes_on(
     images: Path, straight: Straight, in_this_process: None, tmp_path: Path
 ) -> None:
-    """There is room for a checkpoint and a half."""
+    """The disk has room for a checkpoint and a half."""
     size = (straight.output / checkpoint_path(ITERATIONS)).stat().st_size
     config = configure(images, tmp_path / "out")
     with small_disk(tmp_path / "out", kilobytes=int(1.5 * size / 1000) + 50):
@@ -282,7 +282,7 @@ def test_a_driver_writes_nothing_more_once_another_has_taken_over(
 
 @dataclass(frozen=True)
 class StandIn:
-    """Ray Train's trainer where it misbehaves."""
+    """A trainer of Ray Train that misbehaves."""
 
     assignment: Assignment
     how: str
@@ -316,7 +316,7 @@ def test_no_training_that_broke_off_looks_like_a_success(
 def test_a_validation_without_truth_stops_the_run(
     common: Callable[..., TrainConfig], in_this_process: None, tmp_path: Path
 ) -> None:
-    """Its shards hold a truth, but not those images that it is limited to. What writers left unfinished is removed."""
+    """The shards hold ground truth, but not for the images within the limit. Unfinished files are removed."""
     write_set(tmp_path, [draw(index, truth=index > 7) for index in range(12)])
     (tmp_path / "out" / FOLDER).mkdir(parents=True)
     left = tmp_path / "out" / FOLDER / ".iteration-00000005.safetensors.0.tmp"

@@ -1,4 +1,4 @@
-"""What the workers tell, and the status line made of it."""
+"""The monitor: reports of the workers, and the status line."""
 
 from wsss_ray.training.monitor import TrainingMonitor, TrainingState, status_line
 

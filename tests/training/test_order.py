@@ -1,4 +1,4 @@
-"""The order of samples: a function of the seed, whatever the number of workers."""
+"""The order of samples: a function of the seed, for any number of workers."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""How a cluster is divided between the workers and what feeds them."""
+"""The division of a cluster between workers and feeding tasks."""
 
 import pytest
 from training_cases import configure

@@ -106,7 +106,7 @@ def test_workers_share_a_network_that_holds_layers_which_it_does_not_use(tmp_pat
 
 @pytest.mark.skipif(not SOAK, reason="in `make soak`: compiling takes minutes")
 def test_a_compiled_network_makes_the_same_updates() -> None:
-    """As --compile makes it, at all scales of the network."""
+    """A compiled network at all scales, as with --compile."""
     images, labels = make_batch()
     plain, compiled = make_updater(), make_updater()
     compiled.model = torch.compile(compiled.student)

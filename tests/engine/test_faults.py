@@ -97,7 +97,9 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path: Path, local_ray: R
         assert len(rows_of(tmp_path, shards)) == 1200
 
 
-def test_a_file_that_may_not_grow_ends_the_run_and_loses_nothing(tmp_path: Path, local_ray: Resources) -> None:
+def test_a_file_that_may_not_grow_ends_the_run_and_loses_nothing(
+    tmp_path: Path, local_ray: Resources, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The same without the right to mount: the kernel refuses files above a size to the process that writes them."""
     units = [[b"x" * 10] * (4 if u % 2 else 400) for u in range(6)]
     shards = write_shards(tmp_path / "in", [units])
@@ -107,6 +109,9 @@ def test_a_file_that_may_not_grow_ends_the_run_and_loses_nothing(tmp_path: Path,
     run(tmp_path, shards, [StageSpec(name="length", make=LengthStage, pool=POOL)])
     assert len(rows_of(tmp_path, shards)) == shards.rows
     assert not list((tmp_path / "out" / "labels").glob(".*")), "nothing half-written stays"
+    written = "".join(capfd.readouterr())  # of the workers too: Ray carries their lines here within a second
+    assert "cannot continue: " in written
+    assert "Traceback" not in written
 
 
 def test_an_image_too_large_for_the_memory_fails_and_the_pool_goes_on(tmp_path: Path, local_ray: Resources) -> None:

@@ -1,6 +1,6 @@
-"""What the workers report to Ray's metrics, for Prometheus and deploy/grafana.json. Nothing is decided by them.
+"""Ray metrics of the workers, for Prometheus and deploy/grafana.json. Nothing is decided by them.
 
-Ray puts `ray_` before each name and adds the node and the session. Everything carries the stage that reports.
+Ray puts `ray_` before each name and adds the node and the session. Every metric carries the stage that reports it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = {
     "wsss_ray_queue_wait_seconds": "How long a unit waited, read, for an actor of this stage.",
     "wsss_ray_device_memory_bytes": "Most memory that this process has held on its GPU.",
 }
-"""Every metric, and what it says."""
+"""Every metric and its description."""
 
 
 class WorkerMetrics:
@@ -35,7 +35,7 @@ class WorkerMetrics:
 
         Args:
             stage: name of the actor's stage.
-            device_memory: tells the bytes held on the actor's device; None where there is none to speak of.
+            device_memory: returns the bytes held on the actor's device; None for a stage without a device.
         """
         self._stage = {"stage": stage}
         self._device_memory = device_memory
@@ -50,12 +50,12 @@ class WorkerMetrics:
         self._memory = metrics.Gauge(name, NAMES[name], tag_keys=("stage",))
 
     def arrived(self, read_at: float | None) -> None:
-        """A unit that was read at a time (seconds since 1970, on any node) reached its actor."""
+        """Record that a unit, read at a time (seconds since 1970, on any node), reached its actor."""
         if read_at is not None:
             self._wait.observe(max(0.0, time.time() - read_at), tags=self._stage)
 
     def worked(self, seconds: Mapping[str, float]) -> None:
-        """A unit took these seconds, by part of the work."""
+        """Record the seconds of a unit, by part of the work."""
         for part, value in seconds.items():
             if value > 0:  # a counter refuses 0
                 self._seconds.inc(value, tags={**self._stage, "part": part})
@@ -63,7 +63,7 @@ class WorkerMetrics:
             self._memory.set(self._device_memory(), tags=self._stage)
 
     def committed(self, rows: pa.Table, counts: Mapping[str, Any]) -> None:
-        """A unit's rows (with an `error` where they failed) were committed, with the sink's counts."""
+        """Record a committed unit: its rows (with an `error` where they failed) and the sink's counts."""
         self._units.inc(tags=self._stage)
         for status, images in (counts.get("statuses") or {"done": rows.num_rows}).items():
             if images:

@@ -1,4 +1,4 @@
-"""Weights by path or URI: one copy on each node, checked, and a digest that says which weights they are."""
+"""Weights by path or URI: one verified copy on each node, and a digest that identifies them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MODEL_FILES = (".json", ".txt", ".safetensors", ".model")
 
 
 def cache_directory() -> Path:
-    """Where fetched weights and digests lie on this node: WSSS_RAY_CACHE, else below XDG_CACHE_HOME or ~/.cache."""
+    """Return this node's folder of fetched weights and digests: WSSS_RAY_CACHE, else below XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get("WSSS_RAY_CACHE")
     if named:
         return Path(named).expanduser()
@@ -36,17 +36,17 @@ def cache_directory() -> Path:
 
 
 def is_uri(path: str) -> bool:
-    """Whether the path names a store other than this machine's disk."""
+    """Return whether the path names a store other than this machine's disk."""
     return "://" in path and not path.startswith("file://")
 
 
 def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
-    """Local path of a file of weights; a remote one is copied to the node's cache once, whoever asks first.
+    """Return the local path of a file of weights; a remote one is copied to the node's cache once.
 
     Args:
         uri: local path, `s3://` (any fsspec URI) or `https://`.
-        sha256: expected digest (hex) or its first digits, at least 8 as publishers put them into file names; None where
-            the store is trusted.
+        sha256: expected digest (hex) or its first digits, at least 8, as publishers put them into file names; None for a
+            trusted store.
         config: how S3 is reached.
 
     Raises:
@@ -71,7 +71,7 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
 
 
 def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
-    """Local directory of a checkpoint (JSON, tokenizer and safetensors files); a remote one is copied once a node."""
+    """Return the local directory of a checkpoint (JSON, tokenizer, safetensors); a remote one is copied once a node."""
     if not is_uri(uri):
         return Path(uri.removeprefix("file://")).expanduser()
     storage = Storage(uri, config)
@@ -86,9 +86,10 @@ def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
 
 
 def fetch_hub(repository: str, *, revision: str) -> Path:
-    """Local directory of a checkpoint on the Hugging Face hub at a commit: from its cache, else downloaded.
+    """Return the local directory of a checkpoint on the Hugging Face hub at a commit: from its cache, else downloaded.
 
-    Raises ValueError where it is in neither.
+    Raises:
+        ValueError: it is in neither.
     """
     patterns = [f"*{suffix}" for suffix in _MODEL_FILES]
     cause: OSError | None = None
@@ -111,7 +112,7 @@ def fetch_hub(repository: str, *, revision: str) -> Path:
 
 
 def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig) -> str:
-    """What identifies the weights at a path or URI, for a run's identity, without fetching remote ones.
+    """Return what identifies the weights at a path or URI, for a run's identity, without fetching remote ones.
 
     SHA-256 of local files (kept by path, size and modification time, so that gigabytes are read once), the given
     `sha256` for `https://`, size and ETag for object stores.
@@ -119,7 +120,7 @@ def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig
     refuse_credentials(uri)
     if sha256 is not None:
         if is_uri(uri) and not uri.startswith(("https://", "http://")):
-            remote_version(uri, config)  # tells at once of a file that is not there
+            remote_version(uri, config)  # raises where the file is missing
         return sha256.lower()
     if is_uri(uri):
         return remote_version(uri, config)
@@ -132,7 +133,7 @@ def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig
 
 
 def remote_version(uri: str, config: StorageConfig) -> str:
-    """Size and version of a remote file, or of all files of a remote checkpoint directory."""
+    """Return size and version of a remote file, or a digest of those of a remote checkpoint directory."""
     if uri.startswith(("https://", "http://")):
         raise ValueError(f"{shown(uri)}: weights from the web need their SHA-256.")
     folder, _, name = uri.rstrip("/").rpartition("/")
@@ -147,7 +148,7 @@ def remote_version(uri: str, config: StorageConfig) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a local file, remembered in the cache by path, size and modification time."""
+    """Return the SHA-256 (hex) of a local file, kept in the cache by path, size and modification time."""
     note = _digest_note(path)
     if note.exists():
         return note.read_text()
@@ -166,7 +167,7 @@ def _digest_note(path: Path) -> Path:
 
 @contextmanager
 def _cache_explained() -> Iterator[None]:
-    """Say which folder is full or closed, and what to do: nobody named it."""
+    """Name the cache folder where it is full or not writable: no flag of the command does."""
     try:
         yield
     except StorageError:
@@ -197,7 +198,7 @@ def _check(digest: str, sha256: str, where: str) -> None:
 
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """One process of this node at a time."""
+    """Let one process of this node at a time into the block."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -205,7 +206,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def _fetch_once(uri: str, target: Path, config: StorageConfig, sha256: str | None) -> None:
-    """Copy a remote file to the target, unless a whole copy is there: its SHA-256 lies beside it."""
+    """Copy a remote file to the target, unless a whole copy exists: its SHA-256 is kept beside it."""
     note = target.with_name(f".{target.name}.sha256")
     with _cache_explained(), _alone(target):
         if target.exists():
@@ -225,7 +226,7 @@ def _fetch_once(uri: str, target: Path, config: StorageConfig, sha256: str | Non
 
 
 def _download(uri: str, target: Path, config: StorageConfig) -> str:
-    """Copy a remote file; returns its SHA-256."""
+    """Copy a remote file and return its SHA-256."""
     digest = hashlib.sha256()
     with target.open("wb") as file:
         for chunk in _chunks(uri, config):

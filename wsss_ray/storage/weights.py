@@ -28,7 +28,7 @@ _MODEL_FILES = (".json", ".txt", ".safetensors", ".model")
 
 
 def cache_directory() -> Path:
-    """Return this node's folder of fetched weights and digests: WSSS_RAY_CACHE, else below XDG_CACHE_HOME or ~/.cache."""
+    """Return this node's folder of weights and digests: WSSS_RAY_CACHE, else one in XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get("WSSS_RAY_CACHE")
     if named:
         return Path(named).expanduser()
@@ -45,8 +45,8 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
 
     Args:
         uri: local path, `s3://` (any fsspec URI) or `https://`.
-        sha256: expected digest (hex) or its first digits, at least 8, as publishers put them into file names; None for a
-            trusted store.
+        sha256: expected digest (hex) or its first digits, at least 8, as in publishers' file names; None for a trusted
+            store.
         config: how S3 is reached.
 
     Raises:

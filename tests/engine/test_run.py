@@ -13,10 +13,12 @@ from engine_stages import KeepStage, LengthStage
 
 from wsss_ray.engine.progress import Activity, Progress
 from wsss_ray.engine.resources import Pool, Resources
-from wsss_ray.engine.run_directory import claim, units_to_do
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.errors import JobError
-from wsss_ray.shards.image_shards import ShardSet
+from wsss_ray.shards.footers import parse_footer
+from wsss_ray.shards.image_encoding import report_path
+from wsss_ray.shards.image_shards import ShardSet, read_shard_set
+from wsss_ray.storage.json_files import encode_json
 from wsss_ray.storage.storage import Storage
 
 ray.cloudpickle.register_pickle_by_value(stages)  # the actors have no path to this folder
@@ -103,6 +105,27 @@ def test_a_unit_that_cannot_be_read_is_named_and_the_rest_is_done(tmp_path: Path
     assert not (tmp_path / "out" / listed.units[1].label_path).exists()
 
 
+@pytest.mark.parametrize("damage", ["image id", "footer", "truncated", "empty"])
+def test_a_damaged_shard_costs_no_more_than_its_own_units(tmp_path: Path, local_ray: Resources, damage: str) -> None:
+    whole = write_shards(tmp_path / "in", [[[b"a"], [b"b"]], [[b"c"]]])
+    images = Storage(str(tmp_path / "in"))
+    path = tmp_path / "in" / whole.units[0].shard
+    data = path.read_bytes()
+    images.write(report_path(path.name), encode_json({"footer": parse_footer(data, path.name, kind="images")}))
+    position = data.index(b"0-0") if damage == "image id" else data.index(b'"row_groups"') + 2
+    changed = bytearray(data)
+    changed[position] ^= 128
+    path.write_bytes({"truncated": data[:-60], "empty": b""}.get(damage, bytes(changed)))
+    shards = read_shard_set(images)
+    assert shards.digest == whole.digest, "the run in the output is still the run of these shards"
+    outcome = run(tmp_path, shards, [spec()])
+    lost = 1 if damage == "image id" else 2
+    assert len(outcome.problems) == lost
+    assert all(f"{path.name}, row group {index}" in text for index, text in enumerate(sorted(outcome.problems)))
+    done = [(tmp_path / "out" / unit.label_path).exists() for unit in shards.units]
+    assert done == [False, lost == 1, True]
+
+
 def test_a_stage_that_cannot_start_ends_the_run_with_its_reason_and_no_traceback(
     tmp_path: Path, local_ray: Resources, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,34 +136,6 @@ def test_a_stage_that_cannot_start_ends_the_run_with_its_reason_and_no_traceback
     written = "".join(capfd.readouterr())
     assert "Traceback" not in written
     assert "constructor arguments in the object store" not in written, "Ray's advice"
-
-
-def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
-    output = Storage(str(tmp_path))
-    assert claim(output, {"a": {"b": 1, "c": 2}, "d": [1]})
-    assert not claim(output, {"a": {"b": 1, "c": 2}, "d": [1]})
-    with pytest.raises(ValueError, match=r"a\.c: 2 -> 3") as caught:
-        claim(output, {"a": {"b": 1, "c": 3}, "d": [1]})
-    assert "a.b" not in str(caught.value)
-
-
-def test_labels_of_unknown_origin_are_not_joined(tmp_path: Path) -> None:
-    output = Storage(str(tmp_path))
-    output.write("labels/shard-00000-of-00001-0000-01234567.parquet", b"")
-    with pytest.raises(ValueError, match=r"no run\.json"):
-        claim(output, {"a": 1})
-
-
-def test_limit_is_rounded_up_to_whole_units(tmp_path: Path) -> None:
-    shards = write_shards(tmp_path / "in", [[[b"a", b"b"], [b"c", b"d"], [b"e"]]])
-    output = Storage(str(tmp_path / "out"))
-    assert len(units_to_do(shards, output, limit=2)[1]) == 1
-    assert len(units_to_do(shards, output, limit=3)[1]) == 2
-    assert len(units_to_do(shards, output, limit=None)[1]) == 3
-    output.write(shards.units[0].label_path, b"")
-    finished, missing = units_to_do(shards, output, limit=3)
-    assert [unit.row_group for unit in finished] == [0]
-    assert [unit.row_group for unit in missing] == [1]
 
 
 def test_the_status_line_counts_and_estimates() -> None:

@@ -140,16 +140,16 @@ def test_units_without_labels_are_told(run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"format": "coco-semantic"}, "format: voc there, coco-semantic now"),
-        ({"split": "val"}, "split: train there, val now"),
-        ({"copy_images": False}, "copy_images: True there, False now"),
-        ({"classes": "voc-raw"}, "classes: voc there, voc-raw now"),
+        ({"format": "coco-semantic"}, 'format: "voc" -> "coco-semantic"'),
+        ({"split": "val"}, 'split: "train" -> "val"'),
+        ({"copy_images": False}, "copy_images: true -> false"),
+        ({"classes": "voc-raw"}, 'classes.name: "voc" -> "voc-raw"'),
     ],
 )
 def test_another_exports_output_is_refused(run: Run, options: dict[str, object], text: str) -> None:
     output, _ = run.export("voc")
     before = digests(output)
-    with pytest.raises(ValueError, match="holds another export") as caught:
+    with pytest.raises(ValueError, match="holds a run with another configuration") as caught:
         run.export("voc", **options)
     assert text in str(caught.value)
     assert digests(output) == before
@@ -168,7 +168,8 @@ def test_the_export_of_another_run_is_refused(run: Run, tmp_path: Path) -> None:
 
 def test_a_folder_of_other_things_is_refused(run: Run) -> None:
     (run.root / "voc" / "JPEGImages").mkdir(parents=True)
-    with pytest.raises(ValueError, match="is not empty, and holds no export"):
+    (run.root / "voc" / "JPEGImages" / "a.jpg").touch()
+    with pytest.raises(ValueError, match=r"holds files, but no export\.json"):
         run.export("voc")
     with pytest.raises(ValueError, match="is what --labels reads"):
         run.export("voc", output=str(run.root / "labels"))
@@ -308,5 +309,5 @@ def test_it_runs_from_and_to_a_failing_s3(run: Run, failing_s3: FaultyS3) -> Non
         if not path.startswith("export"):
             assert files.read(path) == (expected / path).read_bytes()
     assert Storage(failing_s3.uri("export/voc-test"), failing_s3.config).exists("results.tar.gz")
-    with pytest.raises(ValueError, match="holds another export"):
+    with pytest.raises(ValueError, match="holds a run with another configuration"):
         export_here(dataclasses.replace(configs[1], split="val"))

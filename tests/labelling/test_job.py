@@ -75,6 +75,26 @@ def test_a_rerun_does_no_work(finished: LabelConfig, capsys: pytest.CaptureFixtu
     assert {path: path.stat().st_mtime_ns for path in Path(finished.output, "labels").iterdir()} == before
 
 
+def test_damaged_and_swapped_label_files_are_made_anew(
+    finished: LabelConfig, tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.output, run)
+    truncated, swapped, flipped = (run / unit.label_path for unit in read_shard_set(Storage(finished.input)).units)
+    truncated.write_bytes(truncated.read_bytes()[:500])
+    swapped.write_bytes(flipped.read_bytes())
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    config = replace(finished, output=str(run))
+    summary = labelling.run(config)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("made anew: ")]
+    assert [path.name in line for path, line in zip((truncated, swapped, flipped), told, strict=True)] == [True] * 3
+    assert "holds the labels of" in told[1]
+    assert label_rows(config) == label_rows(finished)
+    assert (summary["images"], summary["statuses"].get("failed")) == (9, None)
+
+
 def test_a_configuration_that_would_change_labels_is_refused_by_name(finished: LabelConfig) -> None:
     changed = replace(finished, detector=replace(finished.detector, box_threshold=0.35, batch_size=3))
     with pytest.raises(ValueError, match=r"detector\.box_threshold: 0\.3 -> 0\.35") as caught:

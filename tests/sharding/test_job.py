@@ -254,11 +254,11 @@ def test_the_first_rejects_and_unlisted_images_are_named(
 def test_another_configuration_is_refused_with_the_fields(tmp_path: Path, local_ray: Resources) -> None:
     root = write_photos(tmp_path / "in", 3)
     sharding.run(folder_config(root, tmp_path / "out"))
-    with pytest.raises(ValueError, match="shards made otherwise") as caught:
+    with pytest.raises(ValueError, match="holds a run with another configuration") as caught:
         sharding.run(folder_config(root, tmp_path / "out", shard_mb=1, exif="ignore", tags_for_all=("cat",)))
-    assert str(caught.value).splitlines()[1:-1] == [
-        "  exif: apply there, ignore asked for",
-        "  shard_mb: 256 there, 1 asked for",
+    assert str(caught.value).splitlines()[1:] == [
+        '  exif: "apply" -> "ignore"',
+        "  shard_mb: 256 -> 1",
         "  tags: the images have other tags",
     ]
     with pytest.raises(ValueError, match="classes: their names or ids differ"):
@@ -279,7 +279,7 @@ def test_shards_of_unknown_origin_are_not_joined(tmp_path: Path) -> None:
     root = write_photos(tmp_path / "in", 1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/shard-00000-of-00001.parquet").touch()
-    with pytest.raises(ValueError, match=r"holds shards, but no shards.json"):
+    with pytest.raises(ValueError, match=r"holds files, but no shards.json"):
         sharding.run(folder_config(root, tmp_path / "out"))
 
 

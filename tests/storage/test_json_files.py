@@ -38,8 +38,9 @@ def test_a_file_without_a_digest_is_read() -> None:
         encode_json(CONTENT).replace(b"0.35", b"0.34"),
         encode_json(CONTENT).replace(b'"cat"', b'"bat"'),
         encode_json(CONTENT).replace(b"null", b"true"),
+        encode_json(CONTENT).replace(b"sha256", b"sha257"),
     ],
-    ids=["empty", "cut", "nested", "list", "utf-16", "number", "text", "null"],
+    ids=["empty", "cut", "nested", "list", "utf-16", "number", "text", "null", "key"],
 )
 def test_damage_names_the_file(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"^run\.json is damaged"):

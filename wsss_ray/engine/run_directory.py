@@ -1,89 +1,168 @@
-"""A run's directory: the configuration it was claimed for, and which units are finished in it. Needs no Ray."""
+"""The output directory of a job: the settings that it belongs to, the drivers at work in it, its finished units."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from wsss_ray.engine.drivers import DRIVER_PREFIX, find_drivers, record_driver
 from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.shards.units import Unit
+from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.storage import Storage
 
 RUN_FILE = "run.json"
-"""Says what the directory was claimed for."""
+
+Explain = Callable[[str, Any, Any], str | None]
+"""Returns the line for a setting that differs, given its dotted name, the value in the directory and the new value."""
 
 
-def claim(
-    output: Storage, identity: Mapping[str, Any], *, shards: ShardSet | None = None, results: str = "labels"
-) -> bool:
-    """Claim the run directory for a configuration, or join it.
+@dataclass(frozen=True, kw_only=True)
+class RunDirectory:
+    """An output directory that belongs to one identity: the settings that decide its content.
 
-    Args:
-        output: run directory.
-        identity: everything that changes results, as nested JSON values, the shards' digest as "shards" among them.
-        shards: what is to be worked on, so that shards that were replaced can be named.
-        results: folder of what the run makes, and the word for it.
-
-    Returns:
-        Whether the directory is new; False where it holds a run of the same identity.
-
-    Raises:
-        ValueError: it holds a run of another identity, whose differing fields are named, or results of unknown origin.
+    Several drivers of the same identity may work in it. One of another identity is refused, unless nothing is finished
+    in it and no driver is at work.
     """
-    text = json.dumps(identity, indent=2, sort_keys=True)
-    if not output.exists(RUN_FILE) and output.list(results):
+
+    storage: Storage
+    claim_file: str = RUN_FILE
+    """File that holds the identity."""
+    content: str = "labels"
+    """What the job makes, for messages."""
+    content_paths: tuple[str, ...] = ("labels",)
+    """Folders and files of what is finished; empty: everything but the claim."""
+    explain: Explain | None = None
+
+    def claim(self, identity: Mapping[str, Any], **notes: Any) -> bool:
+        """Claim the directory for an identity, or join the run that it holds.
+
+        Args:
+            identity: everything that changes the content, as nested JSON values.
+            notes: further JSON values to keep beside the identity; they may differ.
+
+        Returns:
+            Whether it was claimed; False where it holds a run of the same identity.
+
+        Raises:
+            ValueError: it holds a run of another identity, whose differing settings are named, or other files.
+        """
+        identity = json.loads(json.dumps(identity))
+        data = encode_json({"identity": identity, **notes} if notes else identity)
+        if not self.storage.exists(self.claim_file) and self._is_used():
+            raise ValueError(
+                f"{self.storage.uri} holds {self.content if self.content_paths else 'files'}, but no "
+                f"{self.claim_file} that says how they were made: use another --output."
+            )
+        if self.storage.create(self.claim_file, data):
+            return True
+        lines = self._differences(identity)
+        if not lines:
+            return False
+        drivers = [] if self._is_used() else find_drivers(self.storage)
+        if not drivers and not self._is_used():
+            drivers = self._replace_claim(data)
+            if not drivers:
+                print(f"{self.storage.uri} is claimed anew: its earlier run ended and finished nothing.", flush=True)
+                return True
         raise ValueError(
-            f"{output.uri} holds {results}, but no {RUN_FILE} that says how they were made: use another --output."
+            f"{self.storage.uri} holds a run with another configuration (see {self.claim_file}); its {self.content} "
+            "would be mixed with different ones. Use another --output, or the configuration of that run. What differs "
+            "(there -> here):\n  " + "\n  ".join(lines) + "".join(f"\n{driver}" for driver in drivers)
         )
-    if output.create(RUN_FILE, text.encode()):
-        return True
-    try:
-        before = json.loads(output.read(RUN_FILE))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{output.describe(RUN_FILE)} is not JSON ({error}): it is no run of wsss_ray.") from error
-    lines = _differences(before, json.loads(text), "")
-    if shards is not None:
-        lines = [line + _replaced(output, shards) if line.startswith("shards: ") else line for line in lines]
-    if lines:
-        raise ValueError(
-            f"{output.uri} holds a run with another configuration; its {results} would be mixed with different ones. "
-            f"Use another --output, or the configuration of that run{_if_empty(output, results)}. What differs (there "
-            "-> here):\n  " + "\n  ".join(lines)
-        )
-    return False
+
+    def _replace_claim(self, data: bytes) -> list[str]:
+        """Replace the claim of a run that finished nothing; returns the drivers that came to work meanwhile, if any."""
+        info, earlier = self.storage.info(self.claim_file), self.storage.read(self.claim_file)
+        if info is None or not self.storage.replace(self.claim_file, data, info.version):
+            return ["Another driver claimed it at this moment. Run this command again."]
+        drivers = find_drivers(self.storage)
+        if drivers:
+            self.storage.write(self.claim_file, earlier)
+        return drivers
+
+    def read_identity(self) -> dict[str, Any]:
+        """Read the identity that the directory was claimed for.
+
+        Raises:
+            FileNotFoundError: it was not claimed.
+            ValueError: the file is damaged.
+        """
+        content = read_json(self.storage, self.claim_file)
+        identity = content.get("identity", content)
+        if not isinstance(identity, dict):
+            raise ValueError(f"{self.storage.describe(self.claim_file)} is damaged: it holds no settings.")  # noqa: TRY004
+        return identity
+
+    @contextmanager
+    def at_work(self, identity: Mapping[str, Any]) -> Iterator[None]:
+        """Record, until the context ends, that a driver works in the directory, which was claimed for `identity`.
+
+        Raises:
+            ValueError: another run has claimed the directory meanwhile.
+        """
+        with record_driver(self.storage):
+            if self._differences(json.loads(json.dumps(identity))):
+                raise ValueError(f"{self.storage.uri} was claimed by another run meanwhile: use another --output.")
+            yield
+
+    def _is_used(self) -> bool:
+        """Whether the job has finished anything here."""
+        if self.content_paths:
+            return any(self.storage.list(path) or self.storage.exists(path) for path in self.content_paths)
+        ours = (self.claim_file, DRIVER_PREFIX)
+        return bool(self.storage.folders()) or any(not name.startswith(ours) for name in self.storage.list())
+
+    def _differences(self, identity: Mapping[str, Any]) -> list[str]:
+        try:
+            earlier = self.read_identity()
+        except ValueError as error:
+            return [str(error)]
+        lines = []
+        for name, before, new in differences(earlier, identity):
+            line = None if self.explain is None else self.explain(name, before, new)
+            lines.append(line or f"{name}: {_short(before)} -> {_short(new)}")
+        return lines
 
 
-def _if_empty(output: Storage, results: str) -> str:
-    if output.list(results):
-        return ""
-    return f"; it holds no {results} yet, so removing {output.describe(RUN_FILE)} is safe"
+def differences(earlier: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Iterate over the values that differ: dotted name, earlier value, new value."""
+    if isinstance(earlier, dict) and isinstance(new, dict):
+        for key in sorted(earlier.keys() | new.keys()):
+            yield from differences(earlier.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+    elif earlier != new:
+        yield prefix, earlier, new
+
+
+def explain_shards(output: Storage, shards: ShardSet) -> Explain:
+    """Return an explanation of differing image shards that names those that were replaced since they were labelled."""
+
+    def explain(name: str, earlier: Any, new: Any) -> str | None:
+        if name != "shards":
+            return None
+        return f"shards: {_short(earlier)} -> {_short(new)}{_replaced(output, shards)}"
+
+    return explain
 
 
 def _replaced(output: Storage, shards: ShardSet) -> str:
-    """Which shards are not what was labelled, as far as the names of the label files tell."""
+    """Return which shards have other content than what was labelled, by the names of the label files."""
     now = {unit.name.rpartition("-")[0]: unit for unit in shards.units}
     names = set()
     for file in output.list("labels"):
         name = file.removesuffix(".parquet")
-        place = name.rpartition("-")[0]
-        if place not in now:
-            names.add(f"{place.rpartition('-')[0]}.parquet (gone)")
-        elif now[place].name != name:
-            names.add(now[place].shard)
+        position = name.rpartition("-")[0]
+        if position not in now:
+            names.add(f"{position.rpartition('-')[0]}.parquet (gone)")
+        elif now[position].name != name:
+            names.add(now[position].shard)
     if not names:
         return ""
     shown = ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return f"; of other content than what was labelled: {shown}"
-
-
-def _differences(before: Any, now: Any, prefix: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        lines = []
-        for key in sorted(before.keys() | now.keys()):
-            lines += _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
-        return lines
-    return [] if before == now else [f"{prefix}: {_short(before)} -> {_short(now)}"]
 
 
 def _short(value: Any) -> str:
@@ -92,10 +171,12 @@ def _short(value: Any) -> str:
 
 
 def units_to_do(shards: ShardSet, output: Storage, *, limit: int | None) -> tuple[list[Unit], list[Unit]]:
-    """Split the units (the first ones that hold `limit` images) into those with a label file and those without.
+    """Return the units with a label file and those without, in order; the files are not read.
 
-    Returns:
-        Finished units, units to do; both in order.
+    Args:
+        shards: all units.
+        output: run directory.
+        limit: consider the first units that hold this many images.
     """
     chosen = []
     images = 0
@@ -104,5 +185,5 @@ def units_to_do(shards: ShardSet, output: Storage, *, limit: int | None) -> tupl
             break
         chosen.append(unit)
         images += unit.rows
-    there = {f"labels/{name}" for name in output.list("labels")}
-    return [u for u in chosen if u.label_path in there], [u for u in chosen if u.label_path not in there]
+    names = {f"labels/{name}" for name in output.list("labels")}
+    return [u for u in chosen if u.label_path in names], [u for u in chosen if u.label_path not in names]

@@ -51,6 +51,8 @@ class ExportedUnit:
     counts: dict[str, int]
     damage: str | None = None
     """Why the unit's label file cannot be used; all its images are left out then."""
+    part_sha256: str | None = None
+    """Digest of the unit's part."""
 
     def to_json(self) -> bytes:
         """Return the content of the unit's report."""
@@ -66,6 +68,7 @@ class ExportedUnit:
                 left_out=tuple(LeftOut(**image) for image in content["left_out"]),
                 counts=dict(content["counts"]),
                 damage=content.get("damage"),
+                part_sha256=content.get("part_sha256"),
             )
         except (LookupError, TypeError) as error:
             raise ValueError(f"{name} is damaged: {error!r}. Remove it and run wsss-ray export again.") from error
@@ -115,8 +118,15 @@ class ExportedUnits:
         return (image for unit in self.units() for image in unit.images)
 
     def parts(self) -> Iterator[bytes]:
-        """Iterate over the units' parts."""
-        return self._read([slot.part_path for slot in self.slots])
+        """Iterate over the units' parts; raises ValueError for a damaged one."""
+        parts = self._read([slot.part_path for slot in self.slots])
+        for slot, unit, part in zip(self.slots, self.units(), parts, strict=True):
+            if unit.part_sha256 not in (None, hashlib.sha256(part).hexdigest()):
+                raise ValueError(
+                    f"{self.output.describe(slot.part_path)} is damaged: its content has not the digest in the report "
+                    f"beside it. Remove {slot.report_path} and run wsss-ray export again."
+                )
+            yield part
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Iterate over the JSON lines of all parts."""

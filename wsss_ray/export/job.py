@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from wsss_ray.config import ExportConfig
 from wsss_ray.engine.cluster import connect_for, warn_of_local_paths
@@ -16,7 +18,7 @@ from wsss_ray.engine.progress import Progress
 from wsss_ray.errors import JobError
 from wsss_ray.export.exported import ExportedUnits, Slot
 from wsss_ray.export.format import ExportFormat
-from wsss_ray.export.plan import claim_output, find_slots, identity_of, make_format
+from wsss_ray.export.plan import directory_of, find_slots, identity_of, make_format
 from wsss_ray.export.records import RecordReader
 from wsss_ray.export.summary import SUMMARY_FILE, Summary, state_of, summarize
 from wsss_ray.export.unit_output import UnitOutput
@@ -39,6 +41,8 @@ class Export:
     """All labelled units, in order."""
     todo: tuple[Slot, ...]
     """Those that are not exported yet, or were labelled again since."""
+    identity: dict[str, Any]
+    """The settings that the output was claimed for."""
 
     @classmethod
     def prepare(cls, config: ExportConfig) -> Export:
@@ -51,7 +55,8 @@ class Export:
         run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
         form = make_format(config, run)
         output = Storage(config.output, config.storage)
-        claim_output(output, identity_of(config, run, form))
+        identity = identity_of(config, run, form)
+        directory_of(output).claim(identity)
         output.sweep()
         slots, todo = find_slots(run, output)
         return cls(
@@ -61,6 +66,7 @@ class Export:
             output=output,
             slots=tuple(slots),
             todo=tuple(todo),
+            identity=identity,
         )
 
     @property
@@ -130,7 +136,8 @@ class UnitWriter:
             self.form.write(output.count(self.reader.read(unit, output.note_damage)), output)
         if self.form.has_parts:
             self.output.write(slot.part_path, output.part.getvalue())
-        self.output.write(slot.report_path, output.exported.to_json())
+        exported = dataclasses.replace(output.exported, part_sha256=hashlib.sha256(output.part.getvalue()).hexdigest())
+        self.output.write(slot.report_path, exported.to_json())
         return len(output.left_out)
 
 
@@ -151,7 +158,8 @@ def run(config: ExportConfig) -> Summary:
         print(f"nothing to do: {export.output.uri} holds this export.\n{summary}", flush=True)
     else:
         if export.todo:
-            _write_units(export, export.todo, config)
+            with directory_of(export.output).at_work(export.identity):
+                _write_units(export, export.todo, config)
         summary = export.finish()
         print(
             f"{summary}\n{config.format} in {export.output.uri}, summary in {export.output.describe(SUMMARY_FILE)}",

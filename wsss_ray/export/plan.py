@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from wsss_ray.config import ExportConfig
+from wsss_ray.engine.run_directory import RunDirectory
 from wsss_ray.export.categories import categories
 from wsss_ray.export.exported import PARTS, Slot
 from wsss_ray.export.format import EXPORT_FORMATS, ExportFormat
@@ -16,6 +16,11 @@ from wsss_ray.labels.run import LabelRun
 from wsss_ray.storage.storage import Storage
 
 EXPORT_FILE = "export.json"
+_CHANGES = {
+    "shards": "shards: its images are other ones",
+    "run": "labels: they are of another run, with other settings",
+    "classes.table": "classes: their names, ids or colors differ",
+}
 
 
 def make_format(config: ExportConfig, run: LabelRun) -> ExportFormat:
@@ -61,29 +66,11 @@ def identity_of(config: ExportConfig, run: LabelRun, form: ExportFormat) -> dict
     }
 
 
-def claim_output(output: Storage, identity: Mapping[str, Any]) -> None:
-    """Write the identity into an empty output, or compare it with the one that the output holds.
-
-    Raises:
-        ValueError: the output holds another export (the message names the differences), or other files.
-    """
-    if not output.exists(EXPORT_FILE) and (output.list() or output.folders()):
-        raise ValueError(
-            f"{output.uri} is not empty, and holds no export of this job (no {EXPORT_FILE}): give another --output."
-        )
-    if output.create(EXPORT_FILE, (json.dumps(identity, indent=2) + "\n").encode()):
-        return
-    try:
-        earlier = json.loads(output.read(EXPORT_FILE))
-        differing = [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{output.describe(EXPORT_FILE)} is damaged ({error}): give another --output.") from error
-    if differing:
-        lines = "\n".join(f"  {_difference(key, earlier.get(key), identity.get(key))}" for key in differing)
-        raise ValueError(
-            f"{output.uri} holds another export:\n{lines}\nGive another --output, or the options of that export to "
-            "continue it."
-        )
+def directory_of(output: Storage) -> RunDirectory:
+    """Return the output as a directory that belongs to one identity."""
+    return RunDirectory(
+        storage=output, claim_file=EXPORT_FILE, content="exported files", content_paths=(), explain=_difference
+    )
 
 
 def find_slots(run: LabelRun, output: Storage) -> tuple[list[Slot], list[Slot]]:
@@ -94,17 +81,9 @@ def find_slots(run: LabelRun, output: Storage) -> tuple[list[Slot], list[Slot]]:
     return slots, [slot for slot in slots if slot.report_path not in reports]
 
 
-def _difference(key: str, earlier: Any, new: Any) -> str:
-    match key:
-        case "shards":
-            return "shards: its images are other ones"
-        case "run":
-            return "labels: they are of another run, with other settings"
-        case "classes" if isinstance(earlier, dict) and earlier.get("name") == new["name"]:
-            return f"classes: other names, ids or colors of '{new['name']}'"
-        case "classes":
-            return f"classes: {earlier.get('name') if isinstance(earlier, dict) else earlier} there, {new['name']} now"
-    return f"{key}: {earlier} there, {new} now"
+def _difference(name: str, earlier: Any, new: Any) -> str | None:
+    del earlier, new
+    return _CHANGES.get(name)
 
 
 def _digest(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.images.rle import encode_crop
-from wsss_ray.labels.decoded_images import Picture, count_pixels
+from wsss_ray.labels.decoded_images import Picture, pixels_per_class
 from wsss_ray.models.protocols import FusionRule
 from wsss_ray.models.results import Detections, MaskCrop
 from wsss_ray.shards.instance import Instance
@@ -82,5 +82,5 @@ class LabelRowBuilder:
                 undetected_tags=tuple(tag for tag in row["tags"] if tag not in found),
                 status="no_tags" if not row["tags"] else "ok" if self._instances else "no_detections",
             ),
-            pixels=count_pixels(label, among={self._classes.background_id, *ids}),
+            pixels=pixels_per_class(label, among={self._classes.background_id, *ids}),
         )

@@ -1,4 +1,4 @@
-"""What the stages of such jobs share: decoding the images of a unit piece by piece, and the columns of their result."""
+"""Parts of the stages that make labels: decoding the images of a unit in pieces, and the columns of the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Exif = Literal["apply", "ignore"]
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A row on its way through a stage: its image, or why there is none."""
+    """An image row with its decoded image, or the reason why there is none."""
 
     row: dict[str, Any]
     image: Image | None = None
@@ -40,13 +40,19 @@ class PictureReader:
     """Decodes rows in pieces that hold a bounded number of pixels."""
 
     def __init__(self, *, exif: Exif, decoded_bytes: int, tagged_only: bool) -> None:
-        """Take the shards' orientation rule, the bound in bytes of uint8 RGB, and which images are to be decoded."""
+        """Set how images are decoded.
+
+        Args:
+            exif: the shards' rule for EXIF orientation.
+            decoded_bytes: bytes of uint8 RGB that a piece may hold.
+            tagged_only: decode only images with a tag.
+        """
         self._exif = exif
         self._decoded_bytes = decoded_bytes
         self._tagged_only = tagged_only
 
     def pieces(self, rows: pa.Table, meter: Meter) -> Iterator[list[Picture]]:
-        """Decode the images of consecutive rows until the bound is reached, again and again."""
+        """Iterate over the rows in pieces of decoded images."""
         piece: list[dict[str, Any]] = []
         size = 0
         for row in rows.to_pylist():
@@ -73,14 +79,16 @@ class PictureReader:
 
 
 def label_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a label row that come from the image row."""
+    """Return the columns of a label row that come from the image row."""
     return {name: row[name] for name in ("image_id", "height", "width", "tags")}
 
 
-def count_pixels(label: np.ndarray, *, among: Collection[int] | None = None) -> list[dict[str, int]]:
-    """The `pixels` of a label row: how many pixels of a (H, W) label map each id has.
+def pixels_per_class(label: np.ndarray, *, among: Collection[int] | None = None) -> list[dict[str, int]]:
+    """Return the `pixels` of a label row: how many pixels of a (H, W) label map each id has.
 
-    `among`: ids of which a caller knows that there are no others; some of them may have no pixel.
+    Args:
+        label: the label map.
+        among: all ids that occur, and perhaps others, where the caller knows them: that is faster.
     """
     counts: dict[int, int]
     if among is not None and len(among) <= _FEW_IDS:
@@ -94,5 +102,5 @@ def count_pixels(label: np.ndarray, *, among: Collection[int] | None = None) -> 
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:
-    """The schema for rows of which some have failed and lack columns."""
+    """Return the schema for rows of which some have failed and lack columns."""
     return pa.schema([field.with_nullable(True) for field in schema])

@@ -1,4 +1,4 @@
-"""Where label maps come from: the label files of a run, or a folder of PNGs named by image id."""
+"""Sources of label maps: the label files of a run, or a folder of PNGs named by image id."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ class LabelSource(Protocol):
     """Label PNGs by unit. It is pickled to the tasks."""
 
     def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
-        """What there is for the chosen images (places in `image_ids`, at least one) of a unit (all of its ids)."""
+        """Return the labels of some images of a unit.
+
+        Args:
+            unit: the images.
+            image_ids: all ids of the unit.
+            chosen: indices of the wanted images in `image_ids`, at least one.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,7 @@ class RunLabels:
     storage: Storage
     """Run directory."""
     files: frozenset[str]
-    """Paths of the units' label files that are there."""
+    """Paths of the units' label files that exist."""
     instances: bool = False
     """Whether to read the rows' instances, too."""
 
@@ -95,10 +101,10 @@ class PngFolder:
     """Endings that its files have, in the order in which they are tried."""
 
     def read(self, unit: Unit, image_ids: Sequence[str], chosen: Sequence[int]) -> list[LabelFile]:
-        """The images' PNGs, whatever their unit."""
+        """Return the images' PNGs, whatever their unit."""
         del unit
         with ThreadPoolExecutor(min(_READERS, len(chosen))) as pool:
-            return list(pool.map(self._read, [image_ids[place] for place in chosen]))
+            return list(pool.map(self._read, [image_ids[index] for index in chosen]))
 
     def _read(self, image_id: str) -> LabelFile:
         for name in (f"{image_id}{suffix}" for suffix in self.suffixes):
@@ -112,15 +118,20 @@ class PngFolder:
         return LabelFile()
 
     def names(self) -> list[str]:
-        """The ids that its files are named by, in order."""
+        """Return the ids that its files are named by, in order."""
         return [PurePosixPath(name).stem for name in self.storage.list() if name.endswith(self.suffixes)]
 
 
 def find_labels(storage: Storage, shards: ShardSet, *, instances: bool) -> LabelSource:
-    """What kind of labels a folder holds; `instances` are read from label files where they are asked for.
+    """Return the source of labels that a folder holds.
+
+    Args:
+        storage: run directory, or folder of PNGs.
+        shards: the images.
+        instances: whether to read the instances of label files, too.
 
     Raises:
-        ValueError: none, or those of other shards; says what is there and what to give.
+        ValueError: it holds none, or those of other shards; says what it holds and what to give.
     """
     files = frozenset(f"labels/{name}" for name in storage.list("labels") if name.endswith(".parquet"))
     if files:
@@ -136,7 +147,7 @@ def find_labels(storage: Storage, shards: ShardSet, *, instances: bool) -> Label
 
 
 def find_pngs(storage: Storage, *, what: str) -> PngFolder:
-    """A folder of PNGs; ValueError, which says what is there, if it holds none. `what` they are, for the message."""
+    """Return a folder of PNGs; ValueError if it holds none. `what` they are, for the message."""
     names = list(storage.list())
     suffixes = sorted({name[-4:] for name in names if name.lower().endswith(".png")}, reverse=True)
     if suffixes:
@@ -155,7 +166,7 @@ def find_pngs(storage: Storage, *, what: str) -> PngFolder:
 
 
 def nothing_matches(folder: PngFolder, image_id: str, *, what: str) -> str:
-    """Message for a folder whose names match no image."""
+    """Return the message for a folder whose names match no image."""
     names = folder.names()
     example = names[0] if names else "none"
     return (
@@ -165,13 +176,13 @@ def nothing_matches(folder: PngFolder, image_id: str, *, what: str) -> str:
 
 
 def _pngs_below(storage: Storage) -> list[str]:
-    """The first folders directly below that hold PNGs."""
+    """Return the first folders directly below that hold PNGs."""
     folders = (name for name in storage.folders() if any(file.lower().endswith(".png") for file in storage.list(name)))
     return [storage.describe(name) for name in islice(folders, _SHOWN)]
 
 
 def _runs_below(storage: Storage) -> str:
-    """A question after the run directories directly below a folder; empty without one."""
+    """Return a question about the run directories directly below a folder; empty without one."""
     runs = [name for name in storage.folders() if storage.exists(f"{name}/{RUN_FILE}")]
     return f" Did you mean {' or '.join(storage.describe(name) for name in runs[:_SHOWN])}?" if runs else ""
 
@@ -208,16 +219,20 @@ def check_names(
 
 
 def ids_by_shard(images: Storage, shards: ShardSet) -> Iterator[tuple[str, list[str]]]:
-    """Name and image ids of each shard, in order; ShardError where they cannot be read."""
+    """Iterate over the shards: file name and image ids. Raises ShardError where they cannot be read."""
     for name in dict.fromkeys(unit.shard for unit in shards.units):
         where = images.describe(name)
 
-        def tell(reason: object, where: str = where) -> str:
-            return f"{where}: its ids cannot be read: {reason}. Make this shard again with wsss-ray shard."
+        def text(reason: object, where: str = where) -> str:
+            return f"{where}: its ids cannot be read: {reason}. Run the same wsss-ray shard command again."
 
         try:
-            with damage_as_shard_error(tell), images.open(name) as file, pq.ParquetFile(file) as parquet:
+            with (
+                damage_as_shard_error(text),
+                images.open(name) as file,
+                pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+            ):
                 ids: list[str] = parquet.read(columns=["image_id"])["image_id"].to_pylist()
         except FileNotFoundError as error:
-            raise ShardError(tell(error)) from error
+            raise ShardError(text(error)) from error
         yield name, ids

@@ -1,4 +1,4 @@
-"""A job that makes one label file of every unit of image shards: resumable, and refused where it would mix labels."""
+"""Base of the jobs that write one label file for every unit of image shards."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ from wsss_ray.config import LabelConfig, PredictConfig
 from wsss_ray.engine.cluster import connect, machine_has_gpus, uses_cluster, warn_of_local_paths
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources, uses_gpus
-from wsss_ray.engine.run_directory import RUN_FILE, claim, units_to_do
+from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, explain_shards, units_to_do
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import Outcome, Task
 from wsss_ray.errors import JobError
 from wsss_ray.labels.observing import observed
 from wsss_ray.labels.sink import LabelSink, png_path
 from wsss_ray.labels.summary import SUMMARY_FILE, format_summary, summarise, write_summary
-from wsss_ray.shards.footers import footer_readers
+from wsss_ray.shards.footers import ShardError, footer_readers
 from wsss_ray.shards.image_shards import ShardSet
-from wsss_ray.shards.label_files import read_label_counts, read_labelled_ids, read_labels
+from wsss_ray.shards.label_files import find_damage, read_label_counts, read_labelled_ids, read_labels
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage import retries
 from wsss_ray.storage.storage import Storage
+
+_SHOWN = 5
+"""Lines of one kind to print."""
 
 ConfigT = TypeVar("ConfigT", bound=LabelConfig | PredictConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelJob(ABC, Generic[ConfigT]):
-    """One call of the job. A subclass says which models run; everything else is here."""
+    """One call of a job that labels images. A subclass chooses the models."""
 
     config: ConfigT
     images: Storage
@@ -44,34 +47,34 @@ class LabelJob(ABC, Generic[ConfigT]):
     sink: LabelSink
 
     done_word: ClassVar[str]
-    """What has happened to a finished image."""
+    """Participle for a finished image, for messages: "labelled"."""
 
     @abstractmethod
     def identity(self, *, has_gpus: bool) -> dict[str, Any]:
-        """All that changes labels, as JSON values; what only changes speed or place is left out.
+        """Return all settings that change labels, as JSON values.
 
         Two runs of equal identity may work on one output.
         """
 
     @abstractmethod
     def stages(self, resources: Resources) -> tuple[StageSpec, ...]:
-        """The stages and their pools, checked against the cluster; ValueError where they can never be placed."""
+        """Return the stages and their pools; ValueError where the cluster can never hold them."""
 
     @abstractmethod
     def describe_models(self) -> list[str]:
-        """Lines of the plan that tell which models run, with what settings."""
+        """Return lines of the plan about the models and their settings."""
 
     def describe_rows(self, rows: pa.Table) -> list[str]:
-        """Lines that tell, in a dry run, what the models will be asked about these image rows; none by default."""
+        """Return lines, for a dry run, about the input of the models for these image rows; none by default."""
         del rows
         return []
 
     def rows_with_work(self, rows: pa.Table) -> pa.Table:
-        """Those of the image rows that a model will look at; all by default."""
+        """Return the image rows that a model processes; all by default."""
         return rows
 
     def expected_seconds(self, device: str) -> float | None:
-        """Seconds that an image should take on a GPU of this name; None (by default) where nobody knows."""
+        """Return the seconds that an image should take on a GPU of this name; None (by default) if unknown."""
         del device
         return None
 
@@ -88,7 +91,7 @@ class LabelJob(ABC, Generic[ConfigT]):
 
         Raises:
             ValueError: input, output or configuration cannot be used together; nothing was changed.
-            JobError: the run broke off or units could not be read; what is finished stands.
+            JobError: the run was interrupted or units could not be read; finished units are kept.
         """
         config, retried_before = self.config, retries.counted()
         with ExitStack() as stack:
@@ -107,20 +110,34 @@ class LabelJob(ABC, Generic[ConfigT]):
             stages = tuple(observed(stage, traces) for stage in self.stages(resources))  # refused: nothing has changed
             if not config.dry_run:
                 self._claim(content)
+                stack.enter_context(self._directory.at_work(content))
             return self._work(finished, tasks, stages, resources, retried_before)
 
+    @property
+    def _directory(self) -> RunDirectory:
+        return RunDirectory(storage=self.output, explain=explain_shards(self.output, self.shards))
+
     def _claim(self, content: dict[str, Any]) -> None:
-        """Claim the output or join the run that is there, and the form of its PNGs."""
-        if claim(self.output, content, shards=self.shards):
+        """Claim the output or join the run that it holds, and the form of its PNGs."""
+        if self._directory.claim(content):
             print(f"started the run in {self.output.uri}", flush=True)
         if self.config.png:
             self.sink.claim_png_form()
 
     def _find_work(self) -> tuple[list[Unit], tuple[Task, ...]]:
-        """List what is finished and what is to be done."""
+        """Return the finished units and the tasks for the others. A damaged label file counts as missing."""
         if not self.config.dry_run:
             self.output.sweep()
-        finished, missing = units_to_do(self.shards, self.output, limit=self.config.limit)
+        listed, missing = units_to_do(self.shards, self.output, limit=self.config.limit)
+        with ThreadPoolExecutor(footer_readers(self.output)) as pool:
+            found = list(pool.map(lambda unit: find_damage(self.output, unit), listed))
+        damaged = {unit.name: reason for unit, reason in zip(listed, found, strict=True) if reason is not None}
+        for reason in list(damaged.values())[:_SHOWN]:
+            print(f"made anew: {reason}", flush=True)
+        if len(damaged) > _SHOWN:
+            print(f"and {len(damaged) - _SHOWN:,} more label files", flush=True)
+        finished = [unit for unit in listed if unit.name not in damaged]
+        missing = [unit for unit in self.shards.units if unit.name in {*damaged, *(unit.name for unit in missing)}]
         retried = _failed_tasks(self.output, finished) if self.config.retry_failed else ()
         return finished, (*(Task(unit=unit) for unit in missing), *retried)
 
@@ -150,12 +167,12 @@ class LabelJob(ABC, Generic[ConfigT]):
         if outcome.problems:
             raise JobError(
                 f"{len(outcome.problems)} units could not be read, the first: {outcome.problems[0]}\nAll other units "
-                f"are {self.done_word}; mend these shards and run the same command again."
+                f"are {self.done_word}; make these shards anew with wsss-ray shard and run the same command again."
             )
         return summary
 
     def _describe(self, done: int, tasks: Sequence[Task], stages: Sequence[StageSpec]) -> list[str]:
-        """The plan as lines of text."""
+        """Return the plan as lines of text."""
         shards, units = self.shards, len(self.shards.units)
         to_do = sum(task.images for task in tasks)
         queued = sum(min(stage.pool.actors, len(tasks)) * stage.units_per_actor for stage in stages)
@@ -185,18 +202,19 @@ class LabelJob(ABC, Generic[ConfigT]):
         )
 
     def _finish(self, outcome: Outcome | None) -> dict[str, Any]:
-        """Write what is still missing beside the label files, and the summary of all of them, which is returned."""
+        """Write missing PNGs and the summary of all label files, and return the summary."""
         output = self.output
         units, _ = units_to_do(self.shards, output, limit=None)
         if self.config.png:
             _write_missing_pngs(self.sink, units)
-        summary = summarise(output, units, outcome)
+        summary = summarise(output, units, outcome, self.sink.classes)
         write_summary(output, summary)
         print(format_summary(summary), flush=True)
         if len(units) < len(self.shards.units):
             rows = sum(unit.rows for unit in units)
             total = f"{rows:,} of {self.shards.rows:,} images"
-            print(f"{total} are {self.done_word}; without --limit the run goes on", flush=True)
+            more = "; without --limit the run continues" if self.config.limit is not None else ""
+            print(f"{total} are {self.done_word}{more}", flush=True)
         failed = summary["statuses"].get("failed", 0)
         if failed:
             print(f"{failed:,} images failed; their rows say why, and --retry-failed runs just those again", flush=True)
@@ -205,11 +223,14 @@ class LabelJob(ABC, Generic[ConfigT]):
 
 
 def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
-    """PNGs of units that an earlier session labelled without them, or that were lost or torn."""
+    """Write the PNGs that an earlier session did not write, or that are lost or empty."""
     there = {name for name, info in sink.output.list("png").items() if info.size}
 
     def write(unit: Unit) -> None:
-        ids = read_labelled_ids(sink.output, unit)
+        try:
+            ids = read_labelled_ids(sink.output, unit)
+        except ShardError:  # beyond --limit; the summary counts its images as failed
+            return
         missing = {image_id for image_id in ids if png_path(image_id).removeprefix("png/") not in there}
         if missing:
             rows = read_labels(sink.output, unit)
@@ -220,7 +241,7 @@ def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
 
 
 def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]:
-    """Tasks for the failed images of finished units, each bound to the version of the label file it read."""
+    """Return tasks for the failed images of finished units, each with the version of the label file that it read."""
     versions = output.list("labels")
 
     def look(unit: Unit) -> Task | None:

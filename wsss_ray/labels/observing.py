@@ -1,4 +1,4 @@
-"""Looking at stages from outside: traces of their work, the device memory that they hold, and GPUs that fail."""
+"""Observe stages: traces of their work, the device memory that they hold, and GPUs that fail."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from wsss_ray.storage.storage import Storage
 
 
 def observed(spec: StageSpec, output: Storage | None) -> StageSpec:
-    """The same stage, with its device memory in the metrics and, with an `output`, traces of two of its units.
+    """Return the stage with its device memory in the metrics and, with an `output`, traces of two of its units.
 
-    It ends its process where the GPU has failed.
+    It ends its process when the GPU has failed.
     """
     make = spec.make if output is None else functools.partial(_make_profiled, spec.make, spec.name, output)
     return dataclasses.replace(spec, make=functools.partial(_make_guarded, make), device_memory=held_memory)
 
 
 class GuardedStage:
-    """A stage that asks for another process once CUDA has failed in this one.
+    """A stage that ends its process once CUDA has failed in it.
 
-    All that followed would fail as well, and quickly: one actor would turn the whole queue into failed images.
+    Every later call would fail too, and quickly: one actor would turn the whole queue into failed images.
     """
 
     def __init__(self, inner: Stage) -> None:
@@ -34,7 +34,7 @@ class GuardedStage:
         self.output_schema = inner.output_schema
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
-        """As the stage itself.
+        """Run the stage.
 
         Raises:
             WorkerLost: the GPU cannot be used any more.
@@ -50,7 +50,7 @@ class GuardedStage:
 
 
 def held_memory() -> int:
-    """Most bytes of GPU memory that this process has held at once; 0 without a GPU."""
+    """Return the most bytes of GPU memory that this process has held at once; 0 without a GPU."""
     import torch  # noqa: PLC0415 - seconds that the driver does not need
 
     return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0

@@ -18,18 +18,18 @@ from wsss_ray.storage.storage import Storage
 
 FOLDER = "profile"
 PROFILED = ("first-unit", "later-unit")
-"""The first unit also shows what a process does once (kernels chosen, memory taken); the later one how it goes on."""
+"""The first unit also shows what a process does once (choosing kernels, taking memory)."""
 
 
 class ProfiledStage:
     """A stage that traces its first call and the next after it; of a pool's actors, the quickest write the files.
 
     `profile/<stage>-first-unit.json` and `-later-unit.json` open in chrome://tracing or https://ui.perfetto.dev. The
-    parts that the stage measures (decode, detect, segment, encode) stand in them by name.
+    parts that the stage measures (decode, detect, segment, encode) appear in them by name.
     """
 
     def __init__(self, stage: Stage, name: str, output: Storage) -> None:
-        """Wrap a stage; traces that an earlier session wrote are not made again."""
+        """Wrap a stage. Traces of an earlier session are kept."""
         self.output_schema = stage.output_schema
         self._stage = stage
         self._output = output
@@ -38,7 +38,7 @@ class ProfiledStage:
         self._free = threading.Lock()
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
-        """Run the stage, traced if its turn has come: one trace at a time is all that a process can make."""
+        """Run the stage, with a trace for the first calls: a process can make one trace at a time."""
         if not self._missing or not self._free.acquire(blocking=False):
             return self._stage(rows, meter)
         try:
@@ -58,7 +58,7 @@ class ProfiledStage:
 
 
 class NamedMeter(Meter):
-    """A meter whose parts also stand in the trace."""
+    """A meter whose parts also appear in the trace."""
 
     def __init__(self, meter: Meter) -> None:
         """Measure into another meter."""

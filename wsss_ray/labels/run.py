@@ -10,7 +10,7 @@ import numpy as np
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig
-from wsss_ray.engine.run_directory import RUN_FILE, units_to_do
+from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, units_to_do
 from wsss_ray.errors import JobError
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_truth
@@ -19,7 +19,6 @@ from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard
 from wsss_ray.shards.label_files import read_labels
 from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.shards.units import Unit
-from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
 
 
@@ -193,7 +192,7 @@ def read_identity(labels: Storage) -> dict[str, Any]:
         ValueError: the folder holds no run, or its run.json is damaged.
     """
     try:
-        return read_json(labels, RUN_FILE)
+        return RunDirectory(storage=labels).read_identity()
     except FileNotFoundError:
         raise ValueError(
             f"there is no {labels.describe(RUN_FILE)}: --labels must be the --output of wsss-ray label or "

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.header import LARGEST_MAX_PIXELS
 from wsss_ray.images.label_png import decode_label, encode_label
-from wsss_ray.shards.label_files import encode_labels, read_label_counts, read_labels
+from wsss_ray.shards.label_files import encode_labels, find_damage, read_label_counts, read_labels
 from wsss_ray.shards.schemas import LABEL_SCHEMA, STATUSES
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
@@ -23,12 +23,12 @@ from wsss_ray.storage.storage import Storage
 logger = logging.getLogger(__name__)
 
 PNG_FORM_FILE = "png-form.txt"
-"""Says beside png/ whether it is in colour or grey."""
+"""Says beside png/ whether it is in color or grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSink:
-    """Writes label files, and PNGs named by image id where asked for."""
+    """Writes label files, and PNGs named by image id if wanted."""
 
     output: Storage
     """Run directory."""
@@ -41,11 +41,17 @@ class LabelSink:
 
     @property
     def outputs(self) -> list[str]:
-        """What the run directory will hold, for the plan."""
+        """Names of what the run directory will hold, for the plan."""
         return ["labels/", "run.json", "summary.json", *(["png/"] if self.png else [])]
 
     def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
-        """Write the unit; with a `version`, put the rows into its label file if that still stands."""
+        """Write a unit's label file and return its counts.
+
+        Args:
+            unit: the images.
+            rows: rows of the last stage.
+            version: version of the label file that the rows are put into, unless it was replaced; None: write it whole.
+        """
         failed = pc.is_valid(rows["error"])
         status = pc.if_else(failed, "failed", rows["status"])
         rows = rows.set_column(rows.schema.get_field_index("status"), "status", status)
@@ -59,22 +65,22 @@ class LabelSink:
         return self._put_into(unit, labels, version)
 
     def counts(self, unit: Unit) -> Mapping[str, Any] | None:
-        """Counts in the unit's label file, or None where there is none."""
+        """Return the counts in the unit's label file; None where it does not exist or is damaged."""
         try:
-            return read_label_counts(self.output, unit)
+            return None if find_damage(self.output, unit) else read_label_counts(self.output, unit)
         except FileNotFoundError:
             return None
 
     def claim_png_form(self) -> None:
-        """Note whether png/ is in colour or grey; raises ValueError where it holds the other form."""
+        """Note whether png/ is in color or grey; raises ValueError where it holds the other form."""
         form = "grey" if self.grey else "palette"
         if self.output.create(PNG_FORM_FILE, form.encode()):
             return
-        there = self.output.read(PNG_FORM_FILE).decode()
-        if there != form:
+        found = self.output.read(PNG_FORM_FILE).decode(errors="replace")
+        if found != form:
             raise ValueError(
-                f"{self.output.describe('png')} holds PNGs in the form '{there}', not '{form}'. Give --png-palette "
-                f"{there}, or remove png/ and {PNG_FORM_FILE} there to have them made again."
+                f"{self.output.describe('png')} holds PNGs in the form '{found}', not '{form}'. Give --png-palette "
+                f"{found}, or remove png/ and {PNG_FORM_FILE} to write them anew."
             )
 
     def write_pngs(self, labels: pa.Table) -> None:
@@ -91,7 +97,7 @@ class LabelSink:
         if self.output.replace(unit.label_path, encode_labels(merged, unit, counts), version):
             return counts
         logger.warning(
-            "%s was replaced by another run meanwhile; its rows stand", self.output.describe(unit.label_path)
+            "%s was replaced by another run meanwhile; its rows are kept", self.output.describe(unit.label_path)
         )
         return read_label_counts(self.output, unit)
 
@@ -104,17 +110,17 @@ def replace_rows(before: pa.Table, fresh: pa.Table) -> pa.Table:
 
 
 def writes_grey(form: Literal["auto", "palette", "grey"], classes: ClassSet) -> bool:
-    """Whether PNGs of this configured form are grey: by default, as the data sets publish theirs, COCO's alone."""
+    """Return whether PNGs of this configured form are grey: by default only COCO's, as the data sets publish theirs."""
     return form == "grey" or (form == "auto" and classes.name == "coco")
 
 
 def png_path(image_id: str) -> str:
-    """Path of an image's PNG below the run directory."""
+    """Return the path of an image's PNG below the run directory."""
     return f"png/{image_id}.png"
 
 
 def count_rows(labels: pa.Table, classes: ClassSet, pixels: list[dict[int, int]]) -> dict[str, Any]:
-    """Counts of label rows.
+    """Return the counts of label rows.
 
     Args:
         labels: rows in LABEL_SCHEMA.

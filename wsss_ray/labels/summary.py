@@ -1,33 +1,34 @@
-"""What a run found, over all its sessions: summary.json and a table."""
+"""Summary of a run over all its sessions: summary.json and a table."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from wsss_ray.classes import ClassSet
 from wsss_ray.engine.task import Outcome
 from wsss_ray.labels.sink import add_counts
 from wsss_ray.shards.footers import ShardError, footer_readers
 from wsss_ray.shards.label_files import read_label_counts
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage import retries
+from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.storage import Storage
 
 SUMMARY_FILE = "summary.json"
 
 
 def summarise(
-    output: Storage, units: Sequence[Unit], outcome: Outcome | None, *, damaged_fail: bool = False
+    output: Storage, units: Sequence[Unit], outcome: Outcome | None, classes: ClassSet | None = None
 ) -> dict[str, Any]:
-    """Sum the counts in the label files' footers.
+    """Sum the counts in the label files' footers. The images of a damaged label file count as failed.
 
     Args:
         output: run directory.
         units: finished units.
         outcome: what this session did; None where there was nothing to do.
-        damaged_fail: the images of a damaged label file count as failed; else it is an error.
+        classes: gives the order of the classes; None: the order in which they occur.
 
     Returns:
         JSON values: images, boxes (where there are instances), statuses, errors, classes (as `sink.count_rows`) and the
@@ -35,8 +36,10 @@ def summarise(
     """
     total: dict[str, Any] = {"images": 0, "statuses": {}, "errors": {}, "classes": {}}
     with ThreadPoolExecutor(footer_readers(output)) as pool:
-        for counts in pool.map(lambda unit: _counts_of(output, unit, damaged_fail=damaged_fail), units):
+        for counts in pool.map(lambda unit: _counts_of(output, unit), units):
             add_counts(total, counts)
+    if classes is not None:
+        total["classes"] = {name: total["classes"][name] for name in classes.names if name in total["classes"]}
     total["units"] = len(units)
     if outcome is not None:
         total["session"] = {
@@ -51,31 +54,32 @@ def summarise(
     return total
 
 
-def _counts_of(output: Storage, unit: Unit, *, damaged_fail: bool) -> dict[str, Any]:
+def _counts_of(output: Storage, unit: Unit) -> dict[str, Any]:
     try:
         return read_label_counts(output, unit)
     except ShardError:
-        if not damaged_fail:
-            raise
         return {"images": unit.rows, "statuses": {"failed": unit.rows}, "errors": {"label file: damaged": unit.rows}}
 
 
 def _last_session(output: Storage) -> dict[str, Any] | None:
-    """The throughput that an earlier summary states; None where there is no readable one."""
+    """Return the throughput in the earlier summary; None where there is none, or it is damaged."""
     try:
-        session = json.loads(output.read(SUMMARY_FILE)).get("session")
-    except (FileNotFoundError, json.JSONDecodeError, AttributeError):
+        session = read_json(output, SUMMARY_FILE).get("session")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        print(f"{error} It is written anew, without the speed of the last session.", flush=True)
         return None
     return session if isinstance(session, dict) else None
 
 
 def write_summary(output: Storage, summary: dict[str, Any]) -> None:
     """Write summary.json."""
-    output.write(SUMMARY_FILE, json.dumps(summary, indent=2).encode())
+    output.write(SUMMARY_FILE, encode_json(summary))
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """The table that ends a run."""
+    """Return the table that is printed at the end of a run."""
     width = max([5, *(len(name) for name in summary["classes"])])
     lines = [f"{'class':<{width}}  tagged  detected        pixels"]
     lines += [
@@ -108,7 +112,7 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def excludes_start_up(session: Mapping[str, Any] | None) -> bool:
-    """Whether a session's rate is of its steady part: one whose units all ended together knows only the whole."""
+    """Return whether a session's rate leaves out its start: it cannot where all units ended together."""
     if not session or not session.get("seconds"):
         return False
     whole = session["images"] / session["seconds"]

@@ -21,9 +21,9 @@ from wsss_ray.labels.decoded_images import (
     Exif,
     Image,
     PictureReader,
-    count_pixels,
     label_fields,
     nullable,
+    pixels_per_class,
 )
 from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.crf.crf import dense_crf
@@ -140,7 +140,7 @@ class PredictStage:
         ids = np.array(self._spec.class_ids, self._spec.label_dtype)[channels]
         size = row["height"], row["width"]
         label = enlarge_label(ids[probabilities.argmax(0).cpu().numpy()], size)
-        pixels = count_pixels(label)
+        pixels = pixels_per_class(label)
         found = {entry["class_id"] for entry in pixels}
         id_of = dict(zip(self._spec.class_names[1:], self._spec.class_ids[1:], strict=True))
         result = {

@@ -72,7 +72,7 @@ def read_counts(run: LabelRun) -> dict[str, Any]:
 
     The images of a damaged label file count as failed.
     """
-    counts = summarise(run.labels, run.units, None, damaged_fail=True)
+    counts = summarise(run.labels, run.units, None)
     counts.setdefault("session", None)  # a run that has not ended yet
     return counts
 

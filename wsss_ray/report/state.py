@@ -14,6 +14,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.labels.run import LabelRun
 from wsss_ray.labels.summary import SUMMARY_FILE
 from wsss_ray.report.overview import AUDIT_FILE, EVALUATION_FILE
+from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.storage import Storage
 
 MARKER = "gallery.json"
@@ -99,16 +100,15 @@ def earlier_state(output: Storage, folders: tuple[str, ...]) -> str | None:
 
 
 def _encode(content: dict[str, Any]) -> bytes:
-    return (json.dumps({"made_by": "wsss_ray report", **content}) + "\n").encode()
+    return encode_json({"made_by": "wsss_ray report", **content})
 
 
 def _read(output: Storage) -> dict[str, Any]:
     """Return the content of the marker; empty if it is damaged or does not exist."""
     try:
-        content = json.loads(output.read(MARKER))
-    except (FileNotFoundError, ValueError, RecursionError):
+        return read_json(output, MARKER)
+    except (FileNotFoundError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _digest(storage: Storage, path: str) -> str | None:

@@ -19,7 +19,7 @@ from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.decoding import ExifRule
 from wsss_ray.sharding.child import write_in_child
-from wsss_ray.sharding.plan import claim_output, group_items, identity_of, resolve_exif
+from wsss_ray.sharding.plan import directory_of, group_items, identity_of, notes_of, resolve_exif
 from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarise
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
 from wsss_ray.shards.image_shards import REJECTED_FILE, find_shard_damage
@@ -52,13 +52,15 @@ def run(config: ShardConfig) -> Summary:
         raise ValueError(f"none of the {len(listing.items)} images has a tag, and untagged ones are to be skipped.")
     groups = group_items(items, target_bytes=config.shard_mb * 1_000_000)
     tasks = [ShardTask(index=index, total=len(groups), items=group) for index, group in enumerate(groups)]
-    claim_output(output, identity_of(config, class_set, listing), config, class_set)
+    directory, identity = directory_of(output), identity_of(config, class_set, listing)
+    directory.claim(identity, **notes_of(config, class_set))
     output.sweep()
 
     reports = read_finished(output, tasks)
     missing = [task for task in tasks if task.name not in reports]
     if missing:
-        reports |= _write_missing(config, class_set, listing, missing, done=len(reports))
+        with directory.at_work(identity):
+            reports |= _write_missing(config, class_set, listing, missing, done=len(reports))
         _check_written(output, tasks)
     else:
         print(f"nothing to do: all {len(tasks)} shards of {output.uri} are finished.", flush=True)

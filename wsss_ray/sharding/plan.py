@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.items import Item, Listing, TruthFile, TruthInstances
+from wsss_ray.engine.run_directory import RunDirectory
 from wsss_ray.shards.footers import FORMAT_VERSION
 from wsss_ray.storage.storage import Storage
 
@@ -61,36 +62,23 @@ def identity_of(config: ShardConfig, class_set: ClassSet, listing: Listing) -> d
     }
 
 
-def claim_output(output: Storage, identity: Mapping[str, Any], config: ShardConfig, class_set: ClassSet) -> None:
-    """Write the identity beside the shards, or compare it with the one that is there.
-
-    Raises:
-        ValueError: the output holds shards of another identity (the differing fields are named) or of unknown origin.
-    """
-    if not output.exists(IDENTITY_FILE) and any(name.startswith("shard-") for name in output.list()):
-        raise ValueError(f"{output.uri} holds shards, but no {IDENTITY_FILE}: give an empty --output.")
-    content = {"identity": identity, "classes": class_set.name, "input": _without_credentials(config.input)}
-    if output.create(IDENTITY_FILE, (json.dumps(content, indent=2) + "\n").encode()):
-        return
-    try:
-        there = json.loads(output.read(IDENTITY_FILE))["identity"]
-        differing = [key for key in {**there, **identity} if there.get(key) != identity.get(key)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{output.describe(IDENTITY_FILE)} is damaged ({error}): give an empty --output.") from error
-    if differing:
-        lines = "\n".join(f"  {_difference(key, there.get(key), identity.get(key))}" for key in differing)
-        raise ValueError(
-            f"{output.uri} holds shards made otherwise:\n{lines}\n"
-            "Give another --output, or the same input and options as then to go on."
-        )
+def directory_of(output: Storage) -> RunDirectory:
+    """Return the output as a directory that belongs to one identity."""
+    return RunDirectory(
+        storage=output, claim_file=IDENTITY_FILE, content="shards", content_paths=(), explain=_difference
+    )
 
 
-def _difference(key: str, there: Any, here: Any) -> str:
-    if key in _CHANGES:
-        return f"{key}: {_CHANGES[key]}"
-    if key == "label_space":
-        return "classes: their names or ids differ"
-    return f"{key}: {there} there, {here} asked for"
+def notes_of(config: ShardConfig, class_set: ClassSet) -> dict[str, str]:
+    """Return what is kept beside the identity for readers: the class set's name and the input without credentials."""
+    return {"classes": class_set.name, "input": _without_credentials(config.input)}
+
+
+def _difference(name: str, earlier: Any, new: Any) -> str | None:
+    del earlier, new
+    if name in _CHANGES:
+        return f"{name}: {_CHANGES[name]}"
+    return "classes: their names or ids differ" if name == "label_space" else None
 
 
 def _digest(items: Iterable[Item], content: Callable[[Item], Any]) -> str:

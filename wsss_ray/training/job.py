@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.train import TrainConfig
 from wsss_ray.engine.outputs import check_output
-from wsss_ray.engine.run_directory import RUN_FILE, claim
+from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
-from wsss_ray.storage.json_files import decode_json, read_json
+from wsss_ray.storage.json_files import decode_json
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.checkpoint_files import FOLDER, list_checkpoints
 from wsss_ray.training.identity import identity
@@ -138,7 +138,7 @@ def _is_finished(training: TrainingRun) -> bool:
     output = training.output
     if not (output.exists(STUDENT_FILE) and output.exists(RUN_FILE)):
         return False
-    recorded = read_json(output, RUN_FILE)
+    recorded = RunDirectory(storage=output).read_identity()
     contents = (training.identity(has_gpus=has_gpus) for has_gpus in (True, False))
     return any(recorded == json.loads(json.dumps(content)) for content in contents)
 
@@ -152,13 +152,16 @@ def _train(training: TrainingRun) -> TrainingState | None:
     config, output = training.config, training.output
     with connect(config.ray) as resources:
         layout = lay_out(config, resources)
-        if claim(output, training.identity(has_gpus=layout.workers.gpus > 0), results=FOLDER):
+        directory = RunDirectory(storage=output, content="checkpoints", content_paths=(FOLDER, STUDENT_FILE))
+        content = training.identity(has_gpus=layout.workers.gpus > 0)
+        if directory.claim(content):
             print(f"started the run in {output.uri}", flush=True)
         warn_of_local_paths(resources, training.images, output)
         checkpoints = list_checkpoints(output)
         start = checkpoints[-1] if checkpoints else 0
         print(describe(config, training.order, training.found, layout, start=start), flush=True)
-        state = train(training, layout)
+        with directory.at_work(content):
+            state = train(training, layout)
         if not output.exists(STUDENT_FILE):
             raise broken_off(f"it ended without {output.describe(STUDENT_FILE)}")
         return state

@@ -231,7 +231,7 @@ def test_an_absent_image_is_listed_and_none_at_all_refused(tmp_path: Path) -> No
     (tree / f"JPEGImages/{IDS[0]}.jpg").unlink()
     assert [item.size is None for item in list_tree(tree).items] == [True, False, False]
     write_list(tree, "train", "a", "b")
-    with pytest.raises(ValueError, match=r"none of the 2 images of the list is there; the first is .*JPEGImages/a.jpg"):
+    with pytest.raises(ValueError, match=r"none of the 2 images of the list exists; the first is .*JPEGImages/a.jpg"):
         list_tree(tree)
 
 

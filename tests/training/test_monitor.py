@@ -4,7 +4,10 @@ from wsss_ray.training.monitor import TrainingMonitor, TrainingState, status_lin
 
 
 def test_a_line_before_and_after_the_first_iteration() -> None:
-    assert status_line(TrainingState(), 200, 12.3) == "0 / 200 iterations (0.0%) | starting, 12 s so far"
+    head = "0 / 200 iterations (0.0%)"
+    assert status_line(TrainingState(), 200, 12.3) == f"{head} | starting the workers, 12 s so far"
+    begun = TrainingState(starts=[0])
+    assert status_line(begun, 200, 12.3) == f"{head} | the workers are at their first iterations, 12 s so far"
     state = TrainingState(iteration=120, loss=1.5, learning_rate=1e-3, first=(100.0, 20), last=150.0, miou=0.25)
     expected = "120 / 200 iterations (60.0%) | 2.00 iterations/s | loss 1.500 | lr 1.00e-03 | mIoU 0.250 | 0:00:40 left"
     assert status_line(state, 200, 99.0) == expected

@@ -103,7 +103,8 @@ def status_line(state: TrainingState, iterations: int, elapsed: float) -> str:
     """Return one line about a run of so many iterations, `elapsed` seconds after its start."""
     head = f"{state.iteration:,} / {iterations:,} iterations ({state.iteration / iterations:.1%})"
     if state.first is None or state.loss is None or state.learning_rate is None:
-        return f"{head} | starting, {elapsed:.0f} s so far"
+        doing = "the workers are at their first iterations" if state.starts else "starting the workers"
+        return f"{head} | {doing}, {elapsed:.0f} s so far"
     parts = [head, f"{state.rate:.2f} iterations/s", f"loss {state.loss:.3f}", f"lr {state.learning_rate:.2e}"]
     if state.miou is not None:
         parts.append(f"mIoU {state.miou:.3f}")

@@ -179,6 +179,9 @@ def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monk
     sharding.run(folder_config(root, other, **options))
     assert {path.name: path.read_bytes() for path in other.glob("shard-*.parquet")} == shards
 
+    left = [out / f".summary.json.{'0' * 32}.tmp", out / f"reports/.shard.json.{'0' * 32}.tmp"]
+    for path in left:
+        path.touch()
     (out / "shard-00001-of-00003.parquet").unlink()
     (out / "reports/shard-00002-of-00003.json").unlink()
     first = (out / "shard-00000-of-00003.parquet").stat().st_mtime_ns
@@ -186,6 +189,7 @@ def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monk
     assert {path.name: path.read_bytes() for path in out.glob("shard-*.parquet")} == shards
     assert (out / "shard-00000-of-00003.parquet").stat().st_mtime_ns == first
     assert len(rejected_rows(out)) == 3
+    assert not any(path.exists() for path in left), "what killed writers left is removed"
 
     def no_ray(*_: object) -> None:
         raise AssertionError("a finished set needs no Ray")

@@ -7,7 +7,7 @@ Each mode becomes (H, W, 3) uint8 RGB:
   corrected; color profiles are not applied.
 - Alpha and transparent colors are dropped, not blended, also as `convert("RGB")`: a trainer that reads the same file
   the usual way sees the same pixels as the labeller.
-- 16 bits per sample: the high byte, for grey as for colour, so that 65535 is white (Pillow alone would clip grey).
+- 16 bits per sample: the high byte, for grey as for color, so that 65535 is white (Pillow alone would clip grey).
 - 32-bit integers and floats (TIFF) have no fixed white. White is the first of 1 (floats only), 255, 65535 and
   2**31 - 1 that no pixel exceeds; below zero is black; not-a-number and infinity are refused.
 

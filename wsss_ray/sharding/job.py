@@ -20,7 +20,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.images.decoding import ExifRule
 from wsss_ray.sharding.child import write_in_child
 from wsss_ray.sharding.plan import directory_of, group_items, identity_of, notes_of, resolve_exif
-from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarise
+from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarize
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
 from wsss_ray.shards.image_shards import REJECTED_FILE, find_shard_damage
 from wsss_ray.storage.storage import Storage
@@ -65,7 +65,7 @@ def run(config: ShardConfig) -> Summary:
     else:
         print(f"nothing to do: all {len(tasks)} shards of {output.uri} are finished.", flush=True)
     everything = [reports[task.name] for task in tasks]
-    summary = summarise(everything, listing, class_set, skipped=len(listing.items) - len(items))
+    summary = summarize(everything, listing, class_set, skipped=len(listing.items) - len(items))
     _update(output, REJECTED_FILE, encode_rejected([entry for report in everything for entry in report.rejected]))
     _update(output, SUMMARY_FILE, summary.to_json())
     print(summary, flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.items import Item, Listing, TruthFile, TruthInstances
 from wsss_ray.engine.run_directory import RunDirectory
 from wsss_ray.shards.footers import FORMAT_VERSION
+from wsss_ray.storage.redaction import shown
 from wsss_ray.storage.storage import Storage
 
 IDENTITY_FILE = "shards.json"
@@ -71,7 +71,7 @@ def directory_of(output: Storage) -> RunDirectory:
 
 def notes_of(config: ShardConfig, class_set: ClassSet) -> dict[str, str]:
     """Return what is kept beside the identity for readers: the class set's name and the input without credentials."""
-    return {"classes": class_set.name, "input": _without_credentials(config.input)}
+    return {"classes": class_set.name, "input": shown(config.input)}
 
 
 def _difference(name: str, earlier: Any, new: Any) -> str | None:
@@ -95,7 +95,3 @@ def _describe_truth(item: Item) -> Any:
         case TruthInstances(annotations=annotations, height=height, width=width):
             return [hashlib.sha256(annotations).hexdigest(), height, width]
     return None
-
-
-def _without_credentials(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)

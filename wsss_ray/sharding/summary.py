@@ -83,7 +83,7 @@ class Summary:
         return "\n".join([*(f"{label:<{width}}  {text}" for label, text in lines), *self.notes])
 
 
-def summarise(reports: Sequence[ShardReport], listing: Listing, class_set: ClassSet, *, skipped: int) -> Summary:
+def summarize(reports: Sequence[ShardReport], listing: Listing, class_set: ClassSet, *, skipped: int) -> Summary:
     """Return the sum of all shards' reports; `skipped` counts untagged images that are in none of them."""
     rejected = [entry for report in reports for entry in report.rejected]
     tags = sum((Counter(report.tags) for report in reports), Counter[str]())

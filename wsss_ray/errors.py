@@ -47,6 +47,7 @@ def unwind_on_sigterm() -> None:
             raise Terminated
 
     if threading.current_thread() is threading.main_thread():
+        is_terminating.clear()  # of a job before, in a process that continued
         signal.signal(signal.SIGTERM, terminate)
 
 

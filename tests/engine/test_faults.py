@@ -38,7 +38,7 @@ KILLS = 10 if SOAK else 1
 def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, local_ray: Resources) -> None:
     """Readers, the actors of two pools and the ledger die, ten times each in `make soak`.
 
-    One image kills whoever takes it up, and one meets a device that fails.
+    One image kills each process that runs it, and one meets a device that fails.
 
     An image alone in its process takes milliseconds: kills that meet the same one twice are next to impossible.
     """

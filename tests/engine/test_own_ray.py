@@ -51,10 +51,10 @@ def test_a_lost_ray_ends_the_job_with_one_line_and_leaves_nothing(kind: str, nam
         session, pid = job.stdout.readline().split()
         begun = time.monotonic()
         os.kill(int(pid), signal.SIGKILL)
-        _, told = job.communicate(timeout=60)
+        _, stderr = job.communicate(timeout=60)
     assert time.monotonic() - begun < 20, "Ray alone takes a minute"
     assert job.returncode == 1
-    assert told.splitlines()[-1].startswith(f"error: the {name} process of this job's Ray was lost: ")
+    assert stderr.splitlines()[-1].startswith(f"error: the {name} process of this job's Ray was lost: ")
     end = time.monotonic() + 10
     while (left := named(session)) and time.monotonic() < end:
         time.sleep(0.1)
@@ -76,9 +76,9 @@ def test_a_signal_to_all_processes_of_a_job_is_an_interrupt() -> None:
         _, pid = job.stdout.readline().split()
         os.kill(job.pid, signal.SIGTERM)
         os.kill(int(pid), signal.SIGKILL)
-        _, told = job.communicate(timeout=60)
-    assert "was lost" not in told
-    assert "Terminated" in told or told.splitlines()[-1] == INTERRUPTED
+        _, stderr = job.communicate(timeout=60)
+    assert "was lost" not in stderr
+    assert "Terminated" in stderr or stderr.splitlines()[-1] == INTERRUPTED
 
 
 def test_sigterm_while_ray_starts_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:

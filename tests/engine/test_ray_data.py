@@ -1,4 +1,4 @@
-"""What Ray wrapped is told in the words of what was raised."""
+"""An error that Ray wrapped is explained by type and text of what was raised."""
 
 from typing import NoReturn
 

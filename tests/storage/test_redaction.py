@@ -1,4 +1,4 @@
-"""What is told holds no secret; addresses with passwords are refused before anything is touched."""
+"""Messages hold no secret; addresses with passwords are refused before anything is accessed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("cannot read s3://KEY:hidden@bucket/a", "cannot read s3://***@bucket/a"),
         ("GET https://user:hidden@host/x failed", "GET https://***@host/x failed"),
@@ -40,8 +40,8 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
         ("is it s3://bucket/photo?", "is it s3://bucket/photo?"),
     ],
 )
-def test_texts(text: str, told: str) -> None:
-    assert masked(text) == told
+def test_texts(text: str, expected: str) -> None:
+    assert masked(text) == expected
 
 
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "X_API_KEY"])

@@ -28,7 +28,7 @@ POOL = Pool(actors=1, cpus=0.4, gpus=0)
 
 
 def write_shards(folder: Path, shards: list[list[list[bytes]]]) -> ShardSet:
-    """Shards of row groups of the given bytes; ids are the unit, counted over all shards, and the place in it."""
+    """Shards of row groups of the given bytes; ids are the unit, counted over all shards, and the position in it."""
     storage = Storage(str(folder))
     number = itertools.count()
     for index, units in enumerate(shards):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ray._private import ray_constants
+from ray._private.node import Node
 from ray._private.worker import global_worker
 
 from wsss_ray.errors import INTERRUPTED, is_terminating
@@ -57,14 +58,10 @@ def watched() -> Iterator[None]:
     once: files appear whole or not at all. Linux only; elsewhere Ray's own end remains.
     """
     node = global_worker.node
-    if node is None or not hasattr(os, "pidfd_open"):
+    lost = _open_processes(node) if node is not None else {}
+    if node is None or not lost:
         yield
         return
-    lost = {
-        os.pidfd_open(node.all_processes[kind][0].process.pid): name
-        for kind, name in _WATCHED.items()
-        if node.all_processes.get(kind)
-    }
     done, finish = os.pipe()
     session = node.get_session_dir_path()
     thread = threading.Thread(target=_watch, args=(lost, done, session), name="watch-ray", daemon=True)
@@ -76,6 +73,15 @@ def watched() -> Iterator[None]:
         thread.join()
         for descriptor in (*lost, done, finish):
             os.close(descriptor)
+
+
+def _open_processes(node: Node) -> dict[int, str]:
+    """Return descriptors that are ready once a process has ended, with its name; none where the kernel has no such."""
+    opened: dict[int, str] = {}
+    with suppress(AttributeError, OSError):
+        for kind, name in _WATCHED.items():
+            opened[os.pidfd_open(node.all_processes[kind][0].process.pid)] = name
+    return opened
 
 
 def _watch(processes: dict[int, str], done: int, session: str) -> None:

@@ -45,12 +45,12 @@ def test_a_stage_that_raises_ends_the_job_with_its_name_and_reason(local_ray: Re
 )
 def test_a_unit_is_not_divided_among_actors(sizes: list[int], actors: int, images: int) -> None:
     assert busiest(sizes, actors) == images
-    timing = Timing(stage="label", actors=actors, seconds=2.0, loading=1.0, device="")
+    timing = Timing(stage="label", actors=actors, seconds=2.0, loading=1.0, device="", row_bytes=1.0)
     assert estimate([timing], sizes) == 2.0 * images
 
 
 def test_the_slowest_of_two_stages_decides() -> None:
-    fast = Timing(stage="detect", actors=1, seconds=0.5, loading=1.0, device="")
-    slow = Timing(stage="segment", actors=3, seconds=3.0, loading=1.0, device="")
+    fast = Timing(stage="detect", actors=1, seconds=0.5, loading=1.0, device="", row_bytes=1.0)
+    slow = Timing(stage="segment", actors=3, seconds=3.0, loading=1.0, device="", row_bytes=1.0)
     assert estimate([fast, slow], [4, 4, 4]) == 12.0
     assert estimate([fast, slow], [4] * 6) == 24.0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,9 @@ import torch
 from made_runs import Made, write_run
 from PIL import Image
 
-from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, EvaluateConfig, SegmenterConfig
-from wsss_ray.config.pipeline import PipelineConfig
+from wsss_ray.config.pipeline import FOLLOWS, PipelineConfig
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.train import PRESETS
 from wsss_ray.demo.scenes import write_folder
@@ -28,6 +29,8 @@ from wsss_ray.models.student.files import decode_student
 from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.pipeline import run
 from wsss_ray.pipeline.job import evaluate_once, truth_files
+from wsss_ray.pipeline.plan import make_plan
+from wsss_ray.sharding import job as sharding
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 
@@ -80,9 +83,7 @@ def configure(folder: Path) -> PipelineConfig:
 
 
 def test_every_step_once(tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]) -> None:
-    write_folder(tmp_path / "train", "train", 8, first=500_000)
-    write_folder(tmp_path / "test", "validation", 4)
-    write_things(tmp_path / "things", 4)
+    draw_inputs(tmp_path)
     config = configure(tmp_path)
     first = run(config)
     assert first["label_miou"] > 0.5
@@ -185,10 +186,103 @@ def test_mended_annotations_have_another_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_store_that_fails_is_told_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_is_named_with_the_step(
+    tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: object) -> None:
         raise StorageError("s3://bucket/a: access denied.")
 
+    draw_inputs(tmp_path)
     monkeypatch.setattr(sharding, "run", fail)
     with pytest.raises(StorageError, match=r"^step shard: s3://bucket/a: access denied"):
         run(configure(tmp_path))
+
+
+def draw_inputs(folder: Path) -> None:
+    write_folder(folder / "train", "train", 8, first=500_000)
+    write_folder(folder / "test", "validation", 4)
+    write_things(folder / "things", 4)
+
+
+def with_section(config: PipelineConfig, section: str, **changes: object) -> PipelineConfig:
+    """Return the configuration with fields of one section changed."""
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **changes)})
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    draw_inputs(folder)
+    (folder / "bad.json").write_text("{")
+    (folder / "empty").mkdir()
+    (folder / "sam.pth").write_bytes(b"no weights")
+    (folder / "student.safetensors").write_bytes(b"x" * 100)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "reason"),
+    [
+        ("shard", {"input": "nowhere"}, "^step shard: .*nowhere"),
+        ("test", {"input": "nowhere"}, "^step shard test images: .*nowhere"),
+        ("test", {"source": "coco", "annotations": "bad.json"}, r"^step shard test images: .*bad\.json"),
+        ("test", {"tags": "nowhere.csv"}, r"^step shard test images: .*nowhere\.csv"),
+        ("label", {"segmenter": {"model": "vit_b", "checkpoint": "nowhere.pth"}}, r"^step label: .*nowhere\.pth"),
+        ("label", {"segmenter": {"model": "vit_b", "checkpoint": "sam.pth"}}, r"^step label: .*sam\.pth"),
+        ("label", {"segmenter": {"model": "vit_b", "checkpoint": "sam.pth", "sha256": "0" * 64}}, "^step label: .*SHA"),
+        ("label", {"classes": "coco"}, "^step label: the class set coco has other names or ids"),
+        ("train", {"label_folder": "empty", "labels": FOLLOWS}, "^step train: .*empty"),
+        ("train", {"only": "nowhere.txt"}, r"^step train: .*nowhere\.txt"),
+        ("evaluate", {"truth": "empty"}, "^step evaluate labels: .*empty"),
+        ("evaluate", {"subset": "nowhere.txt"}, r"^step evaluate labels: .*nowhere\.txt"),
+        ("report", {"audit": "empty"}, "^step report labels: .*empty"),
+    ],
+)
+def test_a_wrong_section_is_found_before_the_first_step(
+    inputs: Path, tmp_path: Path, section: str, changes: dict[str, Any], reason: str
+) -> None:
+    config = dataclasses.replace(configure(inputs), output=str(tmp_path / "out"))
+    names = ("input", "annotations", "tags", "label_folder", "only", "truth", "subset", "audit")
+    changes = {key: str(inputs / value) if key in names else value for key, value in changes.items()}
+    if segmenter := changes.get("segmenter"):
+        checkpoint = str(inputs / segmenter["checkpoint"])
+        changes["segmenter"] = SegmenterConfig(**{**segmenter, "checkpoint": checkpoint})
+    with pytest.raises((ValueError, StorageError), match=reason):
+        run(with_section(config, section, **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_initial_weights_of_another_student_are_found_before_the_first_step(inputs: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(configure(inputs), output=str(tmp_path / "out"))
+    config = dataclasses.replace(config, pretraining=type(config.pretraining)())
+    weights = str(inputs / "student.safetensors")
+    student = StudentConfig(architecture="deeplabv2-tiny", init="checkpoint", weights=weights)
+    with pytest.raises(ValueError, match=r"^step train: .*student\.safetensors is no safetensors file"):
+        run(with_section(config, "train", student=student))
+    student = dataclasses.replace(student, sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"^step train: .*student\.safetensors has SHA-256 .*, not 0000"):
+        run(with_section(config, "train", student=student))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_output_of_another_job_is_refused(inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/run.json").write_text("{}")
+    with pytest.raises(ValueError, match="belongs to wsss-ray label or predict or train"):
+        run(dataclasses.replace(configure(inputs), output=str(tmp_path / "out")))
+
+
+def test_a_dry_run_plans_every_step_and_writes_nothing(
+    inputs: Path, tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(configure(inputs), output=str(tmp_path / "out"), dry_run=True)
+    assert run(config) == {}
+    assert not (tmp_path / "out").exists()
+    lines = capsys.readouterr().out.splitlines()
+    steps = make_plan(config).steps(gallery=True)
+    assert len(steps) == 11
+    for step in steps:
+        (line,) = [line for line in lines if line.startswith(f"{step.name}  ")]
+        assert re.search(r" \d+:\d\d:\d\d +[\d,]+\.\d MB  .*\d", line), line
+    assert any(line.startswith("all steps ") for line in lines)
+    assert any(f"{ITERATIONS} updates of 4 of 8 images" in line for line in lines)

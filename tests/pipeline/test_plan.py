@@ -10,6 +10,7 @@ import pytest
 
 from wsss_ray.config import parse
 from wsss_ray.config.pipeline import FOLLOWS, PipelineConfig
+from wsss_ray.demo.scenes import write_folder
 from wsss_ray.engine.resources import Resources
 from wsss_ray.pipeline import run
 from wsss_ray.pipeline.plan import make_plan
@@ -70,7 +71,10 @@ def test_workers_that_cannot_share_the_batch_are_refused_before_anything_runs(tm
 def test_workers_for_whom_there_is_no_place_are_refused_before_anything_runs(
     tmp_path: Path, local_ray: Resources
 ) -> None:
+    write_folder(tmp_path / "scenes", "train", 2)
     flags = ["--train.batch-size", "100", "--train.ray.actors", "100", "--train.ray.cpus-per-actor", "1"]
+    flags += ["--shard.input", str(tmp_path / "scenes/images"), "--shard.tags", str(tmp_path / "scenes/tags.jsonl")]
+    flags += ["--output", str(tmp_path / "out"), "--label.detector.model", "demo", "--label.segmenter.model", "tiny"]
     with pytest.raises(ValueError, match=r"^step train: the pools need 10\d.* cores"):
         run(read(tmp_path, MINIMAL.replace("ray: {address: auto}", ""), *flags))
 

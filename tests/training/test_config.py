@@ -16,6 +16,13 @@ def test_a_preset_gives_what_is_unset_and_flags_win() -> None:
     assert (config.recipe.batch_size, config.recipe.iterations) == (10, 20_000)
 
 
+def test_the_preset_of_the_demo_brings_its_network() -> None:
+    config = parse(TrainConfig, ["--images", "i", "--output", "o", "--labels", "l", "--preset", "demo"])
+    assert (config.student.architecture, config.student.init) == ("deeplabv2-tiny", "none")
+    config = parse(TrainConfig, ["--images", "i", "--output", "o", "--preset", "demo", "--student.init", "none"])
+    assert config.student.architecture == "deeplabv2-resnet101"
+
+
 def test_the_published_recipes() -> None:
     table = {name: (r.learning_rate, r.batch_size, r.accumulation, r.iterations, r.crop) for name, r in PRESETS.items()}
     assert table["voc"] == (2.5e-4, 10, 2, 20_000, 321)

@@ -79,6 +79,9 @@ class PipelineConfig:
         default_factory=lambda: ReportConfig(labels=FOLLOWS, images=FOLLOWS, output=FOLLOWS, classes=FOLLOWS),
     )
     """The galleries of labels and predictions."""
+    dry_run: bool = False
+    """Check all sections against their inputs, print every step's plan with its hours (from timed samples) and bytes,
+    and stop."""
     gallery: bool = True
     """Make the galleries."""
     storage: StorageConfig = field(default_factory=StorageConfig)

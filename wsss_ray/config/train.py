@@ -81,7 +81,8 @@ class TrainConfig:
     """File with one image id per line, by path or URI: do not train on these images."""
     preset: PresetName = "voc"
     """Gives what is unset below. voc: from COCO weights (student.init caffe or checkpoint). voc-imagenet, coco,
-    coco-long: from ImageNet weights. demo: the embedded demo's small network from nothing."""
+    coco-long: from ImageNet weights. demo: the embedded demo's small network (deeplabv2-tiny, init none,
+    unless `student` is set) from random weights."""
     iterations: int | None = None
     """Updates of the weights. Unset: the preset's."""
     batch_size: int | None = None
@@ -150,7 +151,9 @@ class TrainConfig:
         )
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Complete the preset, and check ranges."""
+        if self.preset == "demo" and self.student == StudentConfig():
+            object.__setattr__(self, "student", StudentConfig(architecture="deeplabv2-tiny", init="none"))
         counts = ("iterations", "batch_size", "accumulation", "crop", "validation_limit")
         for name in counts:
             require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")

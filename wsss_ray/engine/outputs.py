@@ -53,6 +53,11 @@ def check_output(config: JobConfig, *, job: str) -> None:
     """
     output = Storage(config.output, config.storage)
     check_inputs(output, config.inputs())
+    check_claim(output, job=job)
+
+
+def check_claim(output: Storage, *, job: str) -> None:
+    """Refuse an output that another job than `job` has claimed; see `check_output`."""
     files = output.list()
     for marker, jobs in MARKERS.items():
         if marker in files and job not in jobs:

@@ -15,6 +15,7 @@ from wsss_ray.engine.stage import StageSpec
 from wsss_ray.labelling import limits
 from wsss_ray.labelling.plan import describe_models, identity, stage_specs
 from wsss_ray.labelling.sample import describe_prompts
+from wsss_ray.labelling.weights import check_weights
 from wsss_ray.labels.job import LabelJob
 from wsss_ray.labels.sink import LabelSink, writes_grey
 from wsss_ray.shards.image_shards import check_label_space, read_shard_set
@@ -49,6 +50,7 @@ class _LabellingJob(LabelJob[LabelConfig]):
         return identity(self.config, self.sink.classes, self.shards, has_gpus=has_gpus)
 
     def stages(self, resources: Resources) -> tuple[StageSpec, ...]:
+        check_weights(self.config)
         return stage_specs(self.config, self.sink.classes, self.shards, resources)
 
     def describe_models(self) -> list[str]:

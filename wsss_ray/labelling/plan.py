@@ -74,7 +74,11 @@ def stage_specs(
     Raises:
         ValueError: the pools can never be placed.
     """
-    exif = shards.units[0].exif
+    return plan_stages(config, classes, shards.units[0].exif, resources)
+
+
+def plan_stages(config: LabelConfig, classes: ClassSet, exif: Exif, resources: Resources) -> tuple[StageSpec, ...]:
+    """Return the stages for image shards of an orientation rule; see `stage_specs`."""
     if config.placement == "fused":
         pools = [model_pool(config.ray, resources)]
         makers = [("label", _make_label)]

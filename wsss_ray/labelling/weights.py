@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from wsss_ray.config.label import LabellerConfig
 from wsss_ray.config.shared import StorageConfig
 from wsss_ray.models.protocols import Weights
+from wsss_ray.models.registries import DETECTORS, SEGMENTERS
 from wsss_ray.storage.weights import fetch_directory, fetch_file, weights_digest
 
 
@@ -14,6 +16,29 @@ def identify(weights: Weights, config: StorageConfig) -> list[str]:
     if weights.uri is not None:
         return [weights_digest(weights.uri, sha256=weights.sha256, config=config)]
     return [weights_digest(str(path), config=config) for path in weights.files]
+
+
+def check_weights(config: LabellerConfig) -> None:
+    """Check the weights of both models before an actor loads them: local digests, and the segmenter's network.
+
+    Raises:
+        ValueError: weights are missing, damaged, or of another model.
+        StorageError: a store cannot be read.
+    """
+    identify(DETECTORS.get(config.detector.type).weights(config.detector), config.storage)
+    segmenter = SEGMENTERS.get(config.segmenter.type)
+    weights = segmenter.weights(config.segmenter)
+    (digest, *_) = identify(weights, config.storage)
+    expected = config.segmenter.sha256
+    if weights.files and expected is not None and digest != expected.lower():
+        raise ValueError(
+            f"{weights.files[0]} has SHA-256 {digest}, not segmenter.sha256 {expected.lower()}: another file, or a "
+            "damaged one. Download it again, or correct the digest."
+        )
+    if config.segmenter.type == "sam" and config.segmenter.checkpoint is not None and weights.files:
+        from wsss_ray.models.sam.loading import check_sam  # noqa: PLC0415 - torch, seconds that other weights save
+
+        check_sam(config.segmenter.model, weights.files[0], digest_given=expected is not None)
 
 
 def fetch(weights: Weights, config: StorageConfig) -> str | None:

@@ -78,6 +78,8 @@ class Timing:
     """For its models, in seconds."""
     device: str
     """Name of the GPU; empty without one."""
+    row_bytes: float
+    """Of a row that the stage returns."""
 
 
 def time_stages(stages: Sequence[StageSpec], rows: pa.Table) -> list[Timing]:
@@ -101,6 +103,7 @@ def time_stages(stages: Sequence[StageSpec], rows: pa.Table) -> list[Timing]:
                 seconds=seconds / rows.num_rows,
                 loading=loading,
                 device=device,
+                row_bytes=rows.nbytes / rows.num_rows,
             )
         )
     return timings

@@ -7,28 +7,30 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from wsss_ray import prediction, sharding, training
+from wsss_ray import prediction, training
 from wsss_ray.config import EvaluateConfig, ReportConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.datasets.manifest import read_text
 from wsss_ray.engine.cluster import connect
-from wsss_ray.engine.resources import Resources
-from wsss_ray.errors import JobError
+from wsss_ray.engine.outputs import check_claim
 from wsss_ray.evaluation import job as evaluation
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.labelling import job as labelling
-from wsss_ray.pipeline.plan import Judged, Plan, make_plan
+from wsss_ray.pipeline.checks import check_resources, check_steps, in_step
+from wsss_ray.pipeline.estimate import describe_steps
+from wsss_ray.pipeline.plan import Judged, Plan, Step, make_plan
 from wsss_ray.report import job as report
+from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set
-from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.local_files import FileInfo
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training.initial_weights import student_weights_digest
-from wsss_ray.training.plan import check_batch, lay_out
 
 SUMMARY_FILE = "summary.json"
+PIPELINE_FILE = "pipeline.json"
+"""Marks a folder as the output of a pipeline."""
 STATE_FILE = "pipeline-state.json"
 """Beside an evaluation: what it was made of."""
 
@@ -37,21 +39,28 @@ def run(config: PipelineConfig) -> dict[str, Any]:
     """Run every step that is not done yet.
 
     Returns:
-        What `summary.json` in the output holds: label_miou and student_miou (0 to 1, null without ground truth), where
-        things lie, and the seconds of this call's steps.
+        What `summary.json` in the output holds: label_miou and student_miou (0 to 1, null without ground truth), the
+        outputs of the steps, and the seconds that each step took. Empty for a dry run.
 
     Raises:
-        ValueError: a section cannot be used; what earlier steps made stands.
-        JobError: a step broke off. The same command goes on from there.
+        ValueError: a section cannot be used. Most mistakes are found before the first step.
+        JobError: a step was interrupted. The same command continues from there.
         StorageError: a file or store that a step needs cannot be used.
         The text of each begins with the step's name.
     """
     plan = make_plan(config)
-    _check_trainings(plan, None)
-    seconds: dict[str, float] = {}
+    steps = plan.steps(gallery=config.gallery)
+    output = Storage(config.output, config.storage)
+    check_claim(output, job="pipeline")
+    print(f"checking the {len(steps)} steps of the pipeline", flush=True)
+    listings = check_steps(plan, steps)
     with connect(config.ray) as resources:
-        _check_trainings(plan, resources)
-        results = _run_steps(plan, seconds, gallery=config.gallery)
+        check_resources(plan, resources)
+        if config.dry_run:
+            print("\n".join(describe_steps(plan, steps, listings, resources)), flush=True)
+            return {}
+        output.create(PIPELINE_FILE, b'{"made_by": "wsss_ray pipeline"}\n')
+        results, seconds = _run_steps(plan, steps)
     summary: dict[str, Any] = {
         "label_miou": results["evaluate labels"],
         "student_miou": results["evaluate predictions"],
@@ -60,71 +69,46 @@ def run(config: PipelineConfig) -> dict[str, Any]:
         "labels": plan.label.output,
         "student": plan.train.output,
         "predictions": plan.predict.output,
-        "evaluations": [judged.evaluate.output for judged in (plan.labels, plan.predictions)],
-        "galleries": [f"{judged.report.output}/index.html" for judged in (plan.labels, plan.predictions)]
-        if config.gallery
-        else [],
+        "evaluations": [step.config.output for step in steps if step.job == "evaluate"],
+        "galleries": [f"{step.config.output}/index.html" for step in steps if step.job == "report"],
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    output = Storage(config.output, config.storage)
     output.sweep()
     output.write(SUMMARY_FILE, (json.dumps(summary, indent=2) + "\n").encode())
     print(format_summary(summary), flush=True)
     return summary
 
 
-def _check_trainings(plan: Plan, resources: Resources | None) -> None:
-    """Refuse what a training would, but hours earlier.
-
-    Initial weights that are missing, workers that cannot share the batch and, once the cluster is known, those that
-    find no place on it.
-    """
-    initial = plan.pretraining or plan.train
-    student_weights_digest(initial.student, initial.storage)
-    for step, config in (("pretraining", plan.pretraining), ("train", plan.train)):
-        try:
-            if config is not None and resources is not None:
-                lay_out(config, resources)
-            elif config is not None and config.ray.actors is not None:
-                check_batch(config, config.ray.actors)
-        except ValueError as error:
-            raise ValueError(f"step {step}: {error}") from error
-
-
-def _run_steps(plan: Plan, seconds: dict[str, float], *, gallery: bool) -> dict[str, float | None]:
-    """All steps in order; the mIoU of those that judge."""
+def _run_steps(plan: Plan, steps: list[Step]) -> tuple[dict[str, float | None], dict[str, float]]:
+    """Run all steps in order; return the mIoU of each evaluation and the seconds of each step."""
     results: dict[str, float | None] = {}
+    seconds: dict[str, float] = {}
+    jobs: dict[str, Callable[[Any], Any]] = {
+        "shard": sharding.run,
+        "label": labelling.run,
+        "train": training.run,
+        "predict": prediction.run,
+        "evaluate": evaluate_once,
+        "report": report.run,
+    }
+    for step in steps:
+        print(f"\n== {step.name}", flush=True)
+        started = time.monotonic()
+        config = step.config
+        if step.job == "report":
+            judged, evaluated = _evaluation_of(plan, step)
+            config = _gallery(judged, results[evaluated])
+        result = in_step(step.name, partial(jobs[step.job], config))
+        seconds[step.name] = time.monotonic() - started
+        if step.job == "evaluate":
+            results[step.name] = result
+    return results, seconds
 
-    def step(name: str, work: Callable[[], Any]) -> Any:
-        print(f"\n== {name}", flush=True)
-        begun = time.monotonic()
-        try:
-            return work()
-        except JobError as error:
-            raise JobError(f"step {name}: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"step {name}: {error}") from error
-        except StorageError as error:
-            raise StorageError(f"step {name}: {error}") from error
-        finally:
-            seconds[name] = time.monotonic() - begun
 
-    step("shard", lambda: sharding.run(plan.shard))
-    step("label", lambda: labelling.run(plan.label))
-    results["evaluate labels"] = step("evaluate labels", lambda: evaluate_once(plan.labels.evaluate))
-    if (test := plan.test) is not None:
-        step("shard test images", lambda: sharding.run(test))
-    if (first_shard := plan.pretraining_shard) is not None:
-        step("shard pretraining images", lambda: sharding.run(first_shard))
-    if (first := plan.pretraining) is not None:
-        step("pretraining", lambda: training.run(first))
-    step("train", lambda: training.run(plan.train))
-    step("predict", lambda: prediction.run(plan.predict))
-    results["evaluate predictions"] = step("evaluate predictions", lambda: evaluate_once(plan.predictions.evaluate))
-    if gallery:
-        step("report labels", lambda: report.run(_gallery(plan.labels, results["evaluate labels"])))
-        step("report predictions", lambda: report.run(_gallery(plan.predictions, results["evaluate predictions"])))
-    return results
+def _evaluation_of(plan: Plan, step: Step) -> tuple[Judged, str]:
+    """Return what a gallery shows, and the name of the step that evaluates it."""
+    is_labels = step.config is plan.labels.report
+    return (plan.labels, "evaluate labels") if is_labels else (plan.predictions, "evaluate predictions")
 
 
 def _gallery(judged: Judged, miou: float | None) -> ReportConfig:

@@ -35,8 +35,20 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a pipeline."""
+
+    name: str
+    """Name of the step, as it is printed."""
+    job: str
+    """Name of the job that it runs."""
+    config: Any
+    """Configuration of the job."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The steps of a pipeline, each as the configuration of its job; None where there is no such step."""
+    """The sections of a pipeline, each as the configuration of its job; None for a step that it does not have."""
 
     shard: ShardConfig
     label: LabelConfig
@@ -47,6 +59,23 @@ class Plan:
     train: TrainConfig
     predict: PredictConfig
     predictions: Judged
+
+    def steps(self, *, gallery: bool) -> list[Step]:
+        """Return the steps in their order, the galleries only if they are wanted."""
+        steps = [
+            ("shard", "shard", self.shard),
+            ("label", "label", self.label),
+            ("evaluate labels", "evaluate", self.labels.evaluate),
+            ("shard test images", "shard", self.test),
+            ("shard pretraining images", "shard", self.pretraining_shard),
+            ("pretraining", "train", self.pretraining),
+            ("train", "train", self.train),
+            ("predict", "predict", self.predict),
+            ("evaluate predictions", "evaluate", self.predictions.evaluate),
+            ("report labels", "report", self.labels.report if gallery else None),
+            ("report predictions", "report", self.predictions.report if gallery else None),
+        ]
+        return [Step(name=name, job=job, config=config) for name, job, config in steps if config is not None]
 
 
 def make_plan(config: PipelineConfig) -> Plan:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig, StudentConfig
 from wsss_ray.models.student.sources import weights_source
 from wsss_ray.storage.redaction import shown
-from wsss_ray.storage.weights import fetch_directory, fetch_file, fetch_hub, weights_digest
+from wsss_ray.storage.weights import fetch_directory, fetch_file, fetch_hub, is_uri, weights_digest
 
 STUDENT_FILE = "student.safetensors"
 """Name of the trained student in the output of a training."""
@@ -51,3 +52,24 @@ def student_weights_digest(config: StudentConfig, storage: StorageConfig) -> str
             f"student.weights: there is no {shown(source.uri)}. Give the path or URI of the weights that the student "
             f"starts from (student.init: {config.init}), or set student.init to none."
         ) from error
+
+
+def check_initial_weights(config: StudentConfig, classes: ClassSet, storage: StorageConfig) -> None:
+    """Check local initial weights before a worker loads them: that they exist, their digest and their network.
+
+    Weights in a store are only looked up: each node fetches and checks them itself.
+
+    Raises:
+        ValueError: the weights do not exist, are damaged, or belong to another network.
+    """
+    digest = student_weights_digest(config, storage)
+    source = weights_source(config)
+    if source is None or source.kind == "hub" or is_uri(source.uri):
+        return
+    path = Path(source.uri.removeprefix("file://")).expanduser()
+    if source.sha256 is not None:
+        fetch_file(source.uri, sha256=source.sha256, config=storage)  # compares the digest
+    assert digest is not None, "there are weights"
+    from wsss_ray.models.student.building import build_student  # noqa: PLC0415 - torch, which other weights save
+
+    build_student(config, classes, weights=path)

@@ -23,7 +23,7 @@ from wsss_ray.storage.json_files import decode_json
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.checkpoint_files import FOLDER, list_checkpoints
 from wsss_ray.training.identity import identity
-from wsss_ray.training.initial_weights import STUDENT_FILE, student_weights_digest
+from wsss_ray.training.initial_weights import STUDENT_FILE, check_initial_weights, student_weights_digest
 from wsss_ray.training.metrics import METRICS_FILE, read_metrics
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import LabelPlan, Survey, open_labels, survey
@@ -150,6 +150,7 @@ def _train(training: TrainingRun) -> TrainingState | None:
     from wsss_ray.training.session import broken_off, train  # noqa: PLC0415 - it imports PyTorch
 
     config, output = training.config, training.output
+    check_initial_weights(config.student, training.classes, config.storage)
     with connect(config.ray) as resources:
         layout = lay_out(config, resources)
         directory = RunDirectory(storage=output, content="checkpoints", content_paths=(FOLDER, STUDENT_FILE))

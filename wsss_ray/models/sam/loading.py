@@ -20,6 +20,18 @@ from wsss_ray.models.state_files import differences, read_state
 ENCODER_WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}
 
 
+def check_sam(model: str, path: Path, *, digest_given: bool = False) -> None:
+    """Check that a file holds the weights of `model`, without loading them.
+
+    Raises:
+        CheckpointError: the file is damaged, or belongs to another model; errors as `load_sam`.
+    """
+    weights, *configuration = files_of(model, path)
+    with torch.device("meta"):
+        sam = build_tiny_sam(_read_configuration(configuration[0])) if configuration else sam_model_registry[model]()
+    _check_fit(sam, read_state(weights, digest_given=digest_given), model, weights)
+
+
 def load_sam(model: str, path: Path, *, digest_given: bool = False) -> Sam:
     """Build `model` (vit_h, vit_l, vit_b, tiny) with the weights of a path from `sam_weights`.
 

@@ -44,7 +44,7 @@ def compare(
         student.shard(root / "train-scenes", train_shards)
         student.shard(root / "test-scenes", test_shards)
         student.label(train_shards, labels)
-        pseudo = student.judge(train_shards, labels, root / "label-evaluation", split="train")
+        pseudo = student.evaluate(train_shards, labels, root / "label-evaluation", split="train")
         background = 0.0
         for seed in seeds:
             for kind in KINDS:
@@ -52,7 +52,7 @@ def compare(
                 source = labels if kind == "pseudo" else None
                 student.train(train_shards, source, home / "student", seed=seed, iterations=iterations)
                 student.predict(test_shards, home / "student", home / "predictions")
-                evaluated = student.judge(test_shards, home / "predictions", home / "evaluation", split="test")
+                evaluated = student.evaluate(test_shards, home / "predictions", home / "evaluation", split="test")
                 mious[kind][seed] = evaluated.miou
                 background = background_miou(evaluated)
     result = {

@@ -27,6 +27,7 @@ def flat(value: Any) -> list[Any]:
     return [value]
 
 
+DEMO_MODELS = ["--label.detector.model", "demo", "--label.segmenter.model", "tiny"]
 MINIMAL = """
 output: /runs/x
 classes: demo
@@ -65,7 +66,7 @@ def test_sections_have_the_pipeline_s_actors_where_they_set_none(tmp_path: Path)
 
 def test_workers_that_cannot_share_the_batch_are_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^step train: a batch of 4 samples cannot be shared by 3 workers"):
-        run(read(tmp_path, MINIMAL, "--ray.actors", "3"))
+        run(read(tmp_path, MINIMAL, "--ray.actors", "3", *DEMO_MODELS))
 
 
 def test_workers_for_whom_there_is_no_place_are_refused_before_anything_runs(
@@ -74,7 +75,7 @@ def test_workers_for_whom_there_is_no_place_are_refused_before_anything_runs(
     write_folder(tmp_path / "scenes", "train", 2)
     flags = ["--train.batch-size", "100", "--train.ray.actors", "100", "--train.ray.cpus-per-actor", "1"]
     flags += ["--shard.input", str(tmp_path / "scenes/images"), "--shard.tags", str(tmp_path / "scenes/tags.jsonl")]
-    flags += ["--output", str(tmp_path / "out"), "--label.detector.model", "demo", "--label.segmenter.model", "tiny"]
+    flags += ["--output", str(tmp_path / "out"), *DEMO_MODELS]
     with pytest.raises(ValueError, match=r"^step train: the pools need 10\d.* cores"):
         run(read(tmp_path, MINIMAL.replace("ray: {address: auto}", ""), *flags))
 

@@ -24,7 +24,7 @@ class AuditConfig:
     smallest_share: float = 0.001
     """A class that covers less of an image than this is suspicious (0 to 1)."""
     same_object_iou: float = 0.8
-    """Boxes of different classes that overlap more than this IoU are taken for one object."""
+    """Boxes of different classes that overlap more than this IoU count as one object."""
     low_mask_score: float = 0.7
     """SAM's predicted IoU below which a mask is suspicious."""
     near_threshold: float = 0.03
@@ -32,14 +32,14 @@ class AuditConfig:
     drift: float = 4.0
     """A class is said to drift in a shard whose mean share of it is more than this many standard errors off."""
     most: int = 100_000
-    """Images, and places, in the ranked lists at most; the counts are of all."""
+    """Longest length of the ranked lists of images and of regions; the counts are of all."""
     against_truth: bool = False
-    """Where the shards hold human labels: also rank the places where they and SAM's masks disagree most, as candidates
+    """For shards with human labels: also rank the regions where these and SAM's masks differ most, as candidates
     for correcting the human label (paper, 5.2)."""
     place_width: int = 5
-    """Against the truth: disagreement narrower than this many pixels is a matter of outlines, and no place."""
+    """Against the truth: disagreement narrower than this many pixels counts as a difference of outlines and is not listed."""
     smallest_place: float = 0.001
-    """Against the truth: places that cover less of their image than this are left out (0 to 1)."""
+    """Against the truth: regions that cover less of their image than this are left out (0 to 1)."""
     status_seconds: float = 5.0
     """Seconds between status lines."""
     storage: StorageConfig = field(default_factory=StorageConfig)

@@ -13,7 +13,7 @@ class DemoConfig:
     """Run the embedded demo: offline and end to end, with the models that the package ships.
 
     It draws scenes, shards, labels, evaluates and shows them, and trains a student.
-    The student learns from pseudo-labels of train scenes that nobody was trained on, and is judged on the demo's.
+    The student learns from pseudo-labels of held-out train scenes and is evaluated on the demo's scenes.
     """
 
     output: str = "runs/demo"
@@ -21,9 +21,9 @@ class DemoConfig:
     scenes: int = 96
     """Scenes to draw."""
     split: Literal["validation", "test"] = "validation"
-    """Which reserved seeds to draw: those that everything was tuned on, or those kept for the final table."""
+    """Seeds to draw: those that everything was tuned on (validation), or those reserved for the final table (test)."""
     parts: bool = False
-    """Also judge the models part by part: SAM from exact boxes, the detector's recall, labels without assist words."""
+    """Also evaluate the models one by one: SAM from exact boxes, the detector's recall, labels without assist words."""
     student_scenes: int = 256
     """Scenes to label for the student to learn from; 0: no student."""
     student_iterations: int = 1200

@@ -12,7 +12,7 @@ from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, requi
 class EvaluateConfig:
     """Evaluate labels or predictions against a ground truth: standard mIoU with its confidence interval.
 
-    One confusion matrix over all pixels; the background is a class; pixels whose truth is no class (ignore) are left
+    One confusion matrix over all pixels; the background is a class; pixels whose truth is ignore are left
     out; the mean is over the classes present in the truth. A prediction of ignore counts as background, and so does an
     image without a usable label; "dropped" gives the mIoU without those pixels, with its coverage. The truth is that of
     the image shards, a folder of PNGs, or COCO's instances JSON, painted by the rules of `wsss-ray shard`.
@@ -22,7 +22,7 @@ class EvaluateConfig:
     """Run directory of `wsss-ray label` or `wsss-ray predict`, or any folder of label PNGs (class ids, as displayed)
     named by image id, of any method."""
     images: str
-    """Directory or `s3://` prefix of image shards: ids, sizes, tags, and the truth where they hold it."""
+    """Directory or `s3://` prefix of image shards: ids, sizes, tags, and the ground truth, if the shards have one."""
     output: str
     """Directory or `s3://` prefix for evaluation.json, evaluation.txt, confusion.png and images.parquet."""
     truth: str | None = None

@@ -46,7 +46,7 @@ class LabelConfig(LabellerConfig):
     png_palette: Literal["auto", "palette", "grey"] = "auto"
     """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
     retry_failed: bool = False
-    """Run the images whose rows failed again; the other rows stand."""
+    """Run the images whose rows failed again; the other rows are kept."""
     profile: bool = False
     """Write Chrome traces of an actor's first unit and of a later one to profile/ in the output, for chrome://tracing
     or ui.perfetto.dev."""

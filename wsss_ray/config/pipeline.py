@@ -1,4 +1,4 @@
-"""Configuration of the pipeline: every job of the way from images to a judged student, in one file."""
+"""Configuration of the pipeline: all jobs from images to an evaluated student, in one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsss_ray.config.shared import RayConfig, StorageConfig, require
 from wsss_ray.config.train import TrainConfig
 
 FOLLOWS = "(follows)"
-"""Value of what the pipeline fills in: places below its output, and its classes."""
+"""Value of the fields that the pipeline fills in: folders below its output, and its classes."""
 
 
 def _shard() -> ShardConfig:
@@ -27,7 +27,7 @@ def _train_on_truth() -> TrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
     """A first training on ground truth that the student starts from: the paper's VOC network starts from one trained on
-    COCO's. It is full supervision; without it, the student starts as `train.student` says."""
+    COCO's. This is full supervision. Without it, the student starts from the weights of `train.student`."""
 
     classes: str = "coco"
     """Class set of the first training."""
@@ -56,7 +56,7 @@ class PipelineConfig:
     shard: ShardConfig = field(default_factory=_shard)
     """Images to label and to train on; `shard.input` is needed."""
     test: ShardConfig = field(default_factory=_shard)
-    """Images that the student is judged on. `test.input` unset: the training images, which flatters it."""
+    """Images on which the student is evaluated. `test.input` unset: the training images, which overstates the result."""
     label: LabelConfig = field(
         default_factory=lambda: LabelConfig(input=FOLLOWS, output=FOLLOWS, classes=FOLLOWS),
     )
@@ -74,7 +74,7 @@ class PipelineConfig:
     evaluate: EvaluateConfig = field(
         default_factory=lambda: EvaluateConfig(labels=FOLLOWS, images=FOLLOWS, output=FOLLOWS, classes=FOLLOWS),
     )
-    """How labels and predictions are judged, where their shards hold ground truth."""
+    """How labels and predictions are evaluated, if their shards have ground truth."""
     report: ReportConfig = field(
         default_factory=lambda: ReportConfig(labels=FOLLOWS, images=FOLLOWS, output=FOLLOWS, classes=FOLLOWS),
     )
@@ -90,5 +90,5 @@ class PipelineConfig:
     """The one Ray session of all steps; actors, cores and GPUs of the sections that do not set their own."""
 
     def __post_init__(self) -> None:
-        """Check that there is something to work on and somewhere to write."""
+        """Check that there is an output."""
         require(self, "output", bool(self.output), "a directory or s3:// prefix")

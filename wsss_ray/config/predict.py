@@ -20,11 +20,11 @@ class CrfConfig:
     position_width: float = 1.0
     """Its standard deviation, in pixels."""
     bilateral_weight: float = 4.0
-    """Weight of the kernel over positions and colours; 0: off."""
+    """Weight of the kernel over positions and colors; 0: off."""
     xy_width: float = 67.0
     """Its standard deviation over positions, in pixels."""
     rgb_width: float = 3.0
-    """Its standard deviation over colours, in grey levels of 0 to 255."""
+    """Its standard deviation over colors, in grey levels of 0 to 255."""
     prune: float = 0.01
     """Classes whose probability stays below this in the whole image are left out, which is several times faster: they
     could not have grown much above it. 0: all classes take part."""
@@ -44,7 +44,7 @@ class PredictConfig:
     """Predict labels of image shards with a trained student.
 
     The output has the form of a labelling run.
-    Every image is predicted, whatever its tags, and unless told otherwise at its own size; classes, palette and
+    Every image is predicted, whatever its tags, and by default at its own size; classes, palette and
     preprocessing are the student's.
     """
 
@@ -61,7 +61,7 @@ class PredictConfig:
     crf_settings: CrfConfig = field(default_factory=CrfConfig)
     """Its settings."""
     longest_side: int | None = None
-    """Images with a longer side are shrunk to it for the student and DenseCRF, and their labels enlarged again. Unset:
+    """Images with a longer side are shrunk to it for the student and DenseCRF, and their labels are enlarged afterwards. Unset:
     every image at its own size, which takes ResNet-101 with 21 classes some 800 bytes of memory per pixel, 1,300 with
     DenseCRF: 10 and 16 GB for a photo of 12 megapixels."""
     tags_only: bool = False
@@ -87,7 +87,7 @@ class PredictConfig:
     png_palette: Literal["auto", "palette", "grey"] = "auto"
     """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
     retry_failed: bool = False
-    """Run the images whose rows failed again; the other rows stand."""
+    """Run the images whose rows failed again; the other rows are kept."""
     profile: bool = False
     """Write Chrome traces of an actor's first unit and of a later one to profile/ in the output, for chrome://tracing
     or ui.perfetto.dev."""

@@ -68,11 +68,11 @@ class ShardConfig:
     exif: Literal["auto", "apply", "ignore"] = "auto"
     """EXIF orientation. auto: applied for folders, ignored for VOC and COCO, whose truth is on stored pixels."""
     images_per_unit: int = 32
-    """Images per row group: the grain of work, retry and resume."""
+    """Images per unit (a row group): what is processed, retried and resumed as a whole."""
     shard_mb: int = 256
     """Target size of a shard in MB (10^6 bytes)."""
     max_pixels: int = 100_000_000
-    """Larger images are rejected before they are decoded, here and (the shards say it) by later jobs; at most 10^9."""
+    """Larger images are rejected before they are decoded, by this job and by later ones; at most 10^9."""
     max_file_mb: int = 200
     """Larger files are rejected before they are read (10^6 bytes)."""
     storage: StorageConfig = field(default_factory=StorageConfig)

@@ -56,8 +56,8 @@ class TrainConfig:
 
     The labels are those of a run, PNGs of another method, or the ground truth.
     The data stream through Ray Data, the workers are Ray Train's. A batch is that of all workers together, and the
-    samples and their order depend on the seed alone, so one worker or eight train the same network. A rerun of the
-    same command goes on from the last checkpoint.
+    samples and their order depend only on the seed, so one worker or eight train the same network. A rerun of the
+    same command continues from the last checkpoint.
     """
 
     images: str
@@ -99,9 +99,9 @@ class TrainConfig:
     optimizer: Optimizer | None = None
     """sgd (as published) or adamw, which suits transformers and small networks from nothing. Unset: the preset's."""
     momentum: float = 0.9
-    """Of SGD; the first beta of AdamW, whose second is 0.999."""
+    """Momentum of SGD; first beta of AdamW, whose second is 0.999."""
     weight_decay: float = 5e-4
-    """Of the weights, not the biases."""
+    """Weight decay; biases have none."""
     random_scales: tuple[float, ...] | None = None
     """Factors of which each sample is resized by one, before the crop. Unset: the preset's."""
     flip: bool = True
@@ -109,7 +109,7 @@ class TrainConfig:
     shuffle_window: int = 1024
     """Images among which samples are mixed, besides the order of units, which is mixed over the whole set."""
     seed: int = 0
-    """Of the order of samples, their augmentation and the initial weights."""
+    """Seed of the order of samples, their augmentation and the initial weights."""
     student: StudentConfig = field(default_factory=StudentConfig)
     """The network."""
     device: Device = "auto"
@@ -128,11 +128,11 @@ class TrainConfig:
     validation_limit: int | None = None
     """Validate on the first N images, rounded up to whole units. Unset: on all."""
     checkpoint_every: int = 500
-    """Iterations between checkpoints: what a death costs at most."""
+    """Iterations between checkpoints, which an interruption costs at most."""
     keep_checkpoints: int = 2
     """Checkpoints to keep."""
     worker_failures: int = 8
-    """Deaths of workers after which the run gives up; the loss of a preempted node does not count."""
+    """Deaths of workers after which the run ends with an error; the loss of a preempted node does not count."""
     status_seconds: float = 5.0
     """Seconds between status lines."""
     storage: StorageConfig = field(default_factory=StorageConfig)
@@ -181,7 +181,7 @@ class TrainConfig:
 
     @property
     def recipe(self) -> Recipe:
-        """The preset with what is set here in its place."""
+        """Return the preset, with the settings that are given here instead of its own."""
         preset = PRESETS[self.preset]
         return Recipe(
             iterations=self.iterations or preset.iterations,

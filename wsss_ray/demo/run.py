@@ -1,4 +1,4 @@
-"""The embedded demo, end to end and offline, through exactly the jobs that anybody's data goes through."""
+"""The embedded demo: all jobs, end to end and offline, on drawn scenes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from wsss_ray.labeller import Labeller
 from wsss_ray.report import job as report
 
 OBSCURE_CLASS = "dining table"
-"""The class whose truth covers more than its name says (paper, 5.3)."""
+"""The class whose ground truth covers more than its name suggests (paper, 5.3)."""
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
-    """Draw scenes, shard them, label them from their tags alone, judge and show the labels; train a student on the
-    pseudo-labels of other scenes, let it predict these, judge it; and print one table.
+    """Run the demo and print a table of its results.
+
+    Scenes are drawn, sharded, labelled from their tags, evaluated and shown. A student is trained on the pseudo-labels
+    of other scenes and evaluated on these.
 
     Returns:
         What `summary.json` in the output holds: pseudo_label_miou and student_miou (0 to 1, both on the same scenes),
@@ -39,7 +41,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
     with connect(RayConfig()):
         student.shard(root / "scenes", shards)
         labelled = labelled_session(student.label(shards, labels))
-        judged = student.judge(shards, labels, root / "evaluation", split=config.split)
+        judged = student.evaluate(shards, labels, root / "evaluation", split=config.split)
         learned = _learn(root, shards, config) if config.student_scenes else {}
         common: dict[str, Any] = {"labels": str(labels), "images": str(shards), "classes": "demo"}
         audit.run(AuditConfig(**common, output=str(root / "audit")))
@@ -73,18 +75,18 @@ def _show_first_labels(picture: Path, config: DemoConfig) -> None:
 
 
 def labelled_session(summary: dict[str, Any]) -> float:
-    """Images per second of the labelling job's last session that labelled something."""
+    """Return the images per second of the last session of the labelling job that labelled images."""
     return float(summary["session"]["images_per_second"])
 
 
 def _learn(root: Path, shards: Path, config: DemoConfig) -> dict[str, Any]:
-    """Train a student on the pseudo-labels of scenes of its own, and judge it on the demo's."""
+    """Train a student on the pseudo-labels of other scenes, and evaluate it on the demo's scenes."""
     home = root / "student"
     student.shard(home / "scenes", home / "shards")
     student.label(home / "shards", home / "labels")
     student.train(home / "shards", home / "labels", home / "run", iterations=config.student_iterations)
     student.predict(shards, home / "run", root / "predictions")
-    judged = student.judge(shards, root / "predictions", root / "student-evaluation", split=config.split)
+    judged = student.evaluate(shards, root / "predictions", root / "student-evaluation", split=config.split)
     return {
         "student_miou": judged.miou,
         "student_trained_on": f"pseudo-labels of {config.student_scenes} train scenes",
@@ -94,10 +96,10 @@ def _learn(root: Path, shards: Path, config: DemoConfig) -> dict[str, Any]:
 
 
 def _parts(root: Path, shards: Path, judged: Evaluation, config: DemoConfig) -> dict[str, float]:
-    """Where the chain's mIoU comes from: each model with the other's work given, and what assist words earn."""
+    """Return figures of each model alone (with exact input from the other), and the gain by assist words."""
     bare_labels = root / "labels-without-assist-words"
     student.label(shards, bare_labels, assist_words=False)
-    bare = student.judge(shards, bare_labels, root / "evaluation-without-assist-words", split=config.split)
+    bare = student.evaluate(shards, bare_labels, root / "evaluation-without-assist-words", split=config.split)
     drawn = [draw_scene(seed) for seed in split_seeds(config.split, config.scenes)]
     found = detect(drawn, Labeller("demo"))
     return {

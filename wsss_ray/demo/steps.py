@@ -1,4 +1,4 @@
-"""The demo's student: its training scenes, and every step from their tags to its mIoU, by the jobs anybody uses."""
+"""The steps of the demo, each by one job with the demo's settings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def draw(directory: Path, split: Split, scenes: int, *, first: int = 0) -> None:
 
 
 def shard(scenes: Path, shards: Path) -> None:
-    """Image shards of drawn scenes, with their tags and truth."""
+    """Write image shards of drawn scenes, with their tags and truth."""
     sharding.run(
         ShardConfig(
             input=str(scenes / "images"),
@@ -61,7 +61,7 @@ def shard(scenes: Path, shards: Path) -> None:
 
 
 def label(shards: Path, output: Path, *, assist_words: bool = True) -> dict[str, object]:
-    """Pseudo-labels from the tags alone, by the shipped models; the labelling job's summary."""
+    """Label scenes from their tags with the shipped models; return the summary of the labelling job."""
     return labelling.run(
         LabelConfig(
             input=str(shards),
@@ -75,8 +75,8 @@ def label(shards: Path, output: Path, *, assist_words: bool = True) -> dict[str,
     )
 
 
-def judge(shards: Path, labels: Path, output: Path, *, split: str) -> Evaluation:
-    """Labels or predictions against the scenes' truth."""
+def evaluate(shards: Path, labels: Path, output: Path, *, split: str) -> Evaluation:
+    """Evaluate labels or predictions against the scenes' truth."""
     return evaluation.run(
         EvaluateConfig(labels=str(labels), images=str(shards), output=str(output), classes="demo", split=split)
     )
@@ -91,7 +91,7 @@ def train(
     iterations: int | None = None,
     validation: Path | None = None,
 ) -> None:
-    """A student of the pseudo-labels, or without `labels` of the exact masks; the same recipe for both."""
+    """Train a student on pseudo-labels or, without `labels`, on the exact masks, with the same settings."""
     source: Literal["label", "truth"] = "truth" if labels is None else "label"
     training.run(
         TrainConfig(
@@ -110,5 +110,5 @@ def train(
 
 
 def predict(shards: Path, student: Path, output: Path) -> None:
-    """The student's predictions of scenes, in the form of a labelling run."""
+    """Predict scenes with the student; the output has the form of a labelling run."""
     prediction.run(PredictConfig(input=str(shards), output=str(output), student=str(student), png=True))

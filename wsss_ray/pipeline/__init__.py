@@ -1,4 +1,4 @@
-"""The pipeline: all jobs from images to a judged student, one after the other."""
+"""The pipeline: all jobs from images to an evaluated student, one after the other."""
 
 from wsss_ray.pipeline.job import run
 

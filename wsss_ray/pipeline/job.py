@@ -1,4 +1,4 @@
-"""The pipeline job: its steps in one Ray session, each done once."""
+"""The pipeline job: runs its steps in one Ray session, and each step only if it is not done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.labelling import job as labelling
 from wsss_ray.pipeline.checks import check_resources, check_steps, in_step
 from wsss_ray.pipeline.estimate import describe_steps
-from wsss_ray.pipeline.plan import Judged, Plan, Step, make_plan
+from wsss_ray.pipeline.plan import Evaluated, Plan, Step, make_plan
 from wsss_ray.report import job as report
 from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set
@@ -32,7 +32,7 @@ SUMMARY_FILE = "summary.json"
 PIPELINE_FILE = "pipeline.json"
 """Marks a folder as the output of a pipeline."""
 STATE_FILE = "pipeline-state.json"
-"""Beside an evaluation: what it was made of."""
+"""Digest of the inputs of an evaluation, beside it."""
 
 
 def run(config: PipelineConfig) -> dict[str, Any]:
@@ -105,37 +105,37 @@ def _run_steps(plan: Plan, steps: list[Step]) -> tuple[dict[str, float | None], 
     return results, seconds
 
 
-def _evaluation_of(plan: Plan, step: Step) -> tuple[Judged, str]:
+def _evaluation_of(plan: Plan, step: Step) -> tuple[Evaluated, str]:
     """Return what a gallery shows, and the name of the step that evaluates it."""
     is_labels = step.config is plan.labels.report
     return (plan.labels, "evaluate labels") if is_labels else (plan.predictions, "evaluate predictions")
 
 
-def _gallery(judged: Judged, miou: float | None) -> ReportConfig:
+def _gallery(judged: Evaluated, miou: float | None) -> ReportConfig:
     """Return the configuration of the gallery, which shows the evaluation if there is one."""
     return judged.report if miou is None else dataclasses.replace(judged.report, evaluation=judged.evaluate.output)
 
 
 def evaluate_once(config: EvaluateConfig) -> float | None:
-    """mIoU of an evaluation, which is made unless the output holds one of the same labels, truth and configuration.
+    """Evaluate, unless the output has an evaluation of the same labels, truth and configuration; return the mIoU.
 
-    None where there is no ground truth to judge by.
+    None without ground truth.
     """
     shards = read_shard_set(Storage(config.images, config.storage))
     if not (shards.has_truth or config.truth or config.coco_annotations):
-        print("the image shards hold no ground truth: not judged", flush=True)
+        print("the image shards hold no ground truth: nothing to evaluate", flush=True)
         return None
     output = Storage(config.output, config.storage)
     labels = Storage(config.labels, config.storage).list("labels")
-    told = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
-    content: list[Any] = [told, shards.digest, [(name, info.version) for name, info in labels.items()]]
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
+    content: list[Any] = [settings, shards.digest, [(name, info.version) for name, info in labels.items()]]
     if truth := truth_files(config):  # the shards' own is in their digest
         content.append([(name, info.size, info.version) for name, info in truth.items()])
     if config.subset is not None:
         content.append(read_text(config.subset, config.storage, what="list of image ids"))
     state = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     if output.exists(STATE_FILE) and json.loads(output.read(STATE_FILE)) == {"state": state}:
-        print(f"nothing to do: {output.describe(RESULT_FILE)} judges these labels", flush=True)
+        print(f"nothing to do: {output.describe(RESULT_FILE)} is of these labels", flush=True)
         return _miou(json.loads(output.read(RESULT_FILE))["miou"])
     found = evaluation.run(config)
     output.write(STATE_FILE, json.dumps({"state": state}).encode())
@@ -143,7 +143,7 @@ def evaluate_once(config: EvaluateConfig) -> float | None:
 
 
 def truth_files(config: EvaluateConfig) -> dict[str, FileInfo]:
-    """What lies beside the shards to judge by, as it is now; nothing where only the shards hold it."""
+    """Return the files of a ground truth that is not in the shards."""
     if config.truth is not None:
         return Storage(config.truth, config.storage).list()
     if config.coco_annotations is None:
@@ -158,7 +158,7 @@ def _miou(value: Any) -> float | None:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """The table that ends a pipeline."""
+    """Return the table that is printed at the end of a pipeline."""
     width = max(map(len, summary))
 
     def show(value: Any) -> str:

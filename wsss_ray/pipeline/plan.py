@@ -1,4 +1,4 @@
-"""What a pipeline will do: its sections with everything filled in that follows from its output."""
+"""The plan of a pipeline: its sections, with all fields filled in that follow from its output."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SectionT = TypeVar("SectionT", bound=Any)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """Labels or predictions, and how they are judged and shown."""
+class Evaluated:
+    """How labels or predictions are evaluated and shown."""
 
     evaluate: EvaluateConfig
     report: ReportConfig
@@ -52,13 +52,13 @@ class Plan:
 
     shard: ShardConfig
     label: LabelConfig
-    labels: Judged
+    labels: Evaluated
     test: ShardConfig | None
     pretraining_shard: ShardConfig | None
     pretraining: TrainConfig | None
     train: TrainConfig
     predict: PredictConfig
-    predictions: Judged
+    predictions: Evaluated
 
     def steps(self, *, gallery: bool) -> list[Step]:
         """Return the steps in their order, the galleries only if they are wanted."""
@@ -82,7 +82,7 @@ def make_plan(config: PipelineConfig) -> Plan:
     """Fill in what follows from the pipeline's output, classes, storage and Ray.
 
     Raises:
-        ValueError: a section says otherwise, or lacks its images; names the key and what to do.
+        ValueError: a section contradicts them, or lacks its images; names the key and what to do.
     """
     root = Storage(config.output, config.storage)
     if not config.shard.input:
@@ -107,13 +107,13 @@ def make_plan(config: PipelineConfig) -> Plan:
     return Plan(
         shard=_fill(config, "shard", config.shard, output=shards),
         label=_fill(config, "label", config.label, input=shards, output=labels),
-        labels=_judged(config, root, "labels", labels=labels, images=shards, split=split),
+        labels=_evaluated(config, root, "labels", labels=labels, images=shards, split=split),
         test=test,
         pretraining_shard=pretraining_shard,
         pretraining=pretraining,
         train=train if started is None else dataclasses.replace(train, student=started),
         predict=_fill(config, "predict", config.predict, input=test_shards, output=predictions, student=student),
-        predictions=_judged(
+        predictions=_evaluated(
             config,
             root,
             "predictions",
@@ -158,9 +158,13 @@ def _plan_pretraining(
     return shard, train, started
 
 
-def _judged(config: PipelineConfig, root: Storage, name: str, *, labels: str, images: str, split: str | None) -> Judged:
+def _evaluated(
+    config: PipelineConfig, root: Storage, name: str, *, labels: str, images: str, split: str | None
+) -> Evaluated:
     if config.evaluate.split is not None:
-        raise ValueError("`evaluate.split` names one split, but two sets are judged: give `split`, `shard.split`, ...")
+        raise ValueError(
+            "`evaluate.split` names one split, but two sets are evaluated: give `split`, `shard.split`, ..."
+        )
     evaluate = _fill(
         config, "evaluate", config.evaluate, labels=labels, images=images, output=root.describe(f"evaluation/{name}")
     )
@@ -168,14 +172,16 @@ def _judged(config: PipelineConfig, root: Storage, name: str, *, labels: str, im
         config, "report", config.report, labels=labels, images=images, output=root.describe(f"gallery/{name}")
     )
     title = f"{report.title}: {name}"
-    return Judged(evaluate=dataclasses.replace(evaluate, split=split), report=dataclasses.replace(report, title=title))
+    return Evaluated(
+        evaluate=dataclasses.replace(evaluate, split=split), report=dataclasses.replace(report, title=title)
+    )
 
 
 def _fill(
-    config: PipelineConfig, name: str, section: SectionT, *, classes: str | None = None, **places: str
+    config: PipelineConfig, name: str, section: SectionT, *, classes: str | None = None, **paths: str
 ) -> SectionT:
-    """A section with its places, and the pipeline's classes, storage and address of Ray."""
-    for key, value in places.items():
+    """Return a section with its inputs and outputs, and the pipeline's classes, storage and address of Ray."""
+    for key, value in paths.items():
         given = getattr(section, key)
         if given not in (FOLLOWS, value):
             raise ValueError(
@@ -187,7 +193,7 @@ def _fill(
         raise ValueError(
             f"`{name}.ray.address` is set, but all steps share the pipeline's session: give `ray.address`."
         )
-    filled: dict[str, Any] = dict(places)
+    filled: dict[str, Any] = dict(paths)
     if getattr(section, "classes", None) == FOLLOWS:
         filled["classes"] = classes or config.classes
     filled["storage"] = config.storage

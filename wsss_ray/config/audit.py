@@ -37,7 +37,7 @@ class AuditConfig:
     """For shards with human labels: also rank the regions where these and SAM's masks differ most, as candidates
     for correcting the human label (paper, 5.2)."""
     place_width: int = 5
-    """Against the truth: disagreement narrower than this many pixels counts as a difference of outlines and is not listed."""
+    """Against the truth: disagreement narrower than this many pixels is not listed: outlines differ so far."""
     smallest_place: float = 0.001
     """Against the truth: regions that cover less of their image than this are left out (0 to 1)."""
     status_seconds: float = 5.0

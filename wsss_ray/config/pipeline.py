@@ -56,7 +56,7 @@ class PipelineConfig:
     shard: ShardConfig = field(default_factory=_shard)
     """Images to label and to train on; `shard.input` is needed."""
     test: ShardConfig = field(default_factory=_shard)
-    """Images on which the student is evaluated. `test.input` unset: the training images, which overstates the result."""
+    """Images on which the student is evaluated. `test.input` unset: the training images, which overstates it."""
     label: LabelConfig = field(
         default_factory=lambda: LabelConfig(input=FOLLOWS, output=FOLLOWS, classes=FOLLOWS),
     )

@@ -61,9 +61,9 @@ class PredictConfig:
     crf_settings: CrfConfig = field(default_factory=CrfConfig)
     """Its settings."""
     longest_side: int | None = None
-    """Images with a longer side are shrunk to it for the student and DenseCRF, and their labels are enlarged afterwards. Unset:
-    every image at its own size, which takes ResNet-101 with 21 classes some 800 bytes of memory per pixel, 1,300 with
-    DenseCRF: 10 and 16 GB for a photo of 12 megapixels."""
+    """Images with a longer side are shrunk to it for the student and DenseCRF, and their labels are then enlarged.
+    Unset: every image at its own size. ResNet-101 with 21 classes then takes some 800 bytes of memory per pixel, 1,300
+    with DenseCRF: 10 and 16 GB for a photo of 12 megapixels."""
     tags_only: bool = False
     """Allow each image only the classes it is tagged with, and the background: for refining pseudo-labels of tagged
     images, not for evaluating a student. Images without a tag become background unseen, with the status no_tags."""

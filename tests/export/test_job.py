@@ -46,6 +46,23 @@ def label_again(run: Run, unit_index: int, made: list[Made]) -> Unit:
     return unit
 
 
+def test_lists_of_ids_choose_the_images(run: Run) -> None:
+    chosen = run.root / "chosen.txt"
+    chosen.write_text("ring\ngone\n")
+    ids = {made.image_id for made in EXPORTED}
+    for option, expected in (("only", {"ring"}), ("exclude", ids - {"ring"})):
+        output, summary = run.export("voc", output=str(run.root / option), **{option: str(chosen)})
+        assert {path.stem for path in (output / "SegmentationClass").iterdir()} == expected
+        assert summary.images == len(expected)
+    chosen.write_text("stone\n" + "\n".join(sorted(ids)))
+    with pytest.raises(ValueError, match=r"holds another export|another configuration"):
+        run.export("voc", output=str(run.root / "only"), only=str(chosen))
+    chosen.write_text("nothing\n")
+    with pytest.raises(ValueError, match="none of the 1 ids of --only is in the image shards"):
+        run.export("voc", output=str(run.root / "none"), only=str(chosen))
+    assert not (run.root / "none").exists()
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_same_call_gives_the_same_bytes(run: Run, name: str) -> None:
     output, summary = run.export(name)

@@ -28,6 +28,10 @@ class ExportConfig:
     """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
     split: str = "train"
     """Name of the split in file and folder names."""
+    only: str | None = None
+    """File with one image id per line, by path or URI: export these images only. Unset: all."""
+    exclude: str | None = None
+    """File with one image id per line, by path or URI: do not export these images."""
     copy_images: bool = True
     """Also write the images, if the format contains them: the original bytes, named by image id. An image whose EXIF
     orientation some readers obey and others ignore is rewritten so that all readers see the pixels of its label: shards

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ from wsss_ray.export.plan import directory_of, find_slots, identity_of, make_for
 from wsss_ray.export.records import RecordReader
 from wsss_ray.export.summary import SUMMARY_FILE, Summary, state_of, summarize
 from wsss_ray.export.unit_output import UnitOutput
+from wsss_ray.labels.inputs import ids_by_shard
 from wsss_ray.labels.run import LabelRun, damage_error
+from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
@@ -36,6 +39,7 @@ class Export:
     run: LabelRun
     format_name: str
     form: ExportFormat
+    selection: ImageSelection
     output: Storage
     slots: tuple[Slot, ...]
     """All labelled units, in order."""
@@ -54,8 +58,13 @@ class Export:
         check_output(config, job="export")
         run = LabelRun.open(labels=config.labels, images=config.images, classes=config.classes, storage=config.storage)
         form = make_format(config, run)
+        selection = ImageSelection.read(only=config.only, exclude=config.exclude, storage=config.storage)
+        if not selection.is_everything:
+            ids = itertools.chain.from_iterable(ids for _, ids in ids_by_shard(run.images, run.shards))
+            if absent := selection.check_named(ids):
+                print(f"{absent:,} ids of --only or --exclude are not in the image shards", flush=True)
         output = Storage(config.output, config.storage)
-        identity = identity_of(config, run, form)
+        identity = identity_of(config, run, form, selection)
         directory_of(output).claim(identity)
         output.sweep()
         slots, todo = find_slots(run, output)
@@ -63,6 +72,7 @@ class Export:
             run=run,
             format_name=config.format,
             form=form,
+            selection=selection,
             output=output,
             slots=tuple(slots),
             todo=tuple(todo),
@@ -77,6 +87,7 @@ class Export:
             labels=self.run.labels,
             classes=self.run.classes,
             reads_images=self.form.reads_images,
+            selection=self.selection,
         )
         slots = {slot.unit.name: slot for slot in self.todo}
         return UnitWriter(form=self.form, reader=reader, output=self.output, slots=slots)

@@ -13,6 +13,7 @@ from wsss_ray.export.exported import PARTS, Slot
 from wsss_ray.export.format import EXPORT_FORMATS, ExportFormat
 from wsss_ray.export.records import holds_instances
 from wsss_ray.labels.run import LabelRun
+from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.storage.storage import Storage
 
 EXPORT_FILE = "export.json"
@@ -51,7 +52,7 @@ def make_format(config: ExportConfig, run: LabelRun) -> ExportFormat:
     return form
 
 
-def identity_of(config: ExportConfig, run: LabelRun, form: ExportFormat) -> dict[str, Any]:
+def identity_of(config: ExportConfig, run: LabelRun, form: ExportFormat, selection: ImageSelection) -> dict[str, Any]:
     """Return everything that decides the exported files except the label files, as JSON values."""
     table = json.dumps([run.classes.background_id, run.classes.ignore_id, categories(run.classes)])
     return {
@@ -63,6 +64,7 @@ def identity_of(config: ExportConfig, run: LabelRun, form: ExportFormat) -> dict
         "classes": {"name": run.classes.name, "table": _digest(table)},
         "shards": run.shards.digest,
         "run": _digest(json.dumps(run.identity, sort_keys=True)),
+        **({} if selection.is_everything else {"images": selection.digest}),
     }
 
 

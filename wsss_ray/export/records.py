@@ -15,6 +15,7 @@ from wsss_ray.export.exported import LeftOut
 from wsss_ray.export.portable_images import portable_image
 from wsss_ray.images.header import ImageError
 from wsss_ray.labels.run import LabelRun, OnDamage, read_joined
+from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.instance import Instance
 from wsss_ray.shards.label_files import read_labels
@@ -58,6 +59,8 @@ class RecordReader:
     classes: ClassSet
     reads_images: bool
     """Whether the encoded images are read, too."""
+    selection: ImageSelection = field(default_factory=ImageSelection)
+    """Images to export."""
     known_ids: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +81,8 @@ class RecordReader:
         columns = ["source", "image"] if self.reads_images else ["source"]
         joined = read_joined(self.images, self.labels, unit, self.classes, columns=columns, on_damage=on_damage)
         for image, label in joined:
+            if not self.selection.uses(label.image_id):
+                continue
             try:
                 yield self._record(unit, image, label)
             except (_UnusableError, ShardError) as error:

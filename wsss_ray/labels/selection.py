@@ -49,7 +49,7 @@ class ImageSelection:
 
     def left_out(self, image_ids: Sequence[str]) -> list[int]:
         """Return the indices of the images that are not used."""
-        return [index for index, image_id in enumerate(image_ids) if not self._uses(image_id)]
+        return [index for index, image_id in enumerate(image_ids) if not self.uses(image_id)]
 
     def check_named(self, present: Iterable[str]) -> int:
         """Return how many ids of the lists are not among the images that are present.
@@ -65,7 +65,8 @@ class ImageSelection:
                 )
         return len(self.named - there)
 
-    def _uses(self, image_id: str) -> bool:
+    def uses(self, image_id: str) -> bool:
+        """Return whether the image is used."""
         return (self.only is None or image_id in self.only) and image_id not in self.exclude
 
 

@@ -166,6 +166,10 @@ def test_a_mended_truth_or_list_of_images_is_judged_again(
     assert evaluate_once(config) == 0
     assert evaluate_once(config) == 0
     assert "nothing to do" in capsys.readouterr().out
+    for name in ("pipeline-state.json", "evaluation.json"):
+        (tmp_path / "out" / name).write_bytes(b"[" * 5000)
+        assert evaluate_once(config) == 0
+        assert f"evaluating again, because {tmp_path}/out/{name} is damaged" in capsys.readouterr().out
     truth.write("a.png", encode_label(label, palette=None))
     assert evaluate_once(config) == 1
     assert "nothing to do" not in capsys.readouterr().out

@@ -25,6 +25,7 @@ from wsss_ray.pipeline.plan import Evaluated, Plan, Step, make_plan
 from wsss_ray.report import job as report
 from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set
+from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.local_files import FileInfo
 from wsss_ray.storage.storage import Storage
 
@@ -134,9 +135,15 @@ def evaluate_once(config: EvaluateConfig) -> float | None:
     if config.subset is not None:
         content.append(read_text(config.subset, config.storage, what="list of image ids"))
     state = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    if output.exists(STATE_FILE) and json.loads(output.read(STATE_FILE)) == {"state": state}:
-        print(f"nothing to do: {output.describe(RESULT_FILE)} is of these labels", flush=True)
-        return _miou(json.loads(output.read(RESULT_FILE))["miou"])
+    try:
+        if read_json(output, STATE_FILE) == {"state": state}:
+            miou = _miou(read_json(output, RESULT_FILE)["miou"])
+            print(f"nothing to do: {output.describe(RESULT_FILE)} is of these labels", flush=True)
+            return miou
+    except FileNotFoundError:
+        pass  # no evaluation, or not a complete one
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"evaluating again, because {error}", flush=True)
     found = evaluation.run(config)
     output.write(STATE_FILE, json.dumps({"state": state}).encode())
     return _miou(found.to_json()["miou"])

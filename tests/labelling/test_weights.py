@@ -1,0 +1,46 @@
+"""Weights that are checked in the driver, before an actor loads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from wsss_ray.config import DetectorConfig, SegmenterConfig
+from wsss_ray.config.label import LabellerConfig
+from wsss_ray.labelling.weights import check_weights
+from wsss_ray.models.sam.weights import DEMO_WEIGHTS
+
+
+def configure(folder: Path, **settings: str) -> LabellerConfig:
+    segmenter = SegmenterConfig(model="tiny", checkpoint=str(folder), **settings)
+    return LabellerConfig(classes="demo", detector=DetectorConfig(model="demo"), segmenter=segmenter)
+
+
+def test_weights_that_fit_pass_with_their_digest(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_WEIGHTS, tmp_path / "sam")
+    check_weights(configure(tmp_path / "sam"))
+    digest = hashlib.sha256((tmp_path / "sam/model.safetensors").read_bytes()).hexdigest()
+    check_weights(configure(tmp_path / "sam", sha256=digest.upper()))
+    with pytest.raises(ValueError, match=rf"model\.safetensors has SHA-256 {digest}, not segmenter\.sha256 0000"):
+        check_weights(configure(tmp_path / "sam", sha256="0" * 64))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_WEIGHTS, tmp_path / "sam")
+    settings = json.loads((tmp_path / "sam/config.json").read_text())
+    settings["depth"] += 1
+    (tmp_path / "sam/config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"does not fit the segmenter tiny: .* missing"):
+        check_weights(configure(tmp_path / "sam"))
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_WEIGHTS, tmp_path / "sam")
+    file = tmp_path / "sam/model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read as a checkpoint"):
+        check_weights(configure(tmp_path / "sam"))

@@ -15,12 +15,13 @@ from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig, StorageConfig
+from wsss_ray.datasets.cls_labels import read_cls_labels
 from wsss_ray.datasets.coco import CocoSource
 from wsss_ray.datasets.folder import FolderSource
 from wsss_ray.datasets.manifest import read_text
 from wsss_ray.datasets.rows import Rejected, RowMaker, RowRules
 from wsss_ray.datasets.voc_list import parse_split_list
-from wsss_ray.datasets.voc_tags import read_cls_labels, read_xml_tags
+from wsss_ray.datasets.voc_tags import read_xml_tags
 
 VOC, COCO = ClassSet.load("voc"), ClassSet.load("coco")
 IMAGES = [

@@ -8,8 +8,9 @@ from pathlib import PurePosixPath
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.coco_json import CocoImage, read_instances
+from wsss_ray.datasets.files import Files
+from wsss_ray.datasets.image_ids import image_ids
 from wsss_ray.datasets.items import Item, Listing, TagReader, TruthFile, TruthInstances, sort_items
-from wsss_ray.datasets.paths import Files, image_ids
 from wsss_ray.datasets.source import SOURCES
 from wsss_ray.storage.storage import Storage
 

@@ -8,9 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from wsss_ray.classes import ClassSet, UnknownTagError
 from wsss_ray.config import ShardConfig
+from wsss_ray.datasets.files import Files
+from wsss_ray.datasets.image_ids import image_ids
 from wsss_ray.datasets.items import Item, Listing, TagReader, TruthFile, first_few, sort_items
 from wsss_ray.datasets.manifest import ManifestEntry, read_manifest
-from wsss_ray.datasets.paths import Files, has_image_suffix, image_ids, split_file
+from wsss_ray.datasets.paths import has_image_suffix, split_file
 from wsss_ray.datasets.source import SOURCES
 from wsss_ray.storage.local_files import FileInfo
 from wsss_ray.storage.storage import Storage

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
-from wsss_ray.datasets.items import Item, Listing, TagReader, TruthFile, first_few, sort_items
-from wsss_ray.datasets.manifest import read_bytes, read_text
-from wsss_ray.datasets.paths import Files, UnreadableError, check_folder, image_ids, plain_path, read_inside
+from wsss_ray.datasets.files import Files
+from wsss_ray.datasets.image_ids import image_ids
+from wsss_ray.datasets.items import Item, Listing, TagReader, TruthFile, sort_items
+from wsss_ray.datasets.manifest import read_text
+from wsss_ray.datasets.paths import check_folder, plain_path
 from wsss_ray.datasets.source import SOURCES
 from wsss_ray.datasets.voc_list import ListEntry, parse_split_list
-from wsss_ray.datasets.voc_tags import read_cls_labels, read_xml_tags, tags_of_vector
+from wsss_ray.datasets.voc_tags import choose_tags
 from wsss_ray.storage.storage import Storage
 
 _LISTS = "ImageSets/Segmentation"
 _AUGMENTED, _OFFICIAL = "SegmentationClassAug", "SegmentationClass"
-_XML_READERS = 16
-_MAX_XML_BYTES = 10_000_000
 
 
 @SOURCES.register("voc")
@@ -46,7 +45,7 @@ class VocSource:
             )
         truths = _find_truths(config, tree, entries, files)
         tags = TagReader(class_set, config.unknown_tags)
-        kind, tags_of = _choose_tags(config, class_set, tree, entries, tags, has_truth=any(truths.values()))
+        kind, tags_of = choose_tags(config, class_set, tree, entries, tags, has_truth=any(truths.values()))
         ids = image_ids(f"{entry.voc_id}.jpg" for entry in entries)
         items = [
             Item(
@@ -141,91 +140,3 @@ def _find_truths(
         path, size = next(((path, size) for path, size in found if size is not None), ("", None))
         truths[entry.voc_id] = TruthFile(path=path, size=size) if path else None
     return truths
-
-
-TagsOf = Callable[[ListEntry], tuple[str, ...] | None]
-
-
-def _choose_tags(
-    config: ShardConfig,
-    class_set: ClassSet,
-    tree: Storage,
-    entries: Sequence[ListEntry],
-    tags: TagReader,
-    *,
-    has_truth: bool,
-) -> tuple[str, TagsOf]:
-    """Return where the tags are from, in words, and a function that returns an image's tags (None: from its mask).
-
-    `auto` takes cls_labels where the configuration names a file, else the classes of the list where it has some, else
-    XML where every image has one, else the masks.
-    """
-    kind = config.voc_tags
-    names = tuple(entry.name for entry in sorted(class_set.classes, key=lambda entry: entry.id))
-    if kind == "cls_labels" and not config.tags:
-        raise ValueError("--voc-tags cls_labels needs --tags, the path of cls_labels.npy.")
-    if kind in ("xml", "masks") and config.tags:
-        raise ValueError(f"--tags names a file, but --voc-tags {kind} does not read one: leave one of them out.")
-    if config.tags:
-        return f"{config.tags}", _from_cls_labels(config, names, entries, tags)
-    if kind == "auto" and entries[0].class_numbers is not None:
-        return "the split list", lambda entry: tags.read(_numbered(entry, names), entry.where)
-    if kind in ("auto", "xml"):
-        annotated = {name.removesuffix(".xml") for name in tree.list("Annotations") if name.endswith(".xml")}
-        missing = [entry.voc_id for entry in entries if entry.voc_id not in annotated]
-        if not missing:
-            return "XML annotations", _from_xml(tree, entries, tags)
-        if kind == "xml":
-            raise ValueError(
-                f"{len(missing)} of {len(entries)} images have no XML in {tree.describe('Annotations')}: "
-                f"{first_few(missing)}. --voc-tags masks takes tags from the truth masks, --tags from cls_labels.npy."
-            )
-    if not has_truth:
-        raise ValueError(
-            f"{tree.uri} has neither an XML for every image nor truth masks: give --tags with the path of "
-            "cls_labels.npy, or a list with classes."
-        )
-    return "the truth masks", lambda _: None
-
-
-def _numbered(entry: ListEntry, names: tuple[str, ...]) -> list[str]:
-    numbers = entry.class_numbers or ()
-    if any(number >= len(names) for number in numbers):
-        raise ValueError(f"{entry.where}: class {max(numbers)}: the class set has {len(names)}, counted from 0.")
-    return [names[number] for number in numbers]
-
-
-def _from_cls_labels(
-    config: ShardConfig, names: tuple[str, ...], entries: Sequence[ListEntry], tags: TagReader
-) -> TagsOf:
-    assert config.tags
-    vectors = read_cls_labels(read_bytes(config.tags, config.storage, what="cls_labels.npy"), config.tags)
-    missing = [entry.voc_id for entry in entries if entry.voc_id not in vectors]
-    if missing:
-        raise ValueError(
-            f"{config.tags} has no tags for {len(missing)} of {len(entries)} images: {first_few(missing)}."
-        )
-
-    def tags_of(entry: ListEntry) -> tuple[str, ...]:
-        where = f"{config.tags}: {entry.voc_id}"
-        return tags.read(tags_of_vector(vectors[entry.voc_id], names, where), where)
-
-    return tags_of
-
-
-def _from_xml(tree: Storage, entries: Sequence[ListEntry], tags: TagReader) -> TagsOf:
-    files = Files(tree)
-
-    def read(entry: ListEntry) -> tuple[str, ...]:
-        path = f"Annotations/{entry.voc_id}.xml"
-        try:
-            data = read_inside(tree, path, size=files.size(path), max_bytes=_MAX_XML_BYTES)
-        except UnreadableError as error:
-            raise ValueError(f"{tree.describe(path)}: {error}.") from error
-        return read_xml_tags(data, tree.describe(path))
-
-    check_folder(tree, "Annotations")
-    files.size("Annotations/")  # lists the folder once, before the threads need it
-    with ThreadPoolExecutor(_XML_READERS) as pool:
-        names = dict(zip((entry.voc_id for entry in entries), pool.map(read, entries), strict=True))
-    return lambda entry: tags.read(names[entry.voc_id], tree.describe(f"Annotations/{entry.voc_id}.xml"))

@@ -1,27 +1,112 @@
-"""Image tags of VOC: XML annotations and `cls_labels.npy`, both read as hostile input."""
+"""Image tags of VOC: from `cls_labels.npy`, the split list, XML annotations or the truth masks."""
 
 from __future__ import annotations
 
-import io
-import math
-import pickle
-import pickletools
-import tokenize
-from collections.abc import Mapping
-from typing import Any, NoReturn, cast
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import defusedxml.ElementTree
-import numpy as np
 from defusedxml.common import DefusedXmlException
 
-_NUMBER_TYPES = frozenset(["b1", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8"])
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import ShardConfig
+from wsss_ray.datasets.cls_labels import read_cls_labels, tags_of_vector
+from wsss_ray.datasets.files import Files
+from wsss_ray.datasets.items import TagReader, first_few
+from wsss_ray.datasets.manifest import read_bytes
+from wsss_ray.datasets.paths import UnreadableError, check_folder, read_inside
+from wsss_ray.datasets.voc_list import ListEntry
+from wsss_ray.storage.storage import Storage
+
+_XML_READERS = 16
 _MAX_XML_BYTES = 10_000_000
-_MAX_NPY_BYTES = 200_000_000
-_UNREADABLE = (
-    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RecursionError, MemoryError),
-    *(SyntaxError, tokenize.TokenError),  # numpy parses the header as Python
-)
-_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+TagsOf = Callable[[ListEntry], tuple[str, ...] | None]
+
+
+def choose_tags(
+    config: ShardConfig,
+    class_set: ClassSet,
+    tree: Storage,
+    entries: Sequence[ListEntry],
+    tags: TagReader,
+    *,
+    has_truth: bool,
+) -> tuple[str, TagsOf]:
+    """Return where the tags are from, in words, and a function that returns an image's tags (None: from its mask).
+
+    `auto` takes cls_labels where the configuration names a file, else the classes of the list where it has some, else
+    XML where every image has one, else the masks.
+    """
+    kind = config.voc_tags
+    names = tuple(entry.name for entry in sorted(class_set.classes, key=lambda entry: entry.id))
+    if kind == "cls_labels" and not config.tags:
+        raise ValueError("--voc-tags cls_labels needs --tags, the path of cls_labels.npy.")
+    if kind in ("xml", "masks") and config.tags:
+        raise ValueError(f"--tags names a file, but --voc-tags {kind} does not read one: leave one of them out.")
+    if config.tags:
+        return f"{config.tags}", _from_cls_labels(config, names, entries, tags)
+    if kind == "auto" and entries[0].class_numbers is not None:
+        return "the split list", lambda entry: tags.read(_numbered(entry, names), entry.where)
+    if kind in ("auto", "xml"):
+        annotated = {name.removesuffix(".xml") for name in tree.list("Annotations") if name.endswith(".xml")}
+        missing = [entry.voc_id for entry in entries if entry.voc_id not in annotated]
+        if not missing:
+            return "XML annotations", _from_xml(tree, entries, tags)
+        if kind == "xml":
+            raise ValueError(
+                f"{len(missing)} of {len(entries)} images have no XML in {tree.describe('Annotations')}: "
+                f"{first_few(missing)}. --voc-tags masks takes tags from the truth masks, --tags from cls_labels.npy."
+            )
+    if not has_truth:
+        raise ValueError(
+            f"{tree.uri} has neither an XML for every image nor truth masks: give --tags with the path of "
+            "cls_labels.npy, or a list with classes."
+        )
+    return "the truth masks", lambda _: None
+
+
+def _numbered(entry: ListEntry, names: tuple[str, ...]) -> list[str]:
+    numbers = entry.class_numbers or ()
+    if any(number >= len(names) for number in numbers):
+        raise ValueError(f"{entry.where}: class {max(numbers)}: the class set has {len(names)}, counted from 0.")
+    return [names[number] for number in numbers]
+
+
+def _from_cls_labels(
+    config: ShardConfig, names: tuple[str, ...], entries: Sequence[ListEntry], tags: TagReader
+) -> TagsOf:
+    assert config.tags
+    vectors = read_cls_labels(read_bytes(config.tags, config.storage, what="cls_labels.npy"), config.tags)
+    missing = [entry.voc_id for entry in entries if entry.voc_id not in vectors]
+    if missing:
+        raise ValueError(
+            f"{config.tags} has no tags for {len(missing)} of {len(entries)} images: {first_few(missing)}."
+        )
+
+    def tags_of(entry: ListEntry) -> tuple[str, ...]:
+        where = f"{config.tags}: {entry.voc_id}"
+        return tags.read(tags_of_vector(vectors[entry.voc_id], names, where), where)
+
+    return tags_of
+
+
+def _from_xml(tree: Storage, entries: Sequence[ListEntry], tags: TagReader) -> TagsOf:
+    files = Files(tree)
+
+    def read(entry: ListEntry) -> tuple[str, ...]:
+        path = f"Annotations/{entry.voc_id}.xml"
+        try:
+            data = read_inside(tree, path, size=files.size(path), max_bytes=_MAX_XML_BYTES)
+        except UnreadableError as error:
+            raise ValueError(f"{tree.describe(path)}: {error}.") from error
+        return read_xml_tags(data, tree.describe(path))
+
+    check_folder(tree, "Annotations")
+    files.size("Annotations/")  # lists the folder once, before the threads need it
+    with ThreadPoolExecutor(_XML_READERS) as pool:
+        names = dict(zip((entry.voc_id for entry in entries), pool.map(read, entries), strict=True))
+    return lambda entry: tags.read(names[entry.voc_id], tree.describe(f"Annotations/{entry.voc_id}.xml"))
 
 
 def read_xml_tags(data: bytes, where: str) -> tuple[str, ...]:
@@ -48,163 +133,3 @@ def read_xml_tags(data: bytes, where: str) -> tuple[str, ...]:
     if not all(names):
         raise ValueError(f"{where}: an <object> has no <name>.")
     return tuple(names)
-
-
-def read_cls_labels(data: bytes, where: str) -> dict[str, np.ndarray]:
-    """Return the vectors of a `cls_labels.npy`: image id to (classes,) numbers, each 0 or 1.
-
-    The file is a pickled dict. No code of its choosing runs: only the few globals and opcodes that numpy writes are
-    allowed, and the globals are replaced by plain records, so numpy itself never reads the file's state. Memory is
-    bounded by the file's size.
-
-    Raises:
-        ValueError: it is no such file, or it needs anything else.
-    """
-    if len(data) > _MAX_NPY_BYTES:
-        raise ValueError(f"{where}: {len(data)} bytes are too many for a cls_labels.npy.")
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        shape, _, dtype = _HEADER_READERS[version](stream)
-        content = _load(stream) if dtype.hasobject and shape == () else None
-        if not isinstance(content, _Array):
-            raise TypeError(f"it holds an array {shape} of {dtype}")
-        return {_key(key): _vector(key, value) for key, value in content.objects().items()}
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{where}: refused: {error}.") from error
-    except _UNREADABLE as error:
-        raise ValueError(
-            f"{where} is not a cls_labels.npy (a dict of image ids and vectors of 0 and 1): {error}."
-        ) from error
-
-
-def tags_of_vector(vector: np.ndarray, names: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """Return the names of the classes for which a vector holds 1; `names` are the class set's in the order of ids."""
-    if len(vector) != len(names):
-        raise ValueError(
-            f"{where}: {len(vector)} values, but the class set has {len(names)} classes: give the --classes that the "
-            "file was made for."
-        )
-    return tuple(name for name, value in zip(names, vector, strict=True) if value)
-
-
-def _key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"the key {key!r:.50} is not an image id")
-    return key
-
-
-def _vector(key: str, value: Any) -> np.ndarray:
-    if not isinstance(value, _Array):
-        raise TypeError(f"the value of {key!r:.50} is not an array")
-    vector = value.numbers()
-    if not np.isin(vector, (0, 1)).all():
-        raise ValueError(f"the vector of {key!r:.50} holds other values than 0 and 1")
-    return vector
-
-
-class _Dtype:
-    """The type of an array, as the file states it."""
-
-    def __init__(self, text: Any = None, *_: Any) -> None:
-        self.text = text
-        self.order = "|"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = state[1]
-
-    def resolve(self) -> np.dtype[Any]:
-        if self.text not in _NUMBER_TYPES or self.order not in {"<", ">", "|", "="}:
-            raise ValueError(f"arrays of type {self.order!r:.20}{self.text!r:.20} are not read")
-        return np.dtype(self.text).newbyteorder(self.order)
-
-
-class _Array:
-    """An array, as the file states it."""
-
-    def __init__(self, *_: Any) -> None:
-        self.state: tuple[Any, ...] = ()
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = tuple(state)
-
-    def objects(self) -> Mapping[Any, Any]:
-        """Return the one object of an array without dimensions."""
-        _, shape, dtype, _, content = self.state
-        if shape != () or dtype.text not in {"O", "O8"} or len(content) != 1 or not isinstance(content[0], dict):
-            raise ValueError("it does not hold one dict")
-        return content[0]
-
-    def numbers(self) -> np.ndarray:
-        """Return the values of an array of one dimension, not copied: many arrays may share the bytes."""
-        _, shape, dtype, _, content = self.state
-        if isinstance(content, str):  # as Python 2 wrote bytes
-            content = content.encode("latin1")
-        values = np.frombuffer(content, dtype=dtype.resolve())
-        if len(shape) != 1 or math.prod(shape) != len(values):
-            raise ValueError(f"an array says its shape is {shape!r:.50} and holds {len(values)} values")
-        return values
-
-
-class _NumpyArrayType:
-    """Replaces `numpy.ndarray` where the file names it as an argument; it cannot be called."""
-
-
-_KNOWN_GLOBALS: Mapping[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _NumpyArrayType,
-    ("numpy", "dtype"): _Dtype,
-}
-_OPCODES = frozenset(
-    [
-        *("PROTO", "FRAME", "STOP", "MARK", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
-        *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
-        *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
-        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
-        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
-        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-    ]
-)
-"""Opcodes of numpy's pickles, protocols 2 to 5."""
-
-
-def _load(stream: io.BytesIO) -> Any:
-    """Unpickle the rest of a file, once its opcodes are checked."""
-    start = stream.tell()
-    memoized = 0
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name not in _OPCODES:
-            raise pickle.UnpicklingError(f"the file has the opcode {opcode.name}, which no cls_labels.npy needs")
-        if opcode.name in {"BINPUT", "LONG_BINPUT"} and cast("int", argument) > memoized + 1:
-            raise pickle.UnpicklingError(f"the file memoizes {memoized} objects and then number {argument}")
-        memoized += opcode.name in {"BINPUT", "LONG_BINPUT", "MEMOIZE"}
-    stream.seek(start)
-    return _Unpickler(stream, max_bytes=len(stream.getbuffer())).load()
-
-
-class _Unpickler(pickle.Unpickler):
-    """Loads no globals but numpy's own."""
-
-    def __init__(self, stream: io.BytesIO, *, max_bytes: int) -> None:
-        super().__init__(stream, encoding="latin1")
-        self._bytes_left = max_bytes
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return self._latin1
-        try:
-            return _KNOWN_GLOBALS[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which no cls_labels.npy needs") from None
-
-    def persistent_load(self, _: Any) -> NoReturn:
-        raise pickle.UnpicklingError("the file refers to objects outside itself")
-
-    def _latin1(self, text: str, encoding: str) -> bytes:
-        """`_codecs.encode`, by which pickles of protocol 2 carry bytes; the results may have the file's size in all."""
-        self._bytes_left -= len(text)
-        if encoding != "latin1" or self._bytes_left < 0:
-            raise pickle.UnpicklingError(f"the file asks for the codec {encoding!r:.50}, or for too many bytes")
-        return text.encode("latin1")

@@ -13,8 +13,8 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.datasets.coco_json import read_instances
 from wsss_ray.datasets.coco_truth import Crowd, Order, paint_truth
+from wsss_ray.datasets.image_ids import image_ids
 from wsss_ray.datasets.items import TagReader, TruthInstances, first_few
-from wsss_ray.datasets.paths import image_ids
 from wsss_ray.images.decoding import exif_orientation
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_ids, label_limit, orient_label

@@ -30,9 +30,9 @@ class AuditConfig:
     near_threshold: float = 0.03
     """Detector scores less than this above the threshold of the run are suspicious."""
     drift: float = 4.0
-    """A class is said to drift in a shard whose mean share of it is more than this many standard errors off."""
+    """A class drifts in a shard if its mean share there differs by more than this many standard errors."""
     most: int = 100_000
-    """Longest length of the ranked lists of images and of regions; the counts are of all."""
+    """Largest length of the ranked lists of images and of regions; the counts are of all."""
     against_truth: bool = False
     """For shards with human labels: also rank the regions where these and SAM's masks differ most, as candidates
     for correcting the human label (paper, 5.2)."""

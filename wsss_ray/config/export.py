@@ -18,7 +18,7 @@ class ExportConfig:
     images: str
     """Directory or `s3://` prefix of the image shards that were labelled."""
     output: str
-    """Directory or `s3://` prefix; it must be empty or hold an earlier call of the same export."""
+    """Directory or `s3://` prefix; it must be empty or hold the same export, which is then continued."""
     format: str
     """voc: tree of palette PNGs and ImageSets. coco-instances: JSON with RLE, boxes, scores and COCO category ids.
     coco-panoptic, coco-semantic: PNGs and JSON. yolo-seg: polygons (needs the extra `export`). huggingface: Parquet

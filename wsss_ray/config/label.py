@@ -38,7 +38,7 @@ class LabelConfig(LabellerConfig):
     placement: Literal["fused", "split"] = "fused"
     """fused: both models in one actor per GPU. split: a pool of detectors and a pool of segmenters."""
     decoded_mb: int = 512
-    """Decoded pixels (MB of uint8 RGB) of a unit at work, of which an actor has three; larger units go in pieces."""
+    """Decoded pixels (MB of uint8 RGB) of a unit in progress; an actor has three. Larger units are divided."""
     limit: int | None = None
     """Label only the first N images, rounded up to whole units. Unset: all."""
     png: bool = False

@@ -11,12 +11,12 @@ from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, requi
 
 @dataclass(frozen=True, kw_only=True)
 class CrfConfig:
-    """DenseCRF: a mean field over the real RGB image, with the settings that DeepLab-v2 is published with."""
+    """DenseCRF: a mean field over the real RGB image, with the published settings of DeepLab-v2."""
 
     iterations: int = 10
     """Rounds of the mean field."""
     position_weight: float = 3.0
-    """Weight of the kernel over positions alone; 0: off."""
+    """Weight of the kernel over positions only; 0: off."""
     position_width: float = 1.0
     """Its standard deviation, in pixels."""
     bilateral_weight: float = 4.0
@@ -27,7 +27,7 @@ class CrfConfig:
     """Its standard deviation over colors, in grey levels of 0 to 255."""
     prune: float = 0.01
     """Classes whose probability stays below this in the whole image are left out, which is several times faster: they
-    could not have grown much above it. 0: all classes take part."""
+    could not have become much more likely. 0: all classes take part."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -66,7 +66,7 @@ class PredictConfig:
     with DenseCRF: 10 and 16 GB for a photo of 12 megapixels."""
     tags_only: bool = False
     """Allow each image only the classes it is tagged with, and the background: for refining pseudo-labels of tagged
-    images, not for evaluating a student. Images without a tag become background unseen, with the status no_tags."""
+    images, not for evaluating a student. Images without a tag become background, with the status no_tags."""
     soft: bool = False
     """Also write the probabilities, under soft/."""
     soft_threshold: float = 0.01
@@ -79,7 +79,7 @@ class PredictConfig:
     """auto: bfloat16 autocast on CUDA (float32 where the GPU has no native bfloat16), float32 on CPU. Probabilities and
     DenseCRF are always float32."""
     decoded_mb: int = 512
-    """Decoded pixels (MB of uint8 RGB) of a unit at work, of which an actor has three; larger units go in pieces."""
+    """Decoded pixels (MB of uint8 RGB) of a unit in progress; an actor has three. Larger units are divided."""
     limit: int | None = None
     """Predict only the first N images, rounded up to whole units. Unset: all."""
     png: bool = False

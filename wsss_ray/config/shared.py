@@ -58,7 +58,7 @@ def require_registered(config: object, name: str, registry: Registry[Any]) -> No
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
-    """How `s3://` is reached. Keys come from the environment, a profile or the instance's role, never from here."""
+    """How to reach `s3://`. Keys come from the environment, a profile or the instance's role, never from here."""
 
     endpoint_url: str | None = None
     """S3 endpoint for stores other than AWS (MinIO, Ceph, ...). Unset: AWS_ENDPOINT_URL, else AWS."""
@@ -87,7 +87,7 @@ class RayConfig:
     """Address of an existing cluster ("auto", "ray://host:10001"). Unset: RAY_ADDRESS when a cluster set it (as
     `ray job submit` does), else a Ray of its own on this machine, bound to 127.0.0.1."""
     actors: int | None = None
-    """Model actors (with `placement: split`: segmenters). Unset: one per GPU of the cluster, else one per core. Of jobs
+    """Model actors (with `placement: split`: segmenters). Unset: one per GPU of the cluster, else one per core. In jobs
     without models: tasks at once; unset: as many as the cores allow."""
     detector_actors: int | None = None
     """Detector actors with `placement: split`. Unset: a quarter of `actors`, at least one."""
@@ -95,9 +95,9 @@ class RayConfig:
     """GPUs each model actor holds (0.5: two share one). Unset: 1 where the cluster has GPUs, else 0."""
     cpus_per_actor: float | None = None
     """Cores each model actor holds. Unset: 1 with GPUs or `wait_for_nodes`; else the machine's cores divided
-    among the actors. Of jobs without models: cores each task holds; unset: 1."""
+    among the actors. In jobs without models: cores each task holds; unset: 1."""
     wait_for_nodes: bool = False
-    """Accept a request that the cluster cannot meet yet, because an autoscaler will add the nodes. Model actors then
+    """Accept pools that the cluster cannot hold yet, because an autoscaler will add nodes. Model actors then
     need `actors` and `gpus_per_actor`."""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Configuration of the student: which network learns from the labels, and what it starts from."""
+"""Configuration of the student: its network and its initial weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Geometry = Literal["caffe", "torchvision"]
 Initialisation = Literal["none", "imagenet", "caffe", "checkpoint", "pretrained"]
 
 DEEPLAB = ("deeplabv2-resnet101", "deeplabv2-resnet50", "deeplabv2-resnet18", "deeplabv2-tiny")
-"""Architectures that are built here; others are adapted from a library."""
+"""Architectures that this package builds; others come from a library."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,24 +26,24 @@ class StudentConfig:
     """Commit (40 hex digits) of a transformers hub id; required for one."""
     geometry: Literal["auto", "caffe", "torchvision"] = "auto"
     """Where DeepLab-v2's ResNet has its strides and dilations: caffe (as published) or torchvision (as its ImageNet
-    weights were trained). auto: torchvision for `deeplabv2-tiny` (less dilation learns faster from nothing) and with
-    `init: imagenet`, the checkpoint's with `init: checkpoint`, else caffe."""
+    weights were trained). auto: torchvision for `deeplabv2-tiny` (random weights train faster with less
+    dilation) and with `init: imagenet`; the checkpoint's with `init: checkpoint`; else caffe."""
     scales: tuple[float, ...] | None = None
-    """Scales of the image that the network sees, in training and prediction, 1 first; their logits are joined by the
-    maximum. Unset: 1, 0.75, 0.5 for DeepLab-v2 (as published), 1, 0.5 for its tiny one, 1 alone for others."""
+    """Scales of the image in training and prediction, 1 first; the maximum of their logits counts. Unset: 1, 0.75, 0.5
+    for DeepLab-v2 (as published); 1, 0.5 for its tiny one; only 1 for others."""
     init: Initialisation = "imagenet"
     """none: random. imagenet: torchvision's ImageNet weights in the backbone. caffe: a published Caffe-style DeepLab
-    (such as the COCO one). checkpoint: one of this project's; its head is kept where the classes are the same.
-    pretrained: the weights that come with a transformers or torchvision segmentation model, likewise."""
+    (such as the COCO one). checkpoint: a student.safetensors; its head is kept if the classes are the same.
+    pretrained: the weights of a transformers or torchvision segmentation model; its head likewise."""
     weights: str | None = None
     """File or URI (local, `s3://`, `https://`) of the initial weights; of `imagenet` and `pretrained` also the name of
     torchvision's (IMAGENET1K_V2, ...). Unset: torchvision's first weights, or those of the transformers model."""
     sha256: str | None = None
-    """Expected SHA-256 of the weights' file (64 hex digits). Required for `https://`, and by torch below 2.10 for what
-    is no .safetensors."""
+    """Expected SHA-256 of the weights' file (64 hex digits). Required for `https://`, and by torch below 2.10 for other
+    files than .safetensors."""
 
     def __post_init__(self) -> None:
-        """Check ranges and what goes together."""
+        """Check ranges and combinations."""
         kind, colon, name = self.architecture.partition(":")
         known = self.architecture in DEEPLAB or (kind in ("torchvision", "transformers") and colon and name)
         choices = ", ".join([*DEEPLAB, "torchvision:NAME", "transformers:ID-or-DIRECTORY"])
@@ -86,14 +86,14 @@ class StudentConfig:
 
     @property
     def family(self) -> str:
-        """Kind of network: deeplab, tiny, torchvision or transformers."""
+        """Return the kind of network: deeplab, tiny, torchvision or transformers."""
         if self.architecture == "deeplabv2-tiny":
             return "tiny"
         return "deeplab" if self.architecture in DEEPLAB else self.architecture.partition(":")[0]
 
     @property
     def resolved_scales(self) -> tuple[float, ...]:
-        """The scales, or the architecture's own where they are unset."""
+        """Return the scales, those of the architecture if they are unset."""
         if self.scales is not None:
             return self.scales
         return {"deeplab": (1.0, 0.75, 0.5), "tiny": (1.0, 0.5)}.get(self.family, (1.0,))

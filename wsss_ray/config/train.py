@@ -1,4 +1,4 @@
-"""Configuration of the training job: a student learns from labels."""
+"""Configuration of the training job."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Recipe:
     batch_size: int
     """Samples of one update, over all workers and micro-batches."""
     accumulation: int
-    """Micro-batches that one update is computed in by one worker."""
+    """Micro-batches of one worker in an update."""
     crop: int
     """Side of the training crops, in pixels."""
     learning_rate: float
-    """Of the backbone at the first update."""
+    """Learning rate of the backbone at the first update."""
     optimizer: Optimizer = "sgd"
     random_scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
-    """Factors of which each sample is resized by one, before the crop."""
+    """Factors; each sample is resized by one of them before the crop."""
 
 
 PRESETS: dict[PresetName, Recipe] = {
@@ -55,7 +55,7 @@ class TrainConfig:
     """Train a segmentation network (the student) on labels.
 
     The labels are those of a run, PNGs of another method, or the ground truth.
-    The data stream through Ray Data, the workers are Ray Train's. A batch is that of all workers together, and the
+    Ray Data feeds the samples, and Ray Train runs the workers. A batch is that of all workers together, and the
     samples and their order depend only on the seed, so one worker or eight train the same network. A rerun of the
     same command continues from the last checkpoint.
     """
@@ -80,34 +80,35 @@ class TrainConfig:
     exclude: str | None = None
     """File with one image id per line, by path or URI: do not train on these images."""
     preset: PresetName = "voc"
-    """Gives what is unset below. voc: from COCO weights (student.init caffe or checkpoint). voc-imagenet, coco,
-    coco-long: from ImageNet weights. demo: the embedded demo's small network (deeplabv2-tiny, init none,
-    unless `student` is set) from random weights."""
+    """Recipe: gives the settings below that are unset. voc: from COCO weights (student.init caffe or checkpoint).
+    voc-imagenet, coco, coco-long: from ImageNet weights. demo: the embedded demo's small network (deeplabv2-tiny, init
+    none, unless `student` is set) from random weights."""
     iterations: int | None = None
     """Updates of the weights. Unset: the preset's."""
     batch_size: int | None = None
     """Samples of one update, over all workers and micro-batches together. Unset: the preset's."""
     accumulation: int | None = None
-    """Micro-batches in which each worker computes its part of an update: less memory, the same result. Unset: as few as
-    keep them no larger than the preset's."""
+    """Micro-batches in which each worker computes its part of an update: less memory, the same result. Unset: the
+    fewest that are no larger than the preset's."""
     crop: int | None = None
     """Side of the training crops, in pixels. Unset: the preset's."""
     learning_rate: float | None = None
     """Learning rate of the backbone at the first update; it falls polynomially to 0. Unset: the preset's."""
     power: float = 0.9
-    """Exponent of the learning rate's fall."""
+    """Exponent of the polynomial decay of the learning rate."""
     optimizer: Optimizer | None = None
-    """sgd (as published) or adamw, which suits transformers and small networks from nothing. Unset: the preset's."""
+    """sgd (as published), or adamw, which suits transformers and small networks with random weights. Unset: the
+    preset's."""
     momentum: float = 0.9
     """Momentum of SGD; first beta of AdamW, whose second is 0.999."""
     weight_decay: float = 5e-4
     """Weight decay; biases have none."""
     random_scales: tuple[float, ...] | None = None
-    """Factors of which each sample is resized by one, before the crop. Unset: the preset's."""
+    """Factors; each sample is resized by one of them before the crop. Unset: the preset's."""
     flip: bool = True
-    """Mirror every other sample, by chance."""
+    """Mirror half of the samples, chosen at random."""
     shuffle_window: int = 1024
-    """Images among which samples are mixed, besides the order of units, which is mixed over the whole set."""
+    """Images in the window within which samples are shuffled. Units are shuffled over the whole set."""
     seed: int = 0
     """Seed of the order of samples, their augmentation and the initial weights."""
     student: StudentConfig = field(default_factory=StudentConfig)
@@ -124,7 +125,7 @@ class TrainConfig:
     validation: str | None = None
     """Image shards with ground truth to measure the mIoU on during training. Unset: none is measured."""
     validation_every: int = 1000
-    """Iterations between validations; there is one at the end, too."""
+    """Iterations between validations; there is always one at the end."""
     validation_limit: int | None = None
     """Validate on the first N images, rounded up to whole units. Unset: on all."""
     checkpoint_every: int = 500
@@ -172,7 +173,7 @@ class TrainConfig:
         require(self, "precision", self.precision != "float16", "auto, float32, tf32 or bfloat16 (float16 overflows)")
 
     def micro_batches(self, workers: int) -> int:
-        """Micro-batches in which each of so many workers, who share the batch evenly, computes its part of it."""
+        """Return the micro-batches of each worker in an update, for a number of workers that share the batch evenly."""
         if self.accumulation is not None:
             return self.accumulation
         preset = PRESETS[self.preset]

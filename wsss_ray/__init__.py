@@ -13,28 +13,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsss_ray.classes import ClassSet
+    from wsss_ray.evaluation.maps import evaluate_maps as evaluate
     from wsss_ray.labeller import Labeller
     from wsss_ray.labelling.labelled_image import LabelledImage
+    from wsss_ray.prediction.student import Student
     from wsss_ray.shards.instance import Instance
     from wsss_ray.shards.label_row import LabelRow
 
 __version__ = "0.1.0"
-__all__ = ["ClassSet", "Instance", "LabelRow", "LabelledImage", "Labeller"]
+__all__ = ["ClassSet", "Instance", "LabelRow", "LabelledImage", "Labeller", "Student", "evaluate"]
 
-_MODULES = {
-    "ClassSet": "wsss_ray.classes",
-    "Instance": "wsss_ray.shards.instance",
-    "LabelRow": "wsss_ray.shards.label_row",
-    "LabelledImage": "wsss_ray.labelling.labelled_image",
-    "Labeller": "wsss_ray.labeller",
+_DEFINITIONS = {
+    "ClassSet": ("wsss_ray.classes", "ClassSet"),
+    "Instance": ("wsss_ray.shards.instance", "Instance"),
+    "LabelRow": ("wsss_ray.shards.label_row", "LabelRow"),
+    "LabelledImage": ("wsss_ray.labelling.labelled_image", "LabelledImage"),
+    "Labeller": ("wsss_ray.labeller", "Labeller"),
+    "Student": ("wsss_ray.prediction.student", "Student"),
+    "evaluate": ("wsss_ray.evaluation.maps", "evaluate_maps"),
 }
+"""Module and name of each public name."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
-    if name not in _MODULES:
+    if name not in _DEFINITIONS:
         raise AttributeError(f"module 'wsss_ray' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
+    module, definition = _DEFINITIONS[name]
+    value = getattr(importlib.import_module(module), definition)
     globals()[name] = value
     return value
 

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, LabellerConfig, builtin
 from wsss_ray.config.parsing import read_files
 from wsss_ray.engine.meter import Meter
-from wsss_ray.images.decoding import decode_image
 from wsss_ray.images.header import ImageError
+from wsss_ray.images.inputs import ImageLike, read_pixels
 from wsss_ray.labelling.fusing import FusedLabel, LabelRowBuilder
 from wsss_ray.labelling.labelled_image import LabelledImage
 from wsss_ray.labelling.weights import fetch
@@ -36,8 +34,6 @@ from wsss_ray.models.results import Detections, MaskCrop
 
 MASKS_BYTES = 128 * 2**20
 """Masks that wait on the host until the device is free for the next unit, at most."""
-
-ImageLike = str | Path | PillowImage.Image | NDArray[np.uint8]
 
 
 class Labeller:
@@ -189,20 +185,7 @@ def _read(image: ImageLike, tags: list[str], index: int) -> Picture:
     name = Path(image).stem if isinstance(image, str | Path) else f"image-{index}"
     row: dict[str, Any] = {"image_id": name, "tags": tags}
     try:
-        if isinstance(image, str | Path):
-            pixels = decode_image(Path(image).read_bytes(), exif="apply")
-        elif isinstance(image, PillowImage.Image):
-            pixels = np.array(image.convert("RGB"))
-        else:
-            pixels = _checked(image, index)
+        pixels = read_pixels(image)
     except (OSError, ImageError) as error:
         return Picture(row={**row, "height": 0, "width": 0}, error=f"decode: {error}")
     return Picture(row={**row, "height": pixels.shape[0], "width": pixels.shape[1]}, image=pixels)
-
-
-def _checked(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(
-            f"image {index} is {image.dtype} of shape {image.shape}: give (height, width, 3) of uint8 RGB."
-        )
-    return image

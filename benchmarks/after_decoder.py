@@ -130,7 +130,7 @@ def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.nda
         for index, mask in enumerate(placed)
     ]
     watch("join", lambda: [builder.add(crop) for crop in crops])
-    result = watch("PNG", lambda: builder.finish(classes.palette()))
+    result = watch("PNG", lambda: builder.finish(classes.palette(), {}))
     assert isinstance(result, FusedLabel)
     return result.row.label_map(), watch.parts
 

@@ -24,6 +24,7 @@ from wsss_ray.config.parsing import read_files
 from wsss_ray.engine.meter import Meter
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.inputs import ImageLike, read_pixels
+from wsss_ray.labelling.columns import LABEL_COLUMNS
 from wsss_ray.labelling.fusing import FusedLabel, LabelRowBuilder
 from wsss_ray.labelling.labelled_image import LabelledImage
 from wsss_ray.labelling.weights import fetch
@@ -63,6 +64,7 @@ class Labeller:
         """
         self.config = _read_config([config]) if isinstance(config, str) else config
         self.classes = classes or ClassSet.load(self.config.classes, assist_words=self.config.assist_words)
+        self.columns = {name: LABEL_COLUMNS.get(name)() for name in self.config.columns}
         self._rule = FUSION_RULES.get(self.config.fusion.paint)
         self._palette = self.classes.palette() if self.classes.label_dtype is np.uint8 else None
         self._device = threading.Lock()
@@ -165,7 +167,7 @@ class Labeller:
         meter.advance(len(pictures) - len(begun))
         with meter("encode"):
             _add(waiting)
-            return [builder.finish(self._palette) for builder in builders]
+            return [builder.finish(self._palette, self.columns) for builder in builders]
 
 
 def _read_config(names: Sequence[str]) -> LabellerConfig:

@@ -112,5 +112,6 @@ def test_no_ray_to_be_had_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, add
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # of the Ray that other tests use
     with pytest.raises(JobError, match=told), connect(RayConfig(address=address)):
         pass

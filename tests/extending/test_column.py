@@ -1,79 +1,89 @@
-"""A column of the label rows: the three files that ARCHITECTURE.md names, changed in a copy of the package."""
+"""An extra column of the label files from outside of the package, in a few lines."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from repository import REPOSITORY
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from drawn import drawn_scenes
+from label_runs import image_rows, write_shards
 
-EDITS = {
-    "shards/schemas.py": [
-        ('        pa.field("error", pa.string()),\n', '        pa.field("largest", pa.string()),\n'),
-    ],
-    "shards/label_row.py": [
-        ("    error: str | None = None\n", "    largest: str | None = None\n"),
-        ('            error=row.get("error"),\n', '            largest=row.get("largest"),\n'),
-        ('            "error": self.error,\n', '            "largest": self.largest,\n'),
-    ],
-    "labelling/fusing.py": [
-        (
-            '                status="no_tags" if not row["tags"] else "ok" if self._instances else "no_detections",\n',
-            "                largest=max(self._instances, key=lambda found: found.mask().sum()).phrase,\n",
-        ),
-    ],
-}
-"""In each file, lines after which a line is added: the phrase of the largest instance of an image."""
-
-SCRIPT = """
-import sys, numpy as np, pyarrow as pa
-from wsss_ray import Labeller
-from wsss_ray.demo.scenes import draw_scene, split_seeds
-from wsss_ray.shards.label_files import encode_labels, read_labels
+from wsss_ray.classes import ClassSet
+from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
+from wsss_ray.engine.meter import Meter
+from wsss_ray.labelling.columns import LABEL_COLUMNS, LabelColumn
+from wsss_ray.labelling.plan import identity
+from wsss_ray.labelling.stages import LabelStage
+from wsss_ray.labels.sink import LabelSink
+from wsss_ray.shards.image_shards import read_shard_set
+from wsss_ray.shards.label_files import read_labels
 from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.shards.schemas import LABEL_SCHEMA
-from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
-scene = draw_scene(next(iter(split_seeds("validation", 1))))
-(result,) = Labeller("demo").label([scene.image], [scene.tags])
-assert result.row.largest in scene.tags or result.row.largest in ("bowl", "plate"), result.row.largest
-unit = Unit(shard="shard-00000-of-00001.parquet", row_group=0, rows=1, digest="0" * 64, exif="ignore")
-storage = Storage(sys.argv[1])
-storage.write(unit.label_path, encode_labels(pa.Table.from_pylist([result.row.to_row()], LABEL_SCHEMA), unit, {}))
-(row,) = read_labels(storage, unit).to_pylist()
-assert LabelRow.from_row(row).largest == result.row.largest
-print("column:", row["largest"])
-"""
+
+@LABEL_COLUMNS.register("mean-score")
+class MeanScore(LabelColumn):
+    """The mean detector score of the image's instances."""
+
+    type = pa.float64()
+
+    def value(self, row: LabelRow, label: Any) -> float | None:
+        scores = [instance.score for instance in row.instances or ()]
+        return sum(scores) / len(scores) if scores else None
 
 
-def test_a_column_touches_the_files_that_are_named(tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(REPOSITORY / "wsss_ray", copy / "wsss_ray", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, lines in EDITS.items():
-        file = copy / "wsss_ray" / name
-        text = file.read_text()
-        for line, added in lines:
-            assert text.count(line) == 1, f"{name}: {line}"
-            text = text.replace(line, line + added)
-        file.write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "run")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("column: ")
+CONFIG = LabelConfig(
+    input="-",
+    output="-",
+    classes="demo",
+    detector=DetectorConfig(model="demo"),
+    segmenter=SegmenterConfig(model="tiny"),
+    columns=("mean-score",),
+)
 
 
-def test_architecture_names_these_files() -> None:
-    text = (REPOSITORY / "ARCHITECTURE.md").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("| column")]
-    for name in EDITS:
-        assert f"`wsss_ray/{name}`" in line
+def test_a_run_with_a_column_writes_it_and_readers_without_it_read_on(tmp_path: Path) -> None:
+    rows = image_rows(drawn_scenes(3))
+    write_shards(Storage(str(tmp_path)), rows, images_per_unit=3, classes="demo")
+    (unit,) = read_shard_set(Storage(str(tmp_path))).units
+    classes = ClassSet.load("demo")
+    stage = LabelStage(CONFIG, classes, "ignore")
+    given = rows.drop_columns(["source", "truth"]).append_column("error", pa.nulls(3, pa.string()))
+    labelled = stage(given, Meter())
+    output = Storage(str(tmp_path / "run"))
+    sink = LabelSink(output=output, classes=classes, png=False, grey=False)
+    sink.commit(unit, labelled, version=None)
+
+    written = pq.read_table(tmp_path / "run" / unit.label_path).to_pylist()
+    for row in written:
+        scores = [instance["score"] for instance in row["instances"]]
+        assert scores
+        assert row["mean-score"] == pytest.approx(sum(scores) / len(scores))
+    assert read_labels(output, unit).schema.names == LABEL_SCHEMA.names
+    plain = LabelStage(replace(CONFIG, columns=()), classes, "ignore")(given, Meter())
+    assert labelled.drop_columns(["mean-score"]).equals(plain)
+
+    # an image that is labelled again keeps its neighbours' values
+    version = output.list("labels")[unit.label_path.removeprefix("labels/")].version
+    again = labelled.slice(1, 1).set_column(labelled.schema.get_field_index("mean-score"), "mean-score", [[0.25]])
+    sink.commit(unit, again, version=version)
+    values = [row["mean-score"] for row in pq.read_table(tmp_path / "run" / unit.label_path).to_pylist()]
+    assert values == [written[0]["mean-score"], 0.25, written[2]["mean-score"]]
+
+
+def test_columns_belong_to_the_identity_of_a_run(tmp_path: Path) -> None:
+    write_shards(Storage(str(tmp_path)), image_rows(drawn_scenes(1)), images_per_unit=1, classes="demo")
+    shards = read_shard_set(Storage(str(tmp_path)))
+    classes = ClassSet.load("demo")
+    assert identity(CONFIG, classes, shards, has_gpus=False)["columns"] == ["mean-score"]
+    assert "columns" not in identity(replace(CONFIG, columns=()), classes, shards, has_gpus=False)
+
+
+def test_an_unknown_column_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"columns.*mean-scor.*mean-score"):
+        replace(CONFIG, columns=("mean-scor",))

@@ -96,8 +96,8 @@ def test_configurations_are_joined_and_changed(tmp_path: Path) -> None:
     labels = Labeller.from_config("demo", str(extra), fusion=FusionConfig(paint="area"))
     config = labels.config
     assert (config.detector.model, config.detector.box_threshold, config.fusion.paint) == ("demo", 0.4, "area")
-    with pytest.raises(ValueError, match="extra.yaml:1"):
-        extra.write_text("detector: {box_treshold: 0.4}\n")
+    extra.write_text("detector: {box_treshold: 0.4}\n")
+    with pytest.raises(ValueError, match=r"extra\.yaml:1"):
         Labeller.from_config("demo", str(extra))
     with pytest.raises(ValueError, match="demoo"):
         Labeller("demoo")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wsss_ray.config.models import DetectorConfig, FusionConfig, SegmenterConfig
-from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
+from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require, require_registered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,19 @@ class LabellerConfig:
     """The detector: phrases to boxes."""
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
     """The segmenter: boxes to masks."""
+    columns: tuple[str, ...] = ()
+    """Extra columns of the label files: names that an installed package registers."""
     fusion: FusionConfig = field(default_factory=FusionConfig)
     """How masks are joined into a label map."""
     storage: StorageConfig = field(default_factory=StorageConfig)
     """Object storage."""
+
+    def __post_init__(self) -> None:
+        """Check that the extra columns exist."""
+        if self.columns:
+            from wsss_ray.labelling.columns import LABEL_COLUMNS  # noqa: PLC0415 - it imports this module
+
+            require_registered(self, "columns", LABEL_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +75,8 @@ class LabelConfig(LabellerConfig):
         )
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check ranges, and that the extra columns exist."""
+        super().__post_init__()
         require(self, "limit", self.limit is None or self.limit >= 1, "at least 1")
         require(self, "decoded_mb", self.decoded_mb >= 1, "at least 1")
         require(self, "status_seconds", self.status_seconds > 0, "more than 0")

@@ -47,11 +47,11 @@ def require(config: object, name: str, ok: bool, rule: str) -> None:
 
 
 def require_registered(config: object, name: str, registry: Registry[Any]) -> None:
-    """Raise a FieldError that lists the valid names, unless the field's value is registered or not given yet."""
+    """Raise a FieldError that lists the valid names, unless the field's names are registered or not given yet."""
     value = getattr(config, name)
     try:
-        if isinstance(value, str):
-            registry.check(value)
+        for entry in (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ():
+            registry.check(entry)
     except ValueError as error:
         raise FieldError(name, f"{type(config).__name__}.{name}: {error}") from error
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.images.rle import encode_crop
+from wsss_ray.labelling.columns import LabelColumn
 from wsss_ray.labels.decoded_images import Picture, pixels_per_class
 from wsss_ray.models.protocols import FusionRule
 from wsss_ray.models.results import Detections, MaskCrop
@@ -22,10 +24,12 @@ class FusedLabel:
     row: LabelRow
     pixels: list[dict[str, int]] | None = None
     """`class_id` and `pixels` of each class in the label map; None for a failed image."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the extra columns, by name."""
 
     def to_row(self) -> dict[str, Any]:
         """Return Python values by column of LABELLED_SCHEMA. A failed image has its error and no status yet."""
-        return {**self.row.to_row(), "pixels": self.pixels}
+        return {**self.row.to_row(), "pixels": self.pixels, **self.extra}
 
 
 class LabelRowBuilder:
@@ -62,8 +66,11 @@ class LabelRowBuilder:
             )
         )
 
-    def finish(self, palette: bytes | None) -> FusedLabel:
-        """Return the label row and its pixel counts; `palette` is 768 bytes of RGB, or None for grey."""
+    def finish(self, palette: bytes | None, columns: Mapping[str, LabelColumn]) -> FusedLabel:
+        """Return the label row, its pixel counts and its extra columns.
+
+        `palette` is 768 bytes of RGB, or None for a grey PNG.
+        """
         row = self._picture.row
         if self._picture.error is not None:
             return FusedLabel(row=LabelRow.failure(row, self._picture.error))
@@ -71,16 +78,18 @@ class LabelRowBuilder:
         label = self._label_map.label
         ids = {instance.class_id for instance in self._instances}
         found = {self._classes.by_id[class_id].name for class_id in ids}
+        label_row = LabelRow(
+            image_id=row["image_id"],
+            height=row["height"],
+            width=row["width"],
+            label=encode_label(label, palette=palette),
+            instances=tuple(self._instances),
+            tags=tuple(row["tags"]),
+            undetected_tags=tuple(tag for tag in row["tags"] if tag not in found),
+            status="no_tags" if not row["tags"] else "ok" if self._instances else "no_detections",
+        )
         return FusedLabel(
-            row=LabelRow(
-                image_id=row["image_id"],
-                height=row["height"],
-                width=row["width"],
-                label=encode_label(label, palette=palette),
-                instances=tuple(self._instances),
-                tags=tuple(row["tags"]),
-                undetected_tags=tuple(tag for tag in row["tags"] if tag not in found),
-                status="no_tags" if not row["tags"] else "ok" if self._instances else "no_detections",
-            ),
+            row=label_row,
             pixels=pixels_per_class(label, among={self._classes.background_id, *ids}),
+            extra={name: column.value(label_row, label) for name, column in columns.items()},
         )

@@ -35,6 +35,7 @@ def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gp
         "detector": _detector_identity(config, has_gpus=has_gpus),
         "segmenter": _segmenter_identity(config, has_gpus=has_gpus),
         "fusion": dataclasses.asdict(config.fusion),
+        **({"columns": sorted(config.columns)} if config.columns else {}),
         "shards": shards.digest,
     }
 

@@ -40,6 +40,8 @@ class _Stage:
         """Create the labeller, unless one is given, and load the models that the stage uses."""
         self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6, tagged_only=True)
         self._labeller = labeller or Labeller(config, classes=classes)
+        extra = [pa.field(name, column.type) for name, column in self._labeller.columns.items()]
+        self.output_schema = pa.schema([*LABELLED_SCHEMA, *extra])
         self._load()
 
     def _load(self) -> None:
@@ -52,9 +54,8 @@ class _Stage:
 class DetectStage(_Stage):
     """Image rows to rows with boxes; the first of two pools."""
 
-    output_schema = DETECTED_SCHEMA
-
     def _load(self) -> None:
+        self.output_schema = DETECTED_SCHEMA
         _ = self._labeller.detector
 
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
@@ -70,8 +71,6 @@ class DetectStage(_Stage):
 class SegmentStage(_Stage):
     """Rows with boxes to label rows; the second of two pools."""
 
-    output_schema = LABELLED_SCHEMA
-
     def _load(self) -> None:
         _ = self._labeller.segmenter
 
@@ -81,13 +80,11 @@ class SegmentStage(_Stage):
         for piece in self._reader.pieces(rows, meter):
             found = [_detections_from_list(picture.row["detections"]) for picture in piece]
             results += self._label(piece, found, meter)
-        return pa.Table.from_pylist(results, schema=nullable(LABELLED_SCHEMA))
+        return pa.Table.from_pylist(results, schema=nullable(self.output_schema))
 
 
 class LabelStage(_Stage):
     """Image rows to label rows with both models in one actor: one decoding, and no ratio of pools to tune."""
-
-    output_schema = LABELLED_SCHEMA
 
     def _load(self) -> None:
         _ = self._labeller.detector, self._labeller.segmenter
@@ -97,7 +94,7 @@ class LabelStage(_Stage):
         results = []
         for piece in self._reader.pieces(rows, meter):
             results += self._label(piece, self._labeller.detect(piece, meter), meter)
-        return pa.Table.from_pylist(results, schema=nullable(LABELLED_SCHEMA))
+        return pa.Table.from_pylist(results, schema=nullable(self.output_schema))
 
 
 def _detections_to_list(detections: Detections) -> list[dict[str, Any]]:

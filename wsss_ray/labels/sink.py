@@ -16,7 +16,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.images.header import LARGEST_MAX_PIXELS
 from wsss_ray.images.label_png import decode_label, encode_label
 from wsss_ray.shards.label_files import encode_labels, find_damage, read_label_counts, read_labels
-from wsss_ray.shards.schemas import LABEL_SCHEMA, STATUSES
+from wsss_ray.shards.schemas import STATUSES
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
@@ -55,7 +55,7 @@ class LabelSink:
         failed = pc.is_valid(rows["error"])
         status = pc.if_else(failed, "failed", rows["status"])
         rows = rows.set_column(rows.schema.get_field_index("status"), "status", status)
-        labels = rows.select(LABEL_SCHEMA.names)
+        labels = rows.drop_columns(["pixels"])
         if self.png:
             self.write_pngs(labels)
         if version is None:
@@ -91,7 +91,7 @@ class LabelSink:
                 self.output.write(png_path(image_id), data, durable=False)  # the label file holds it, too
 
     def _put_into(self, unit: Unit, labels: pa.Table, version: str) -> Mapping[str, Any]:
-        merged = replace_rows(read_labels(self.output, unit), labels)
+        merged = replace_rows(read_labels(self.output, unit, extra=True), labels)
         pixels = [_count_pixels(label) for label in merged["label"].to_pylist()]
         counts = count_rows(merged, self.classes, pixels)
         if self.output.replace(unit.label_path, encode_labels(merged, unit, counts), version):
@@ -105,7 +105,7 @@ class LabelSink:
 def replace_rows(before: pa.Table, fresh: pa.Table) -> pa.Table:
     """Return the rows of a unit with those of some images replaced, by `image_id`, in the same order."""
     rows = {image_id: before.num_rows + index for index, image_id in enumerate(fresh["image_id"].to_pylist())}
-    both = pa.concat_tables([before, fresh.cast(before.schema)])
+    both = pa.concat_tables([before, fresh.select(before.schema.names).cast(before.schema)])
     return both.take([rows.get(image_id, index) for index, image_id in enumerate(before["image_id"].to_pylist())])
 
 

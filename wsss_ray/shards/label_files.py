@@ -35,7 +35,7 @@ def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> byte
     The footer holds the counts, and the ids of the images that have a label.
 
     Args:
-        rows: in LABEL_SCHEMA, in the unit's order.
+        rows: columns of LABEL_SCHEMA and any others, in the unit's order.
         unit: the images.
         counts: see `labels.sink.count_rows`.
     """
@@ -50,22 +50,31 @@ def encode_labels(rows: pa.Table, unit: Unit, counts: Mapping[str, Any]) -> byte
         **DIGESTS,
     }
     buffer = io.BytesIO()
+    rows = _in_schema(rows)
     with pq.ParquetWriter(
-        buffer, LABEL_SCHEMA, compression="zstd", write_statistics=False, write_page_checksum=True
+        buffer, rows.schema, compression="zstd", write_statistics=False, write_page_checksum=True
     ) as writer:
-        writer.write_table(rows.cast(LABEL_SCHEMA), row_group_size=max(rows.num_rows, 1))
+        writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
         writer.add_key_value_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)})
     seal(buffer)
     return buffer.getvalue()
 
 
-def read_labels(storage: Storage, unit: Unit, *, columns: Sequence[str] | None = None) -> pa.Table:
+def _in_schema(rows: pa.Table) -> pa.Table:
+    """Return the rows with the columns of LABEL_SCHEMA first, then the others."""
+    extra = [field.with_nullable(True) for field in rows.schema if field.name not in LABEL_SCHEMA.names]
+    schema = pa.schema([*LABEL_SCHEMA, *extra])
+    return rows.select(schema.names).cast(schema)
+
+
+def read_labels(storage: Storage, unit: Unit, *, columns: Sequence[str] | None = None, extra: bool = False) -> pa.Table:
     """Read the rows of a unit's label file, and compare every byte of it with its digests.
 
     Args:
         storage: run directory.
         unit: the images.
         columns: columns of LABEL_SCHEMA to return; None: all.
+        extra: return all columns of the file, also those that the run added.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -80,10 +89,11 @@ def read_labels(storage: Storage, unit: Unit, *, columns: Sequence[str] | None =
         rows = pq.read_table(
             pa.BufferReader(data),
             columns=None if columns is None else list(columns),
-            schema=LABEL_SCHEMA,
+            schema=None if extra else LABEL_SCHEMA,
             use_threads=False,
             page_checksum_verification=True,
         )
+        rows = _in_schema(rows) if extra else rows
         rows.validate(full=True)  # text of files without digests
     if rows.num_rows != unit.rows:
         raise ShardError(f"{name} is damaged: it has {rows.num_rows} rows, its unit {unit.rows}.")

@@ -24,7 +24,6 @@ from wsss_ray.config.parsing import read_files
 from wsss_ray.engine.meter import Meter
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.inputs import ImageLike, read_pixels
-from wsss_ray.labelling.columns import LABEL_COLUMNS
 from wsss_ray.labelling.fusing import FusedLabel, LabelRowBuilder
 from wsss_ray.labelling.labelled_image import LabelledImage
 from wsss_ray.labelling.weights import fetch
@@ -32,6 +31,7 @@ from wsss_ray.labels.decoded_images import Picture
 from wsss_ray.models.protocols import Detector, Segmenter
 from wsss_ray.models.registries import DETECTORS, FUSION_RULES, SEGMENTERS
 from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.shards.columns import LABEL_COLUMNS
 
 MASKS_BYTES = 128 * 2**20
 """Masks that wait on the host until the device is free for the next unit, at most."""

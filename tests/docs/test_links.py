@@ -12,9 +12,10 @@ from repository import REPOSITORY
 from wsss_ray.datasets.source import SOURCES
 from wsss_ray.export.format import EXPORT_FORMATS
 from wsss_ray.models.registries import DETECTORS, FUSION_RULES, SEGMENTERS
+from wsss_ray.shards.columns import LABEL_COLUMNS
 
 PATH = re.compile(r"^(?:benchmarks|configs|deploy|docs|jobs|tests|tools|wsss_ray|\.ci)/[\w./-]*$")
-GROUPS = {registry.group for registry in (DETECTORS, SEGMENTERS, FUSION_RULES, SOURCES, EXPORT_FORMATS)}
+GROUPS = {registry.group for registry in (DETECTORS, SEGMENTERS, FUSION_RULES, SOURCES, EXPORT_FORMATS, LABEL_COLUMNS)}
 MODULE = re.compile(r"^(?:wsss_ray|tools|benchmarks)(?:\.\w+)+$")
 
 

@@ -1,11 +1,15 @@
 """The notebook runs from its first cell to its last."""
 
+from pathlib import Path
+
 import nbformat
+import pytest
 from nbclient import NotebookClient
 from repository import REPOSITORY
 
 
-def test_the_notebook_labels_shows_and_evaluates(tmp_path, monkeypatch) -> None:
+@pytest.mark.processes
+def test_the_notebook_labels_shows_and_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     notebook = nbformat.read(REPOSITORY / "docs/notebook.ipynb", as_version=4)
     assert len(notebook.cells) <= 10

@@ -160,7 +160,7 @@ def test_images_without_a_usable_label_are_judged_as_background_and_listed(
     assert content["missing"] == ["a"]
     assert set(content["failed"]) == {"b", "c", "d"}  # type: ignore[arg-type]
     printed = capsys.readouterr().out
-    assert "1 images without a label, counted as no class: a" in printed
+    assert "1 image without a label, counted as no class: a" in printed
     assert "  b: wrong size: 2 x 2" in printed
     assert "4 failed" in printed
 
@@ -340,7 +340,7 @@ def test_rejected_images_are_told(
     pq.write_table(pa.table(rejected), tmp_path / "shards" / "rejected.parquet")
     write_pngs(tmp_path / "labels", TRUTHS)
     assert run(configure(tmp_path)).rejected == 1
-    assert "1 images were rejected by wsss-ray shard" in capsys.readouterr().out
+    assert "1 image rejected by wsss-ray shard" in capsys.readouterr().out
 
 
 def test_boundaries_and_interval_can_be_left_out(tmp_path: Path, shards: ShardSet, local_ray: Resources) -> None:

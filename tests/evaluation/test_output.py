@@ -71,11 +71,11 @@ def test_images_that_were_not_judged_are_told_by_kind() -> None:
     evaluation = evaluate(MATRIX, ["cat", "dog"], states=states, subset=frozenset(["one", "m1", "gone"]), rejected=3)
     text = format_tables(evaluation)
     assert "2 images without a label, counted as no class: m1, m2\n" in text
-    assert "1 images with a failed label, counted as no class:\n  f: truncated: it ends early\n" in text
-    assert "1 images without a truth, not evaluated: n\n" in text
-    assert "1 images with a bad truth, not evaluated:\n  b: truncated: it ends early\n" in text
-    assert "1 images of the subset are not in the image shards, not evaluated: gone\n" in text
-    assert "3 images were rejected by wsss-ray shard" in text
+    assert "1 image with a failed label, counted as no class:\n  f: truncated: it ends early\n" in text
+    assert "1 image without a truth, not evaluated: n\n" in text
+    assert "1 image with a bad truth, not evaluated:\n  b: truncated: it ends early\n" in text
+    assert "1 image of the subset, not in the image shards, not evaluated: gone\n" in text
+    assert "3 images rejected by wsss-ray shard, not evaluated" in text
     assert evaluation.images == 4
 
 

@@ -149,5 +149,5 @@ def test_the_command(folders: dict[str, Path], tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 1, done.stderr
     assert "split val, 70 images\n" in done.stdout, done.stderr
-    assert "1 images without a label, counted as no class: " in done.stdout
+    assert "1 image without a label, counted as no class: " in done.stdout
     assert done.stderr.rstrip().splitlines()[-1].startswith("error: 1 images have no usable label")

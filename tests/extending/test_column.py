@@ -15,10 +15,10 @@ from label_runs import image_rows, write_shards
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
 from wsss_ray.engine.meter import Meter
-from wsss_ray.labelling.columns import LABEL_COLUMNS, LabelColumn
 from wsss_ray.labelling.plan import identity
 from wsss_ray.labelling.stages import LabelStage
 from wsss_ray.labels.sink import LabelSink
+from wsss_ray.shards.columns import LABEL_COLUMNS, LabelColumn
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import read_labels
 from wsss_ray.shards.label_row import LabelRow

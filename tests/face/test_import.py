@@ -4,7 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import wsss_ray
+
+pytestmark = pytest.mark.processes
 
 HEAVY = ("torch", "ray", "transformers", "segment_anything", "pyarrow", "numpy")
 PROGRAM = f"""

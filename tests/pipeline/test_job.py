@@ -175,7 +175,7 @@ def test_a_mended_truth_or_list_of_images_is_judged_again(
     assert "nothing to do" not in capsys.readouterr().out
     listed.write_text("a\nb\n")
     assert evaluate_once(config) == 1
-    assert "1 images of the subset are not in the image shards" in capsys.readouterr().out
+    assert "1 image of the subset, not in the image shards" in capsys.readouterr().out
 
 
 def test_mended_annotations_have_another_version(tmp_path: Path) -> None:

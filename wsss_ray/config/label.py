@@ -31,7 +31,7 @@ class LabellerConfig:
     def __post_init__(self) -> None:
         """Check that the extra columns exist."""
         if self.columns:
-            from wsss_ray.labelling.columns import LABEL_COLUMNS  # noqa: PLC0415 - it imports this module
+            from wsss_ray.shards.columns import LABEL_COLUMNS  # noqa: PLC0415 - it imports this module
 
             require_registered(self, "columns", LABEL_COLUMNS)
 

@@ -79,19 +79,23 @@ def _format_problems(evaluation: Evaluation) -> Iterable[str]:
     if evaluation.bad_truth:
         yield _list_reasons(evaluation.bad_truth, "with a bad truth, not evaluated")
     if evaluation.not_in_shards:
-        yield _list_ids(evaluation.not_in_shards, "of the subset are not in the image shards, not evaluated")
+        yield _list_ids(evaluation.not_in_shards, "of the subset, not in the image shards, not evaluated")
     if evaluation.rejected:
-        yield f"{evaluation.rejected:,} images were rejected by wsss-ray shard, not evaluated (rejected.parquet)"
+        yield f"{_count_images(evaluation.rejected)} rejected by wsss-ray shard, not evaluated (rejected.parquet)"
     if evaluation.unknown_truth_pixels:
         yield f"{evaluation.unknown_truth_pixels:,} pixels of the truth are neither a class nor ignore: left out"
 
 
+def _count_images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
+
+
 def _list_ids(ids: tuple[str, ...], what: str) -> str:
     more = ", ..." if len(ids) > _SHOWN else ""
-    return f"{len(ids):,} images {what}: {', '.join(ids[:_SHOWN])}{more}"
+    return f"{_count_images(len(ids))} {what}: {', '.join(ids[:_SHOWN])}{more}"
 
 
 def _list_reasons(reasons: Mapping[str, str], what: str) -> str:
     shown = [f"  {image_id}: {reason}" for image_id, reason in list(reasons.items())[:_SHOWN]]
     more = ["  ..."] if len(reasons) > _SHOWN else []
-    return "\n".join([f"{len(reasons):,} images {what}:", *shown, *more])
+    return "\n".join([f"{_count_images(len(reasons))} {what}:", *shown, *more])

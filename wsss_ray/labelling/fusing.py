@@ -9,10 +9,10 @@ from typing import Any
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.images.rle import encode_crop
-from wsss_ray.labelling.columns import LabelColumn
 from wsss_ray.labels.decoded_images import Picture, pixels_per_class
 from wsss_ray.models.protocols import FusionRule
 from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.shards.columns import LabelColumn
 from wsss_ray.shards.instance import Instance
 from wsss_ray.shards.label_row import LabelRow
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import pyarrow as pa
 
-from wsss_ray.models.protocols import LabelMap
 from wsss_ray.registry import Registry
 from wsss_ray.shards.label_row import LabelRow
 
@@ -20,12 +20,12 @@ class LabelColumn(Protocol):
     type: ClassVar[pa.DataType]
     """Arrow type of the values."""
 
-    def value(self, row: LabelRow, label: LabelMap) -> Any:
+    def value(self, row: LabelRow, label: np.ndarray) -> Any:
         """Return the value of an image that has a label; a failed image has null.
 
         Args:
             row: the image's label row with its instances.
-            label: (H, W) class ids.
+            label: (H, W) uint8 or uint16 class ids.
         """
         ...
 

@@ -19,6 +19,7 @@ from wsss_ray.datasets.source import SOURCES
 from wsss_ray.demo.scenes import draw_scene, split_seeds
 from wsss_ray.export.format import EXPORT_FORMATS
 from wsss_ray.models.registries import FUSION_RULES, SEGMENTERS
+from wsss_ray.shards.columns import LABEL_COLUMNS
 
 (EXTENDING,) = [path for path in DOCUMENTS if path.name == "extending.md"]
 PYTHON = [(path, block.text) for path in DOCUMENTS for block in blocks(path) if block.language == "python"]
@@ -26,22 +27,26 @@ PYTHON = [(path, block.text) for path in DOCUMENTS for block in blocks(path) if 
 
 @pytest.fixture(scope="module")
 def registered() -> Iterator[None]:
-    """Run the page's examples that register something; afterwards the registries are as before.
+    """Run the page's examples that register something, and remove afterwards what they registered.
 
     Names that other tests have registered are removed meanwhile: they are the same ones.
     """
-    registries: list[Any] = [SEGMENTERS, FUSION_RULES, SOURCES, EXPORT_FORMATS]
-    before = [dict(registry._entries) for registry in registries]
-    for registry in registries:
-        for name, entry in list(registry._entries.items()):
-            if getattr(entry, "__module__", "").startswith("tests."):
-                del registry._entries[name]
+    registries: list[Any] = [SEGMENTERS, FUSION_RULES, SOURCES, EXPORT_FORMATS, LABEL_COLUMNS]
+    removed = [_remove(registry, "tests.") for registry in registries]
     for path, text in PYTHON:
         if path == EXTENDING and ".register(" in text and "class Owlv2Detector" not in text:
             exec(compile(text, str(path), "exec"), {"__name__": "documented"})
     yield
-    for registry, entries in zip(registries, before, strict=True):
-        registry._entries = entries
+    for registry, entries in zip(registries, removed, strict=True):
+        _remove(registry, "documented")
+        registry._entries |= entries
+
+
+def _remove(registry: Any, prefix: str) -> dict[str, Any]:
+    """Remove the entries whose module's name starts so, and return them."""
+    found = {name: entry for name, entry in registry._entries.items() if entry.__module__.startswith(prefix)}
+    registry._entries = {name: entry for name, entry in registry._entries.items() if name not in found}
+    return found
 
 
 @pytest.mark.parametrize(("path", "text"), PYTHON, ids=[f"{path.stem}-{n}" for n, (path, _) in enumerate(PYTHON)])

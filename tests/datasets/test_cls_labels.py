@@ -80,7 +80,7 @@ def test_hostile_pickles_end_in_a_plain_error(raw: bytes) -> None:
 
 
 def test_a_hundred_bytes_take_no_memory() -> None:
-    """A pickle that names the 62-millionth object of its memo, which the reader would make room for: a gigabyte."""
+    """A pickle that stores object 62,000,000 of its memo: the reader would allocate a gigabyte for the memo."""
     head = npy({})[: npy({}).index(b"\n") + 1]
     script = f"""
 import resource
@@ -101,7 +101,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def test_bytes_are_made_once() -> None:
-    """A text of 200 bytes that is encoded a thousand times: a file of a megabyte would take terabytes."""
+    """A text of 200 bytes that is encoded a thousand times: a larger file would fill the memory."""
     text = b"X" + (200).to_bytes(4, "little") + b"x" * 200
     calls = b"c_codecs\nencode\nq\x01" + text + b"q\x02X\x06\0\0\0latin1q\x03"
     head = npy({})[: npy({}).index(b"\n") + 1]

@@ -197,7 +197,7 @@ def test_what_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("depth", [10, 300, 700, 900, 950, 985, 990, 2000, 100_000])
 def test_nested_lists_end_in_one_rejected_image_or_a_plain_error(tmp_path: Path, depth: int) -> None:
-    """Python refuses deep nesting at another depth in each place, so every depth is tried in every place."""
+    """Python's limit is reached at another depth in each function, so several depths are tried in each field."""
     config = write_coco(tmp_path)
     whole = (tmp_path / "instances.json").read_text(encoding="utf-8")
     nested = "[" * depth + "]" * depth

@@ -1,4 +1,4 @@
-"""VOC listings: the three list forms, the four sources of tags, the truth folders, and trees that are amiss."""
+"""VOC listings: the three list forms, the four sources of tags, the truth folders, and trees that cannot be used."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ninety-two awkward files, each looked at: the right picture or the right reason.
+"""Ninety-two edge cases, each inspected: the right picture or the right reason.
 
 `edge_expectations.json` has for each: `status`, `size` (height, width, upright), `mean` RGB, `orientation` where it is
 not 1; `like` names a file that shows the same and `within` their mean difference; `reason` is how the reason begins;

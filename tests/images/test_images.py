@@ -239,7 +239,7 @@ def test_pillows_own_limit_does_not_interfere(file_format: str, monkeypatch: pyt
 
 
 def test_huge_claims_take_no_memory() -> None:
-    """In a process of its own, whose peak is that of the claims alone."""
+    """In a process of its own, so that its peak memory is measured alone."""
     side = 10_001
     files = {
         "png": encoded(Image.new("1", (side, side)), "PNG"),

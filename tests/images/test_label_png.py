@@ -1,4 +1,4 @@
-"""Label PNGs: ids in, the same ids out, and a reason for everything that is no label."""
+"""Label PNGs: the ids are kept exactly, and everything that is no label is refused with a reason."""
 
 import io
 import struct

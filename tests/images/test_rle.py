@@ -150,7 +150,7 @@ def test_overlaps_with_others_and_what_masks_share() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (6, 1), (1, 6), (0, 4), (40, 31)])
 def test_a_crop_gives_the_counts_of_the_whole(size: tuple[int, int]) -> None:
-    """Every place and size of a crop, pixels at its border or not, against pycocotools on the whole mask."""
+    """Every position and size of a crop, pixels at its border or not, against pycocotools on the whole mask."""
     generator = np.random.default_rng(3)
     height, width = size
     for _ in range(300):

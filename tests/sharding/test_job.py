@@ -1,4 +1,4 @@
-"""The shard job, on real photos and awkward files, with Ray: complete, deterministic, resumable, refusing."""
+"""The shard job on real photos and edge cases: complete, deterministic, resumable, and what it refuses."""
 
 import csv
 import json
@@ -9,154 +9,33 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import deadly_rows
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import ray
 import ray.cloudpickle
 from faulty_s3 import FaultyS3
 from PIL import Image
 from repository import REPOSITORY
+from sharding_cases import all_rows, folder_config, rejected_rows, write_photos
 
 from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.folder import FolderSource
-from wsss_ray.datasets.items import Item, Listing
-from wsss_ray.datasets.rows import RowMaker, RowRules
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.sharding import job
-from wsss_ray.sharding.plan import group_items
-from wsss_ray.sharding.writing import ShardTask, ShardWriter
-from wsss_ray.shards.image_shards import read_shard_set, read_unit
+from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 
 EDGE = json.loads((REPOSITORY / "tests/images/edge_expectations.json").read_text(encoding="utf-8"))
 
 
-def all_rows(output: str | Path, config: ShardConfig | None = None) -> list[dict[str, Any]]:
-    storage = Storage(str(output), config.storage if config else None)
-    return [row for unit in read_shard_set(storage).units for row in read_unit(storage, unit).to_pylist()]
-
-
-def rejected_rows(output: Path) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = pq.read_table(output / "rejected.parquet").to_pylist()
-    return rows
-
-
-def write_photos(root: Path, count: int, *, broken: tuple[int, ...] = ()) -> Path:
-    """Small random photos; the broken ones are text."""
-    root.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        path = root / f"{number:03d}.png"
-        if number in broken:
-            path.write_text("<html>404</html>")
-        else:
-            Image.fromarray(rng.integers(0, 256, (100, 100, 3), dtype=np.uint8)).save(path)
-    return root
-
-
-def folder_config(root: Path, output: Path | str, **options: Any) -> ShardConfig:
-    return ShardConfig(**{"input": str(root), "output": str(output), "tags_for_all": ("dog",), **options})
-
-
-# --- planning
-
-
-def items_of(*sizes: int | None) -> list[Item]:
-    return [Item(image_id=f"{index:03d}", path=f"{index}.jpg", size=size, tags=()) for index, size in enumerate(sizes)]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "lengths"),
-    [
-        ([10] * 10, [4, 3, 3]),
-        ([40], [1]),
-        ([1, 1, 100, 1, 1], [3, 2]),
-        ([0, None, 0], [3]),
-        ([], []),
-        ([None, 40, None, 40, None], [2, 3]),
-    ],
-)
-def test_shards_have_nearly_equal_bytes_and_are_never_empty(sizes: list[int | None], lengths: list[int]) -> None:
-    items = items_of(*sizes)
-    groups = group_items(items, target_bytes=40)
-    assert [item for group in groups for item in group] == items
-    assert [len(group) for group in groups] == lengths
-
-
-def test_no_shard_is_much_above_the_target() -> None:
-    sizes = np.random.default_rng(0).integers(1, 100, 1000).tolist()
-    groups = group_items(items_of(*sizes), target_bytes=1000)
-    totals = [sum(item.size or 0 for item in group) for group in groups]
-    assert max(totals) < 1100
-    assert min(totals) > 850
-
-
-# --- writing, without Ray
-
-
-def writer_of(root: Path, output: Path, *, maker: type[RowMaker] = RowMaker, **options: Any) -> ShardWriter:
-    images = Storage(str(root))
-    listing = Listing(items=(), images=images, exif="ignore")
-    rules = RowRules(exif="ignore", max_pixels=10**6, max_file_bytes=10**6, order="area", crowd="ignore")
-    return ShardWriter(
-        output=Storage(str(output)),
-        maker=maker(listing, ClassSet.load("voc"), rules),
-        **{
-            "images_per_unit": 3,
-            "exif": "ignore",
-            "max_pixels": rules.max_pixels,
-            "label_space": "space",
-            "classes": "voc",
-            "skip_untagged": False,
-            **options,
-        },
-    )
-
-
-def task_of(root: Path, *, tags: tuple[str, ...] = ("dog",)) -> ShardTask:
-    items = tuple(
-        Item(image_id=path.stem, path=path.name, size=path.stat().st_size, tags=tags) for path in sorted(root.iterdir())
-    )
-    return ShardTask(index=0, total=1, items=items)
-
-
-def test_row_groups_are_filled_with_good_rows_in_order(tmp_path: Path) -> None:
-    root = write_photos(tmp_path / "in", 10, broken=(0, 4, 5))
-    report = writer_of(root, tmp_path / "out").write(task_of(root))
-    units = read_shard_set(Storage(str(tmp_path / "out"))).units
-    assert [unit.rows for unit in units] == [3, 3, 1]
-    assert [row["image_id"] for row in all_rows(tmp_path / "out")] == ["001", "002", "003", "006", "007", "008", "009"]
-    assert [entry.source for entry in report.rejected] == ["000.png", "004.png", "005.png"]
-    assert (report.images, report.rows, report.tags) == (10, 7, {"dog": 7})
-
-
-def test_a_shard_of_rejected_images_is_a_shard(tmp_path: Path) -> None:
-    root = write_photos(tmp_path / "in", 2, broken=(0, 1))
-    assert writer_of(root, tmp_path / "out").write(task_of(root)).rows == 0
-    assert read_shard_set(Storage(str(tmp_path / "out"))).units == ()
-
-
-def test_untagged_images_are_kept_or_skipped(tmp_path: Path) -> None:
-    root = write_photos(tmp_path / "in", 2)
-    kept = writer_of(root, tmp_path / "kept").write(task_of(root, tags=()))
-    assert (kept.rows, kept.untagged, kept.skipped) == (2, 2, 0)
-    skipped = writer_of(root, tmp_path / "skipped", skip_untagged=True).write(task_of(root, tags=()))
-    assert (skipped.rows, skipped.untagged, skipped.skipped) == (0, 0, 2)
-
-
-# --- the whole job
-
-
 def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Complete, deterministic, finished in no time when run again, and resumed where a shard or report is gone."""
+    """Complete and deterministic; a rerun does nothing, or only what is missing."""
     root = write_photos(tmp_path / "in", 90, broken=(7, 60))
     (tmp_path / "in/gone.png").symlink_to("nowhere.png")
     options = {"shard_mb": 1, "images_per_unit": 8, "max_pixels": 400_000_000}
@@ -359,7 +238,7 @@ def test_real_voc_photos(shared: Path, tmp_path: Path, local_ray: Resources) -> 
 
 
 def test_real_coco_photos_in_both_orders(shared: Path, tmp_path: Path, local_ray: Resources) -> None:
-    """Twelve photos with one annotation more: a rectangle over the whole picture, listed first and last."""
+    """Twelve photos with one more annotation each: a rectangle over the whole picture, listed last."""
     coco = shared / "data/coco"
     content = json.loads((coco / "annotations/instances_val2017.json").read_text(encoding="utf-8"))
     images = content["images"][:12]

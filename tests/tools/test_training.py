@@ -141,7 +141,7 @@ def test_training_writes_a_detector(scenes: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": 225}, "no multiple of patch_size"),
+        ({"image_size": 225}, "not a multiple of patch_size"),
         ({"num_heads": 5}, "must be a multiple of num_heads"),
         ({"heads": 3}, "unknown keys \\['heads'\\]"),
     ],

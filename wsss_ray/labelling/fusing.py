@@ -1,4 +1,4 @@
-"""One label row from the masks of an image."""
+"""Build the label row of an image from its masks."""
 
 from __future__ import annotations
 
@@ -33,10 +33,17 @@ class FusedLabel:
 
 
 class LabelRowBuilder:
-    """Joins the masks of one image to its label row, in the order in which they come."""
+    """Joins the masks of one image to its label row. Masks are added in the order of the boxes."""
 
     def __init__(self, picture: Picture, detections: Detections, classes: ClassSet, rule: type[FusionRule]) -> None:
-        """Start with the boxes and no mask."""
+        """Create a builder without masks.
+
+        Args:
+            picture: the decoded image and its row.
+            detections: its boxes.
+            classes: the class set.
+            rule: the fusion rule.
+        """
         row = picture.row
         self._picture = picture
         self._detections = detections

@@ -1,4 +1,4 @@
-"""The labelling job: image-level tags in, pixel labels out, resumable and exact."""
+"""The labelling job: label image shards by their tags."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: input, output or configuration cannot be used together; nothing was changed.
-        JobError: the run broke off or units could not be read; what is finished stands.
+        JobError: the run stopped early or units could not be read; finished units are kept.
     """
     check_output(config, job="label")
     images = Storage(config.input, config.storage)

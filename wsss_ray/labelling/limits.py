@@ -1,4 +1,7 @@
-"""What the hardware allows: seconds an image and GPU from arithmetic and memory traffic, and so hours and dollars."""
+"""Limits of the hardware: seconds per image and GPU from arithmetic and memory traffic, and so hours and dollars.
+
+The labelling job estimates the hours of a dry run by them, and `benchmarks/limits.py` prints a table for data sets.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,36 @@ from dataclasses import dataclass
 from wsss_ray.config.models import Precision
 
 ENCODER_GFLOP = {"vit_b": 972.0, "vit_l": 2986.0, "vit_h": 5961.0}
-"""SAM's image encoder, one image of 1024 x 1024, multiplications and additions counted apart."""
+"""Arithmetic of SAM's image encoder for an image of 1024 x 1024. A multiplication and an addition count as two."""
 ENCODER_GB = {"vit_b": 6.0, "vit_l": 15.0, "vit_h": 24.0}
-"""Memory traffic of the same in 16 bits, attention fused, its position bias made in pieces; estimated from shapes."""
+"""Memory traffic of the encoder in 16 bits with fused attention and the position bias in pieces; from shapes."""
 DETECTOR_GFLOP = 500.0
-"""Grounding DINO Swin-T at 800 x 1066 with a short prompt, fusion folded (transformers' own: 666)."""
+"""Arithmetic of Grounding DINO Swin-T at 800 x 1066 with a short prompt and folded fusion (stock layers: 666)."""
 BOX_GFLOP = 1.5
-"""SAM's decoder for a box, projections folded (the package's own: 3.62)."""
+"""Arithmetic of SAM's decoder for one box with folded projections (stock layers: 3.62)."""
 BOXES = 8
-"""Boxes an image: COCO's mean is seven objects."""
+"""Boxes per image; the mean of COCO is seven objects."""
 PUBLISHED_SHARE = 0.44
-"""Share of the card's arithmetic peak that the best published encoder reaches: segment-anything-fast, ViT-H in bfloat16
-on an A100, 22.9 images/s. Assumed for the other cards and networks."""
+"""Share of the GPU's arithmetic peak of the fastest published encoder: segment-anything-fast, ViT-H in bfloat16 on an
+A100, 22.9 images/s. The same share is assumed for other GPUs and networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A GPU by its data sheet, dense."""
+    """A GPU by its data sheet, without sparsity."""
 
     name: str
-    """Part of what CUDA calls it."""
+    """A word of the name that CUDA reports."""
     half_tflops: float
-    """Peak in float16, and in bfloat16 where it has that."""
+    """Peak in float16, and in bfloat16 where the GPU has it."""
     float32_tflops: float
     """Peak in float32, without TF32."""
     tf32_tflops: float | None
-    """Peak in TF32; None where the card has neither that nor bfloat16."""
+    """Peak in TF32; None where the GPU has neither TF32 nor bfloat16."""
     gigabytes_per_second: float
     """Memory bandwidth."""
     dollars_per_hour: float
-    """Assumed, of the order of on-demand prices in public clouds; yours will differ."""
+    """Assumed price, similar to on-demand prices of public clouds."""
 
 
 CARDS = (
@@ -66,12 +69,12 @@ CARDS = (
 
 
 def card_of(device_name: str) -> Card | None:
-    """The card that CUDA names so, or None where it is not among CARDS."""
+    """Return the GPU of a name that CUDA reports, or None where it is not in CARDS."""
     return next((card for card in CARDS if card.name in device_name.replace("-", " ").split()), None)
 
 
 def tflops(card: Card, precision: Precision) -> float:
-    """Peak in a precision, where auto is what the job makes of it: bfloat16 if the card has it, else float32."""
+    """Return the peak in a precision. auto is bfloat16 where the GPU has it, else float32."""
     if precision == "float16" or (precision in ("auto", "bfloat16") and card.tf32_tflops is not None):
         return card.half_tflops
     return (precision == "tf32" and card.tf32_tflops) or card.float32_tflops
@@ -80,9 +83,16 @@ def tflops(card: Card, precision: Precision) -> float:
 def seconds_per_image(
     card: Card, model: str, *, detector: Precision = "auto", segmenter: Precision = "auto", share: float = 1.0
 ) -> float:
-    """Seconds a GPU needs at least for an image: the slower of arithmetic and memory in the encoder, then the rest.
+    """Return the least seconds that a GPU needs for an image.
 
-    `share` of the arithmetic peak is reached; 1 is the physical limit.
+    The encoder needs the larger of its arithmetic's and its memory traffic's time; decoder and detector are added.
+
+    Args:
+        card: the GPU.
+        model: SAM's model, a key of ENCODER_GFLOP.
+        detector: precision of the detector.
+        segmenter: precision of the segmenter.
+        share: share of the arithmetic peak that is used; 1 is the physical limit.
     """
     half = tflops(card, segmenter) == card.half_tflops
     peak = tflops(card, segmenter) * 1000 * share
@@ -92,18 +102,22 @@ def seconds_per_image(
 
 
 def table(images: int, model: str = "vit_h") -> str:
-    """Markdown: images/s and GPU at the limit and at the published share, and what a data set takes.
+    """Return a Markdown table: for each GPU, images/s at the peak and at the published share, hours and dollars.
 
-    In the precisions of the presets: 16 bits, but for the detector on a card without bfloat16, which runs in float32.
+    The precisions are those of the presets: 16 bits, but float32 for the detector on a GPU without bfloat16.
+
+    Args:
+        images: number of images of the data set.
+        model: SAM's model, a key of ENCODER_GFLOP.
     """
     lines = [
         "| GPU | images/s at peak | at the published share | hours on 1 / 8 / 64 GPUs | dollars |",
         "|---|---|---|---|---|",
     ]
     for card in CARDS:
-        limit = 1 / seconds_per_image(card, model, segmenter="float16")
-        usual = 1 / seconds_per_image(card, model, segmenter="float16", share=PUBLISHED_SHARE)
-        hours = images / usual / 3600
+        peak = 1 / seconds_per_image(card, model, segmenter="float16")
+        rate = 1 / seconds_per_image(card, model, segmenter="float16", share=PUBLISHED_SHARE)
+        hours = images / rate / 3600
         parts = " / ".join(f"{hours / gpus:.2g}" for gpus in (1, 8, 64))
-        lines.append(f"| {card.name} | {limit:.0f} | {usual:.1f} | {parts} | {hours * card.dollars_per_hour:.0f} |")
+        lines.append(f"| {card.name} | {peak:.0f} | {rate:.1f} | {parts} | {hours * card.dollars_per_hour:.0f} |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a labelling run is going to do: its identity, its pools, and the lines that say so before it starts."""
+"""The plan of a labelling run: its identity, its stages and pools, and the lines that describe the models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from wsss_ray.models.registries import DETECTORS, SEGMENTERS
 from wsss_ray.shards.image_shards import ShardSet
 
 ALGORITHM_VERSION = 1
-"""Counts changes of the code that change labels on purpose."""
+"""Number that is raised when a change of the code changes labels on purpose."""
 
 
 def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gpus: bool) -> dict[str, Any]:
-    """Return all that changes labels, as JSON values; what only changes speed or placement is left out.
+    """Return all settings that change labels, as JSON values. Settings of speed or placement are left out.
 
-    Two runs of equal identity may work on one output.
+    Runs of equal identity may write to the same output.
     """
     return {
         "algorithm": ALGORITHM_VERSION,
@@ -70,10 +70,10 @@ def _section(
 def stage_specs(
     config: LabelConfig, classes: ClassSet, shards: ShardSet, resources: Resources
 ) -> tuple[StageSpec, ...]:
-    """The stages and their pools, checked against the cluster.
+    """Return the stages and their pools, after a check against the cluster.
 
     Raises:
-        ValueError: the pools can never be placed.
+        ValueError: the cluster can never hold the pools.
     """
     return plan_stages(config, classes, shards.units[0].exif, resources)
 
@@ -95,7 +95,10 @@ def plan_stages(config: LabelConfig, classes: ClassSet, exif: Exif, resources: R
 
 
 def _split_pools(config: LabelConfig, resources: Resources) -> tuple[Pool, Pool]:
-    """Segmenters and detectors: SAM takes nine tenths of the arithmetic, so detectors get a quarter of the places."""
+    """Return the pools of segmenters and detectors. By default a quarter of the actors are detectors.
+
+    SAM takes nine tenths of the arithmetic.
+    """
     total = config.ray.actors or model_pool(config.ray, resources).actors
     detectors = config.ray.detector_actors or max(1, total // 4)
     segmenters = config.ray.actors or max(1, total - detectors)
@@ -122,7 +125,7 @@ def _make_segment(config: LabelConfig, classes: ClassSet, exif: Exif) -> Stage:
 
 
 def describe_models(config: LabelConfig, classes: ClassSet) -> list[str]:
-    """Lines of the plan about classes and models."""
+    """Return the lines of the plan about classes and models."""
     assist = "on" if classes.assist_words else "off"
     return [
         f"classes   {classes.name}: {len(classes.classes)} and background, assist words {assist}",

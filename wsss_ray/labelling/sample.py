@@ -1,4 +1,4 @@
-"""The prompts of a few images, for the dry run."""
+"""Describe the prompts of a few images for a dry run."""
 
 from __future__ import annotations
 

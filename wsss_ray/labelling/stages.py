@@ -34,7 +34,7 @@ assert set(READ_COLUMNS) < set(DETECTED_SCHEMA.names)
 
 
 class _Stage:
-    """What the three stages share: a labeller, and decoding in pieces of bounded size."""
+    """Base of the three stages: a labeller, and decoding in pieces of bounded size."""
 
     def __init__(self, config: LabelConfig, classes: ClassSet, exif: Exif, *, labeller: Labeller | None = None) -> None:
         """Create the labeller, unless one is given, and load the models that the stage uses."""
@@ -84,7 +84,7 @@ class SegmentStage(_Stage):
 
 
 class LabelStage(_Stage):
-    """Image rows to label rows with both models in one actor: one decoding, and no ratio of pools to tune."""
+    """Image rows to label rows with both models in one actor. Images are decoded once."""
 
     def _load(self) -> None:
         _ = self._labeller.detector, self._labeller.segmenter

@@ -1,4 +1,4 @@
-"""The weights of a job's models: what identifies them, and their copies on this node."""
+"""Identify the weights of a job's models, and copy them to this node."""
 
 from __future__ import annotations
 

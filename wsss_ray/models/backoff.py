@@ -1,4 +1,4 @@
-"""Working through many items in pieces that the device's memory holds."""
+"""Process many items in pieces that fit into the device's memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ ResultT = TypeVar("ResultT")
 
 
 class Backoff:
-    """A piece size that halves each time the device runs out of memory, and stays so."""
+    """A size of pieces that is halved, for good, each time the device runs out of memory."""
 
     def __init__(self, size: int, *, what: str) -> None:
         """Start with pieces of `size` items; `what` names them in the log."""
         assert size >= 1, size
         self.size = size
         self.retries = 0
-        """How often the device ran out of memory and smaller pieces were tried."""
+        """Number of times that the device ran out of memory and smaller pieces were tried."""
         self._what = what
 
     def run(self, count: int, work: Callable[[slice], ResultT]) -> Iterator[tuple[slice, ResultT]]:
-        """Yield `work(piece)` for consecutive slices of `count` items.
+        """Yield (piece, `work(piece)`) for consecutive slices of `count` items.
 
-        Raises torch.OutOfMemoryError when a single item does not fit.
+        Raises:
+            torch.OutOfMemoryError: a single item does not fit.
         """
         start = 0
         while start < count:
@@ -41,7 +42,7 @@ class Backoff:
                 yield piece, result
                 start = piece.stop
                 continue
-            # outside the handler, whose traceback holds the tensors of the failed attempt
+            # outside the handler: its traceback keeps the tensors of the failed attempt in memory
             self.size = (piece.stop - piece.start) // 2
             self.retries += 1
             logger.warning("out of device memory: from now on %d %s at once", self.size, self._what)

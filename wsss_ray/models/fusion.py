@@ -1,11 +1,11 @@
 """Joining the instance masks of an image into one label map (paper, 3.3).
 
-Every mask offers each of its pixels a key, and the largest key wins. A key is the painting rule's priority and, as ties
-go to the later query, the mask's order. A maximum depends neither on the order in which masks come nor on how they are
-grouped, so masks can be joined as they leave the segmenter and need not be kept.
+Each mask has a key for each of its pixels, and the pixel gets the class of the largest key. A key is the priority by
+the fusion rule, then the mask's order, because ties go to the later query. A maximum does not depend on the order or
+grouping of the masks, so masks are joined as they leave the segmenter and are not kept in memory.
 
-Where the priority differs by pixel (`prob`), the map of keys has 64 bits a pixel. Elsewhere a mask has one key, and the
-map holds its rank among the others' keys in 16 bits, a quarter of the memory to pass through.
+Where the priority differs by pixel (`prob`), the map of keys has 64 bits per pixel. Otherwise a mask has one key, and
+the map has its rank among all keys in 16 bits, a quarter of the memory traffic.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wsss_ray.models.results import Detections, MaskCrop
 LARGEST = 2**32 - 1
 RANKS = 2**16
 STEP = 32
-"""How far a key that is above or below all others stays from the next, so that many can follow."""
+"""Distance of a rank above or below all others from the next one, which leaves room for later keys."""
 
 
 class LabelMapBuilder(FusionRule):
@@ -141,40 +141,48 @@ class PaintByProbability(LabelMapBuilder):
 
 
 class Ranks:
-    """Numbers of 16 bits in the order of keys that come one by one; 0 stays below all."""
+    """Assigns 16-bit ranks to keys that arrive one by one, in the order of the keys; 0 is below all ranks."""
 
     def __init__(self) -> None:
-        """Start without keys."""
+        """Create the ranks without keys."""
         self._keys: list[tuple[int, int]] = []
         self._ranks: list[int] = []
 
     def insert(self, key: tuple[int, int], ranks: NDArray[np.uint16]) -> np.uint16:
-        """The rank of a key that was not there before.
+        """Return the rank of a new key.
 
-        Where no number is free between its neighbours, all get others, in the map `ranks`, too. Raises ValueError when
-        there are 2^14 keys: up to then every two can have a number between them, and others follow at both ends.
+        Where no rank is free between its neighbors, all keys get new ranks, in the map too. Up to 2^14 keys there is
+        room between any two of them and at both ends.
+
+        Args:
+            key: priority and order of the mask.
+            ranks: (H, W) map of ranks, which is updated in place where ranks change.
+
+        Raises:
+            ValueError: there are 2^14 keys already.
         """
         if len(self._keys) == RANKS // 4:
             raise ValueError(f"an image has more than {len(self._keys)} masks: raise detector.box_threshold.")
-        place = bisect.bisect(self._keys, key)
-        below, above = self._neighbours(place)
+        index = bisect.bisect(self._keys, key)
+        below, above = self._neighbors(index)
         if above - below < 2:
             self._spread(ranks)
-            below, above = self._neighbours(place)
+            below, above = self._neighbors(index)
         rank = (below + above) // 2
-        self._keys.insert(place, key)
-        self._ranks.insert(place, rank)
+        self._keys.insert(index, key)
+        self._ranks.insert(index, rank)
         return np.uint16(rank)
 
-    def _neighbours(self, place: int) -> tuple[int, int]:
-        """Ranks between which a key of this place may have its own."""
+    def _neighbors(self, index: int) -> tuple[int, int]:
+        """Return the ranks between which a key at this index can have its rank."""
         if not self._ranks:
             return 0, RANKS
-        below = self._ranks[place - 1] if place > 0 else max(0, self._ranks[0] - 2 * STEP)
-        above = self._ranks[place] if place < len(self._ranks) else min(RANKS, self._ranks[-1] + 2 * STEP)
+        below = self._ranks[index - 1] if index > 0 else max(0, self._ranks[0] - 2 * STEP)
+        above = self._ranks[index] if index < len(self._ranks) else min(RANKS, self._ranks[-1] + 2 * STEP)
         return below, above
 
     def _spread(self, ranks: NDArray[np.uint16]) -> None:
+        """Give all keys new ranks with equal distances, in the map too."""
         count = len(self._ranks)
         step = RANKS // (2 * count + 2)
         first = (RANKS - step * count) // 2

@@ -1,6 +1,6 @@
-"""Where a detector's files are: the packaged demo, a local directory, or a pinned commit of a hub repository.
+"""Find the files of a detector: the packaged demo, a local directory, or a pinned commit of a hub repository.
 
-Apart from `detector_files`, which loads them, so that a job that only compares configurations imports no network.
+This module imports no network, so that the driver of a job can use it. `detector/files.py` loads the files.
 """
 
 from __future__ import annotations
@@ -25,18 +25,24 @@ _WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
 
 
 def model_directory(config: DetectorConfig, directory: str | None = None, *, weights: bool = True) -> Path:
-    """The local directory of the detector that `config.model` names.
+    """Return the local directory of the detector that `config.model` names.
 
-    `directory` is where the caller has put the files of a model given as a URI. Hub repositories come from
-    the local cache or are downloaded at their pinned commit, without the weights where `weights` is False.
-    Raises ValueError for a model that is not there or incomplete, and says what to download.
+    Hub repositories come from the local cache or are downloaded at their pinned commit.
+
+    Args:
+        config: the detector's section of a configuration.
+        directory: local copy of the files of a model that is given as a URI.
+        weights: whether the weights are needed; False: the text files alone are downloaded.
+
+    Raises:
+        ValueError: the model does not exist or is incomplete; says what to download.
     """
     if directory is not None:
         return _checked(Path(directory), weights)
     if "://" in config.model:
         raise ValueError(
             f"detector.model {config.model} is a URI: copy it to a local directory first (the labelling job does) "
-            "and give that directory."
+            "and pass that directory."
         )
     path = DEMO_DIRECTORY if config.model == "demo" else Path(config.model).expanduser()
     if path.is_dir() or config.model == "demo":
@@ -48,7 +54,8 @@ def model_directory(config: DetectorConfig, directory: str | None = None, *, wei
         return _checked(path, weights)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", config.model):
         raise ValueError(
-            f'detector.model {config.model!r} is no directory here, nor a hub id (owner/name), nor "demo".'
+            f"detector.model {config.model!r} is neither a directory on this machine, nor a hub id (owner/name), nor "
+            '"demo".'
         )
     return _hub_directory(config.model, hub_commit(config), weights)
 
@@ -59,13 +66,17 @@ def is_local(config: DetectorConfig) -> bool:
 
 
 def hub_commit(config: DetectorConfig) -> str:
-    """The commit at which a hub model is loaded. Raises ValueError where neither config nor project pins one."""
+    """Return the commit at which a hub model is loaded.
+
+    Raises:
+        ValueError: neither the configuration nor `PINNED_COMMITS` pins one.
+    """
     commit = config.revision or PINNED_COMMITS.get(config.model)
     if commit is None or not re.fullmatch(r"[0-9a-f]{40}", commit):
-        given = "there is no such directory" if commit is None else f"revision {commit!r} is no full commit"
+        given = "there is no such directory" if commit is None else f"revision {commit!r} is not a full commit"
         raise ValueError(
             f"detector.model {config.model}: {given}, and a hub model needs detector.revision, the 40 hex digits "
-            "of a commit, so that labels can be made again. Find it at "
+            "of a commit, so that labels are reproducible. Find it at "
             f"https://huggingface.co/{config.model}/commits/main (the copy button of the newest commit)."
         )
     return commit
@@ -74,12 +85,10 @@ def hub_commit(config: DetectorConfig) -> str:
 def _hub_directory(repository: str, commit: str, weights: bool) -> Path:
     patterns = [*_TEXT_FILES, *(_WEIGHT_FILES if weights else ())]
     cause: OSError | None = None
-    for cache_alone in (True, False):
+    for cache_only in (True, False):
         try:
-            found = snapshot_download(
-                repository, revision=commit, allow_patterns=patterns, local_files_only=cache_alone
-            )
-        except OSError as error:  # not in the cache; or no network, no such commit, no access
+            found = snapshot_download(repository, revision=commit, allow_patterns=patterns, local_files_only=cache_only)
+        except OSError as error:  # not in the cache, or no network, no such commit or no access
             cause, reason = error, str(error).splitlines()[0]
             continue
         missing = _missing(Path(found), weights)
@@ -88,8 +97,8 @@ def _hub_directory(repository: str, commit: str, weights: bool) -> Path:
         reason = f"{found} lacks {' and '.join(missing)}"
     raise ValueError(
         f"detector {repository} at commit {commit} is not in the local cache and cannot be downloaded ({reason}). "
-        f"Where there is a network, run\n  hf download {repository} --revision {commit} --local-dir DIRECTORY\n"
-        f"(needed: {', '.join(_needed())}), bring DIRECTORY here and set detector.model to it."
+        f"On a machine with a network, run\n  hf download {repository} --revision {commit} --local-dir DIRECTORY\n"
+        f"(needed: {', '.join(_needed())}), copy DIRECTORY to this machine and set detector.model to it."
     ) from cause
 
 
@@ -100,14 +109,14 @@ def _checked(directory: Path, weights: bool) -> Path:
     if missing:
         raise ValueError(
             f"the detector's directory {directory} lacks {' and '.join(missing)}. Weights are read from safetensors "
-            "alone; AutoModelForZeroShotObjectDetection.save_pretrained and AutoProcessor.save_pretrained write "
-            "all of it."
+            "only; AutoModelForZeroShotObjectDetection.save_pretrained and AutoProcessor.save_pretrained write "
+            "all of these files."
         )
     return directory
 
 
 def _needed() -> dict[str, tuple[str, ...]]:
-    """What a directory must hold: a name for messages, and the patterns of which one must match."""
+    """Return the files that a directory must have: a name for messages, and patterns of which one must match."""
     return {
         "config.json": ("config.json",),
         "preprocessor_config.json": ("preprocessor_config.json", "processor_config.json"),
@@ -117,6 +126,7 @@ def _needed() -> dict[str, tuple[str, ...]]:
 
 
 def _missing(directory: Path, weights: bool) -> list[str]:
+    """Return the names of the files that a directory lacks."""
     return [
         name
         for name, patterns in _needed().items()

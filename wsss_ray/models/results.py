@@ -1,4 +1,9 @@
-"""What the models hand on: boxes of an image, and masks of boxes."""
+"""The results of the models while an image is labelled: its boxes (Detections) and the mask of each box (MaskCrop).
+
+They are arrays for computing. The stored form is `shards.instance.Instance`, one box with its run-length encoded mask:
+`labelling.fusing.LabelRowBuilder` makes it from a box of `Detections` and its `MaskCrop`, and
+`Instance.from_row` is the only parser of stored instances.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +18,13 @@ class Detections:
     """Boxes of one image, in the detector's query order (prompt by prompt, query by query)."""
 
     boxes: NDArray[np.float32]
-    """(N, 4) corners x0, y0, x1, y1 in pixels of the original image; they may reach past its border."""
+    """(N, 4) XYXY in pixels of the original image; boxes may reach past its border."""
     scores: NDArray[np.float32]
-    """(N,) score of the box's class: the largest sigmoid over the class's tokens, 0 to 1."""
+    """(N,) confidence that the box has its class, 0 to 1. Grounding DINO: the largest sigmoid of the class's tokens."""
     class_ids: NDArray[np.int32]
     """(N,) class ids of the class set; never background."""
     phrases: tuple[str, ...]
-    """N phrases: the one (name, synonym or assist word) whose token scored highest."""
+    """For each box, the phrase of its class (name, synonym or assist word) that the detector matched."""
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes."""
@@ -32,12 +37,12 @@ class Detections:
         assert self.class_ids.dtype == np.int32, self.class_ids.dtype
 
     def __len__(self) -> int:
-        """Number of boxes."""
+        """Return the number of boxes."""
         return len(self.phrases)
 
     @staticmethod
     def empty() -> Detections:
-        """No boxes."""
+        """Return the detections of an image without boxes."""
         return Detections(
             boxes=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),
@@ -48,7 +53,7 @@ class Detections:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskCrop:
-    """The mask of one box, cut to a rectangle outside which no pixel of the original image belongs to it."""
+    """The mask of one box, cut to a rectangle of the image. Pixels outside the rectangle are not in the mask."""
 
     box_index: int
     """Index of the box among its image's boxes."""
@@ -57,14 +62,14 @@ class MaskCrop:
     left: int
     """Column of the crop's first pixel in the original image."""
     mask: NDArray[np.bool_]
-    """(h, w) pixels of the original size; 0 x 0 for an empty mask."""
+    """(h, w) pixels at the original size; 0 x 0 for an empty mask."""
     score: float
-    """SAM's predicted IoU of the mask."""
+    """The IoU that the segmenter predicts for the mask."""
     probability: NDArray[np.float32] | None = None
-    """(h, w) sigmoid of the mask's logits, 0 to 1; only when asked for."""
+    """(h, w) sigmoid of the mask's logits, 0 to 1; None where no probabilities were requested."""
 
     def __post_init__(self) -> None:
-        """Check shapes, dtypes and places."""
+        """Check shapes, dtypes and the position."""
         assert self.mask.ndim == 2, self.mask.shape
         assert self.mask.dtype == np.bool_, self.mask.dtype
         assert self.top >= 0, self.top

@@ -1,4 +1,4 @@
-"""Tensors by name from a file that is trusted with nothing but tensors."""
+"""Read the tensors of a checkpoint file by name. Nothing in the file is executed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from torch.torch_version import TorchVersion
 from wsss_ray.models.sam.weights import CheckpointError
 
 SAFE_TORCH = TorchVersion("2.10")
-"""From here on `weights_only` keeps what it promises: CVE-2026-24747, corrupted memory by a crafted file, before."""
+"""From this version on `weights_only` is safe. Before, a crafted file could corrupt memory (CVE-2026-24747)."""
 
 
 def read_state(path: Path, *, digest_given: bool = False) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file, or of what torch.save wrote, by name.
+    """Return the tensors of a .safetensors file, or of a file by torch.save, by name.
 
-    `digest_given`: the file was held against a SHA-256 that the user gave or its publisher names. Raises
-    CheckpointError for a file that is damaged or holds anything but tensors, and for one of torch.save without a
-    digest where this torch could be made to run code by it.
+    Args:
+        path: the file.
+        digest_given: whether the file was checked against a SHA-256 of the user or the publisher.
+
+    Raises:
+        CheckpointError: the file is damaged or holds other objects than tensors; or it is a torch.save file without a
+            digest, and this version of torch reads such files unsafely.
     """
     damaged = f"{path} cannot be read as a checkpoint: it is damaged or of another format."
     if path.suffix == ".safetensors":
@@ -34,31 +38,31 @@ def read_state(path: Path, *, digest_given: bool = False) -> dict[str, Tensor]:
             raise CheckpointError(f"{damaged} ({error})") from error
     if not digest_given and TorchVersion(torch.__version__) < SAFE_TORCH:
         raise CheckpointError(
-            f"{path} is not read by torch {torch.__version__}, which a crafted file of this kind can make run code "
-            "(CVE-2026-24747): give the SHA-256 of a file that you trust (segmenter.sha256, student.sha256), use "
-            "torch 2.10 or later, or a .safetensors file."
+            f"{path} is refused: in torch {torch.__version__} a crafted file of this kind can run code "
+            "(CVE-2026-24747). Give the SHA-256 of a file that you trust (segmenter.sha256, student.sha256), use "
+            "torch 2.10 or later, or use a .safetensors file."
         )
     try:
-        # only files in torch's zip format can be mapped
+        # only files in torch's zip format can be memory-mapped
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is damaged or holds other objects than tensors, which may run code when read. Take the model's "
-            "state dict alone (torch.save(model.state_dict(), ...))."
+            f"{path} is damaged or holds other objects than tensors, which could run code when read. Save the "
+            "model's state dict only (torch.save(model.state_dict(), ...))."
         ) from error
     except (RuntimeError, EOFError) as error:
         raise CheckpointError(f"{damaged} ({error})") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(
-            f"{path} is no state dict (name: tensor), it holds: {keys}. If it is a training checkpoint, save the state "
-            "dict inside it to a file of its own."
+            f"{path} is not a state dict (name: tensor), it holds: {keys}. If it is a training checkpoint, save the "
+            "state dict inside it to a separate file."
         )
     return state
 
 
 def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """How the names and shapes of a state differ from the expected ones, in words; empty where they do not."""
+    """Return how names and shapes of a state differ from the expected ones, in words; empty where they are equal."""
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     reshaped = [name for name, value in expected.items() if name in state and state[name].shape != value.shape]

@@ -69,7 +69,7 @@ def test_truncated_weights_are_refused(copy: Path) -> None:
 
 def test_another_kind_of_model_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "owlv2"}))
-    with pytest.raises(ValueError, match="holds a owlv2 model; the detector takes grounding-dino"):
+    with pytest.raises(ValueError, match="has a owlv2 model; the detector takes grounding-dino"):
         load_processor(copy)
 
 
@@ -87,7 +87,7 @@ def test_code_in_a_checkpoint_is_not_run(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": "no/such/directory"}, "no directory here, nor a hub id"),
+        ({"model": "no/such/directory"}, "neither a directory on this machine, nor a hub id"),
         ({"model": "s3://bucket/detector"}, "is a URI: copy it"),
         ({"model": "someone/detector"}, r"needs detector\.revision.*huggingface\.co/someone/detector/commits/main"),
         ({"model": "someone/detector", "revision": "main"}, "'main' is no full commit"),

@@ -68,11 +68,11 @@ def test_processor_size_is_the_processors() -> None:
 def test_a_very_narrow_image_gets_places_enough(image: tuple[int, int]) -> None:
     pixels = transform()
     height, width = pixels.network_size(*image)
-    assert pixels.places(height, width) >= 900
+    assert pixels.positions(height, width) >= 900
     assert max(height, width) <= 1333
     assert (height < width) == (image[0] < image[1])
     narrower = (height - 1, width) if height < width else (height, width - 1)
-    assert pixels.places(*narrower) < 900
+    assert pixels.positions(*narrower) < 900
 
 
 @pytest.mark.parametrize("family", ["grounding-dino", "mm-grounding-dino"])

@@ -114,7 +114,7 @@ def test_a_checkpoint_of_another_size_is_named(tmp_path: Path) -> None:
     ("state", "looks_like"),
     [
         ({"vision_encoder.pos_embed": torch.zeros(1)}, "a SAM in the transformers library's form"),
-        ({"backbone.weight": torch.zeros(1)}, "no SAM of segment-anything"),
+        ({"backbone.weight": torch.zeros(1)}, "a model other than SAM of segment-anything"),
         ({"image_encoder.pos_embed": torch.zeros(1, 16, 16, 32)}, "width 32 and 0 blocks"),
     ],
 )
@@ -178,7 +178,7 @@ def test_an_old_torch_reads_pickles_only_by_their_digest(tmp_path: Path, monkeyp
 
 def test_a_training_checkpoint_is_told_apart(tmp_path: Path) -> None:
     torch.save({"model": {"weight": torch.zeros(1)}, "epoch": 3}, tmp_path / "training.pth")
-    with pytest.raises(CheckpointError, match=r"is no state dict .* it holds: model, epoch"):
+    with pytest.raises(CheckpointError, match=r"is not a state dict .* it holds: model, epoch"):
         load_sam("vit_b", tmp_path / "training.pth")
 
 

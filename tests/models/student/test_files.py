@@ -88,10 +88,13 @@ def test_tensors_without_a_description_are_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "deeplabv2-resnet50"}, "does not hold the network that it describes: .* missing"),
+        (
+            {"architecture": "deeplabv2-resnet50"},
+            "does not have the tensors of the network that it describes: .* missing",
+        ),
         ({"architecture": "deeplabv2-resnet9"}, "no student of architecture 'deeplabv2-resnet9'"),
         ({"architecture": "torchvision:unet"}, "no segmentation model 'unet'"),
-        ({"architecture": "transformers:x", "settings": "{}"}, "do not say which model"),
+        ({"architecture": "transformers:x", "settings": "{}"}, "lack a model_type"),
         ({"architecture": "transformers:x", "settings": '{"model_type": "nothing"}'}, "cannot be built"),
         ({"geometry": None}, "needs a geometry"),
         ({"class_names": ["a", "b"], "class_ids": [0, 1]}, "of another shape"),

@@ -202,7 +202,7 @@ def test_weights_of_another_network_are_refused(
         ValueError, match=r"other.safetensors does not fit the student .*99 missing \(backbone.conv1.weight"
     ):
         start(config("deeplabv2-resnet18", "imagenet", tmp_path / "other.safetensors"))
-    with pytest.raises(ValueError, match=r"holds `layer1.0.conv1.weight`, which is no name of a Caffe-style DeepLab"):
+    with pytest.raises(ValueError, match=r"has `layer1.0.conv1.weight`, which is not a name of a Caffe-style DeepLab"):
         start(config("deeplabv2-resnet50", "caffe", tmp_path / "other.safetensors"))
 
 

@@ -1,1 +1,1 @@
-"""DenseCRF: a mean field on a permutohedral lattice."""
+"""DenseCRF: mean field inference on a permutohedral lattice."""

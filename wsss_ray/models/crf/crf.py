@@ -1,8 +1,8 @@
-"""DenseCRF (Kraehenbuehl and Koltun 2011): probabilities that follow the outlines of the picture.
+"""DenseCRF (Kraehenbuehl and Koltun 2011): refines probabilities along the edges of the image.
 
-Mean field with two Gaussian kernels, one over positions and one over positions and colours, by the permutohedral
-lattice and in the arithmetic of the published code: kernels include the pixel itself and are normalised symmetrically,
-the compatibility is Potts', and probabilities are clipped from below before their logarithm is taken.
+Mean field inference with two Gaussian kernels, one over positions and one over positions and colors, by the
+permutohedral lattice. The arithmetic is that of the published code: kernels include the pixel itself and are normalized
+symmetrically, the compatibility is Potts', and probabilities have a lower bound before their logarithm is taken.
 
 Shapes: C classes, K classes kept, H x W image, N = H * W pixels.
 """
@@ -17,11 +17,11 @@ from wsss_ray.config.predict import CrfConfig
 from wsss_ray.models.crf.permutohedral import PermutohedralLattice
 
 SMALLEST_PROBABILITY = 1e-5
-"""Smaller probabilities count as this, as in the published code."""
+"""Lower bound of probabilities, as in the published code."""
 
 
 class _Kernel:
-    """A Gaussian kernel, symmetrically normalised, with its weight."""
+    """A Gaussian kernel, symmetrically normalized, with its weight."""
 
     def __init__(self, features: Tensor, weight: float) -> None:
         self._lattice = PermutohedralLattice(features)
@@ -30,7 +30,7 @@ class _Kernel:
         self._norm = torch.rsqrt(mass + 1e-20)
 
     def message(self, beliefs: Tensor) -> Tensor:
-        """(N, K) beliefs of all pixels, as each pixel hears them."""
+        """Return the message (N, K) that each pixel receives from the (N, K) beliefs of all pixels."""
         return self._weight * self._norm * self._lattice.filter(self._norm * beliefs)
 
 
@@ -38,15 +38,15 @@ def dense_crf(image: np.ndarray, probabilities: Tensor, settings: CrfConfig) -> 
     """Refine the probabilities of one image.
 
     Args:
-        image: (H, W, 3) uint8 RGB, the real picture: not normalised, no mean subtracted.
-        probabilities: (C, H, W) float32, summing to one over the classes; its device is where the work is done.
+        image: (H, W, 3) uint8 RGB, not normalized.
+        probabilities: (C, H, W) float32, summing to one over the classes. The CRF runs on their device.
         settings: weights, widths, iterations, and the threshold below which a class is left out.
 
     Returns:
         (C, H, W) float32 on the same device, summing to one; zero for classes that were left out.
 
     Raises:
-        ValueError: the shapes do not belong together, or widths are too small for the size of the image.
+        ValueError: the shapes differ, or widths are too small for the size of the image.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"the image must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
@@ -61,14 +61,14 @@ def dense_crf(image: np.ndarray, probabilities: Tensor, settings: CrfConfig) -> 
 
 
 def _classes_to_keep(probabilities: Tensor, threshold: float) -> Tensor:
-    """(C,) bool: classes that reach the threshold somewhere, and those that are the likeliest anywhere."""
+    """Return (C,) bool: classes that reach the threshold at a pixel, and those that are the likeliest at a pixel."""
     kept = probabilities.amax((1, 2)) >= threshold
     kept[probabilities.argmax(0).unique()] = True
     return kept
 
 
 def _mean_field(image: np.ndarray, probabilities: Tensor, settings: CrfConfig) -> Tensor:
-    """(K, H, W) probabilities to (K, H, W) beliefs after the iterations."""
+    """Return the (K, H, W) beliefs after the iterations, from (K, H, W) probabilities."""
     count, height, width = probabilities.shape
     unary = probabilities.reshape(count, -1).T.contiguous().clamp(min=SMALLEST_PROBABILITY, max=1.0).log()
     if count == 1:
@@ -81,15 +81,15 @@ def _mean_field(image: np.ndarray, probabilities: Tensor, settings: CrfConfig) -
 
 
 def _kernels(image: np.ndarray, settings: CrfConfig, device: torch.device) -> list[_Kernel]:
-    """The kernels that weigh anything."""
+    """Return the kernels of more than zero weight."""
     height, width = image.shape[:2]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([columns.flatten(), rows.flatten()], 1).float().to(device)
-    colours = torch.tensor(image, device=device).view(-1, 3).float()
+    positions = torch.stack([columns.flatten(), rows.flatten()], 1).float().to(device)
+    colors = torch.tensor(image, device=device).view(-1, 3).float()
     kernels = []
     if settings.position_weight > 0:
-        kernels.append(_Kernel(places / settings.position_width, settings.position_weight))
+        kernels.append(_Kernel(positions / settings.position_width, settings.position_weight))
     if settings.bilateral_weight > 0:
-        both = torch.cat([places / settings.xy_width, colours / settings.rgb_width], 1)
+        both = torch.cat([positions / settings.xy_width, colors / settings.rgb_width], 1)
         kernels.append(_Kernel(both, settings.bilateral_weight))
     return kernels

@@ -1,9 +1,9 @@
 """Gaussian filtering in many dimensions by the permutohedral lattice (Adams, Baek, Davis 2010).
 
-The lattice divides the space of features into simplices. A point spreads its values over the vertices of its simplex
-(splat), the vertices blur along the directions of the lattice, and the point gathers again (slice): time and memory
-grow with points times dimensions instead of with points squared. Everything here is a weighted sum of rows
-(`embedding_bag`), so that no loop runs over points, and CPU and CUDA run the same code.
+The lattice divides the space of features into simplices. The values of a point are distributed over the vertices of its
+simplex (splat), the vertices are blurred along the directions of the lattice, and the point interpolates the result
+(slice). Time and memory grow with points times dimensions instead of with points squared. Every step is a weighted sum
+of rows (`embedding_bag`), so there is no loop over points, and CPU and CUDA run the same code.
 
 Shapes: N points, D dimensions, M lattice vertices, C channels.
 """
@@ -15,20 +15,20 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 _BITS = 62
-"""Bits of the integer that names a vertex."""
+"""Bits of the integer code of a vertex."""
 _LARGEST = 2.0**20
-"""Farther from the origin float32 no longer tells where in its simplex a point lies."""
+"""Largest coordinate for which float32 still resolves the position of a point in its simplex."""
 _TOO_NARROW = (
-    "the Gaussian is too narrow for points that lie so far apart: they spread over more lattice cells than can be told "
-    "apart. Give larger widths."
+    "the Gaussian is too narrow for points so far apart: they spread over more lattice cells than can be "
+    "numbered. Give larger widths."
 )
 
 
 class PermutohedralLattice:
-    """The lattice of fixed points, ready to filter any values on them."""
+    """The lattice of a fixed set of points. It filters values on these points."""
 
     def __init__(self, features: Tensor) -> None:
-        """Find the vertices around the points, and their neighbours.
+        """Find the vertices around the points, and their neighbors.
 
         Args:
             features: (N, D) float32 positions in units of the Gaussian's standard deviation, on any device.
@@ -47,7 +47,7 @@ class PermutohedralLattice:
         self._splat_weights = weights.flatten()[order]
         counts = torch.bincount(vertex_of, minlength=vertices.numel())
         self._splat_starts = (torch.cumsum(counts, 0) - counts).int()
-        self._neighbours = [_neighbours(vertices, step) for step in _steps(strides)]
+        self._neighbors = [_neighbors(vertices, step) for step in _steps(strides)]
         self._blur_weights = torch.tensor([0.5, 1.0, 0.5], device=features.device).repeat(vertices.numel(), 1)
         self._gain = 1 / (1 + 2.0**-dimensions)
 
@@ -57,7 +57,7 @@ class PermutohedralLattice:
         return self._splat_starts.numel()
 
     def filter(self, values: Tensor) -> Tensor:
-        """Sum the values of all points, each weighted by the Gaussian of its distance.
+        """Return for each point the sum of all points' values, weighted by the Gaussian of their distance.
 
         Args:
             values: (N, C) float32.
@@ -72,14 +72,14 @@ class PermutohedralLattice:
             mode="sum",
             per_sample_weights=self._splat_weights,
         )
-        nothing = grid.new_zeros(1, grid.shape[1])  # what a neighbour that is no vertex holds
-        for rows in self._neighbours:
-            grid = embedding_bag(rows, torch.cat([grid, nothing]), mode="sum", per_sample_weights=self._blur_weights)
+        absent = grid.new_zeros(1, grid.shape[1])  # value of a neighbor that is not a vertex
+        for rows in self._neighbors:
+            grid = embedding_bag(rows, torch.cat([grid, absent]), mode="sum", per_sample_weights=self._blur_weights)
         return self._gain * embedding_bag(self._slice_rows, grid, mode="sum", per_sample_weights=self._slice_weights)
 
 
 def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The simplex around each point.
+    """Return the simplex around each point.
 
     Returns:
         (N, D+1) int64 coordinates of its vertex of remainder 0, (N, D+1) int64 ranks of the differences from it in
@@ -92,7 +92,7 @@ def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         raise ValueError(_TOO_NARROW)
     rounded = torch.round(elevated / size)
     corners = (rounded * size).long()
-    excess = rounded.long().sum(1, keepdim=True)  # how far the rounding left the plane where coordinates sum to 0
+    excess = rounded.long().sum(1, keepdim=True)  # the rounded point's distance from the plane of sum 0
     order = torch.argsort(elevated - corners, dim=1, descending=True, stable=True)
     ranks = torch.empty_like(order).scatter_(1, order, torch.arange(size, device=order.device).expand_as(order))
     ranks = ranks + excess
@@ -108,7 +108,7 @@ def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _elevate(features: Tensor) -> Tensor:
-    """(N, D) positions to (N, D+1) on the lattice's plane, scaled so that the blur has unit variance."""
+    """Return (N, D) positions as (N, D+1) on the lattice's plane, scaled so that the blur has unit variance."""
     dimensions = features.shape[1]
     index = torch.arange(1, dimensions + 1, device=features.device, dtype=features.dtype)
     scaled = features * ((2 / 3) ** 0.5 * (dimensions + 1) / torch.sqrt(index * (index + 1)))
@@ -118,10 +118,10 @@ def _elevate(features: Tensor) -> Tensor:
 
 
 def _vertex_codes(corners: Tensor, ranks: Tensor) -> tuple[Tensor, list[int]]:
-    """Name each vertex by one integer, in which a step along the lattice is always the same difference.
+    """Encode each vertex as one integer, so that a step along the lattice is always the same difference.
 
     Returns:
-        (N, D+1) int64 codes by remainder, and D strides: what one step of each coordinate adds to a code.
+        (N, D+1) int64 codes by remainder, and D strides: the difference of codes for a step along each coordinate.
     """
     size = corners.shape[1]
     low = (corners.amin(0) - 2 * size).tolist()
@@ -140,16 +140,16 @@ def _vertex_codes(corners: Tensor, ranks: Tensor) -> tuple[Tensor, list[int]]:
 
 
 def _steps(strides: list[int]) -> list[int]:
-    """What a step along each of the D+1 directions adds to a vertex code."""
+    """Return the difference of codes for a step along each of the D+1 directions."""
     size = len(strides) + 1
     return [sum(strides) - size * stride for stride in strides] + [sum(strides)]
 
 
-def _neighbours(vertices: Tensor, step: int) -> Tensor:
-    """(M, 3) int32 rows of the vertex before, the vertex, and the one behind; M where there is none."""
+def _neighbors(vertices: Tensor, step: int) -> Tensor:
+    """Return the rows (M, 3) int32 of the previous vertex, the vertex and the next one; M where there is none."""
     count = vertices.numel()
     rows = [torch.arange(count, device=vertices.device)]
     for wanted in (vertices - step, vertices + step):
-        place = torch.searchsorted(vertices, wanted).clamp_(max=count - 1)
-        rows.append(torch.where(vertices[place] == wanted, place, count))
+        index = torch.searchsorted(vertices, wanted).clamp_(max=count - 1)
+        rows.append(torch.where(vertices[index] == wanted, index, count))
     return torch.stack([rows[1], rows[0], rows[2]], 1).int()

@@ -1,4 +1,4 @@
-"""Loading a detector: its tokenizer, its processor, its network."""
+"""Load the tokenizer, the image processor and the network of a detector."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ from wsss_ray.models.hub import model_directory
 
 MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
 MAX_TEXT_TOKENS = 256
-"""Tokens of a prompt that the published detectors read at most."""
+"""Largest number of tokens in a prompt of the published detectors."""
 
 
 def load_tokenizer(config: DetectorConfig, directory: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of the detector, without its weights: enough to build and print prompts.
+    """Return the tokenizer of the detector. It needs no weights and is enough to build prompts.
 
-    Its `model_max_length` is the number of tokens that a prompt may have.
+    Its `model_max_length` is the largest number of tokens in a prompt.
     """
     return load_processor(model_directory(config, directory, weights=False)).tokenizer
 
 
 def load_processor(directory: Path) -> ProcessorMixin:
-    """Tokenizer and image processor of a directory; the tokenizer's `model_max_length` is what the model reads."""
+    """Return the tokenizer and image processor of a directory.
+
+    The tokenizer's `model_max_length` is the largest number of tokens in a prompt.
+    """
     settings = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     if settings.model_type not in MODEL_TYPES:
         raise ValueError(
-            f"{directory} holds a {settings.model_type} model; the detector takes {' or '.join(MODEL_TYPES)}."
+            f"{directory} has a {settings.model_type} model; the detector takes {' or '.join(MODEL_TYPES)}."
         )
     processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     longest = min(MAX_TEXT_TOKENS, settings.max_text_len, processor.tokenizer.model_max_length)
@@ -45,7 +48,11 @@ def load_processor(directory: Path) -> ProcessorMixin:
 
 
 def load_network(directory: Path) -> PreTrainedModel:
-    """The network in float32 on the CPU, from safetensors alone, complete and with masking text attention."""
+    """Return the network in float32 on the CPU.
+
+    Raises:
+        ValueError: the weights are damaged or incomplete, or the text attention would ignore the mask of phrases.
+    """
     try:
         network, loaded = AutoModelForZeroShotObjectDetection.from_pretrained(
             directory,
@@ -61,12 +68,12 @@ def load_network(directory: Path) -> PreTrainedModel:
         names = sorted(loaded["missing_keys"])
         raise ValueError(
             f"the weights in {directory} lack {len(names)} of the network's tensors ({', '.join(names[:3])}, ...): "
-            "they would stay random. Use the checkpoint that belongs to its config.json."
+            "they would stay random. Use the checkpoint that belongs to this config.json."
         )
     attention = network.model.text_backbone.config._attn_implementation
-    if attention != "sdpa":  # eager adds the boolean phrase mask to the scores instead of masking, in silence
+    if attention != "sdpa":  # eager silently adds the boolean mask of phrases to the scores
         raise ValueError(
-            f"the text attention of {directory} is {attention!r}, which moves boxes: remove attn_implementation "
+            f"the text attention of {directory} is {attention!r}, which changes boxes: remove attn_implementation "
             "from its config.json."
         )
     return network.eval()

@@ -1,4 +1,4 @@
-"""Grounding DINO as a detector of the labelling job: what the driver asks, without loading the network."""
+"""Grounding DINO as a registered detector. Importing this module does not import the network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GroundingDinoDetector(Detector):
 
     def __init__(self, config: DetectorConfig, classes: ClassSet, *, directory: str | None = None) -> None:
         """Load the network; arguments and errors as `Detector`."""
-        from wsss_ray.models.detector.network import GroundingDino  # noqa: PLC0415 - seconds that a driver saves
+        from wsss_ray.models.detector.network import GroundingDino  # noqa: PLC0415 - seconds, and drivers do not need it
 
         self.network: GroundingDino = GroundingDino(config, classes, directory=directory)
 

@@ -1,4 +1,4 @@
-"""Grounding DINO: pictures and their tags to boxes of classes."""
+"""Grounding DINO: images and their tags to boxes of classes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,21 @@ class GroundingDino:
     >>> detector = GroundingDino(DetectorConfig(model="demo"), ClassSet.load("demo"))
     >>> detections = detector.detect([image], [["cat", "potted plant"]])
 
-    One object serves one thread. Images of equal network size run together, never padded: padding changes the
-    network's normalisation statistics and moves boxes.
+    Use one object per thread. Images of equal network size run together and are never padded: padding changes the
+    network's normalization statistics, and so boxes.
     """
 
     def __init__(self, config: DetectorConfig, class_set: ClassSet, *, directory: str | None = None) -> None:
-        """Load the weights; `directory` is where the caller has put the files of a model given as a URI.
+        """Load the network.
 
-        Raises ValueError for weights that are absent, incomplete or not pinned, for a device or precision that
-        is not to be had, and for a class set whose phrases the tokenizer cannot read.
+        Args:
+            config: the detector's section of a configuration.
+            class_set: names and phrases to find.
+            directory: local copy of the files of a model that is given as a URI.
+
+        Raises:
+            ValueError: the weights are absent, incomplete or not pinned, the device or precision is not available, or
+                the tokenizer cannot read a phrase of the class set.
         """
         self.config = config
         self.class_set = class_set
@@ -60,23 +66,29 @@ class GroundingDino:
 
     @property
     def out_of_memory_retries(self) -> int:
-        """How often the device ran out of memory and smaller batches were tried, since the detector was made."""
+        """Number of times that the device ran out of memory and smaller batches were tried."""
         return self._batches.retries
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the network's input for an image of this size: the key that images batch by."""
+        """Return the height and width of the network's input for an image of this size. Equal sizes run together."""
         return self.pixels.network_size(height, width)
 
     def detect(self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Sequence[str]]) -> list[Detections]:
-        """Boxes of the tagged classes, one result per image in the order given.
+        """Return the boxes of the tagged classes, one result per image in the order given.
 
-        `images` are (H, W, 3) uint8 RGB, `tags` the class names or aliases of each. An image without tags is not
-        run and has no boxes. Boxes stand in the order of prompts and, within a prompt, of queries. Raises
-        ValueError for what is no such image, UnknownTagError for a tag of no class, and torch.OutOfMemoryError where
-        a single prompt is too much for the device.
+        Boxes are in the order of prompts and, within a prompt, of queries.
+
+        Args:
+            images: (H, W, 3) uint8 RGB.
+            tags: class names or aliases of each image. An image without tags has no boxes and is not run.
+
+        Raises:
+            ValueError: an image has another form, or the numbers of images and lists of tags differ.
+            UnknownTagError: a tag is not in the class set.
+            torch.OutOfMemoryError: a single prompt is too large for the device.
         """
         if len(images) != len(tags):
-            raise ValueError(f"there are {len(images)} images and {len(tags)} lists of tags: one list per image.")
+            raise ValueError(f"there are {len(images)} images and {len(tags)} lists of tags: give one list per image.")
         groups: dict[tuple[int, int], list[tuple[int, Prompt]]] = {}
         for index, (image, image_tags) in enumerate(zip(images, tags, strict=True)):
             prompts = build_prompts(
@@ -101,7 +113,14 @@ class GroundingDino:
         size: tuple[int, int],
         piece: slice,
     ) -> list[Detections]:
-        """One forward pass: a piece of rows of (index into `images`, prompt), all of network size `size`."""
+        """Return the boxes of a piece of rows, by one forward pass.
+
+        Args:
+            images: all images.
+            rows: (index into `images`, prompt), all of network size `size`.
+            size: height and width of the network's input.
+            piece: the rows to run.
+        """
         rows = rows[piece]
         device = self.compute.device
         indices = list(dict.fromkeys(index for index, _ in rows))

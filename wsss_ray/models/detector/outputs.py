@@ -1,8 +1,8 @@
 # ruff: noqa: N803, N806
-"""From the network's token scores to boxes of classes (paper, 3.1).
+"""The network's token scores to boxes of classes (paper, 3.1).
 
-The network scores every query against every token of the prompt. A class's score for a query is the largest over all
-tokens of all its phrases, and the box belongs to its best class if that score exceeds the threshold.
+The network scores every query against every token of the prompt. A class's score for a query is the largest score over
+all tokens of all its phrases. The box belongs to its best class if that score exceeds the threshold.
 
 Shapes: B prompts, Q queries, T token columns of the network.
 """
@@ -28,18 +28,27 @@ def read_outputs(
     mode: Literal["parent", "reference"],
     box_threshold: float,
 ) -> list[Detections]:
-    """Boxes that the network grounds, one result per prompt.
+    """Return the boxes that belong to a class, one result per prompt.
 
-    `logits_BQT` has one column per token of the prompt, then columns that are ignored; `boxes_BQ4` are cx, cy, w, h
-    relative to the image; `sizes` are (height, width) of the original images. Boxes are scaled as published: from
-    relative centres to pixel corners in float32, not clipped, so they may reach past the border. With mode
-    "reference" a query whose best delimiter ([CLS], [SEP], full stop, unknown token) scores above its best class
-    is dropped, as the published code does. Raises ValueError where the network gave NaN.
+    Boxes are scaled as published: from relative centers to pixel corners in float32. They are not clipped, so they may
+    reach past the border.
+
+    Args:
+        logits_BQT: one column per token of the prompt, then columns that are ignored.
+        boxes_BQ4: cx, cy, w, h relative to the image.
+        prompts: the prompts.
+        sizes: (height, width) of the original images.
+        mode: with "reference" a query is dropped whose best delimiter ([CLS], [SEP], full stop, unknown token) scores
+            above its best class, as in the published code.
+        box_threshold: score that a box must exceed.
+
+    Raises:
+        ValueError: the outputs of the network are NaN.
     """
     if bool(logits_BQT.isnan().any() | boxes_BQ4.isnan().any()):
         raise ValueError(
-            "the detector's outputs are not numbers (NaN): with precision float16 use bfloat16 or float32, "
-            "otherwise the weights are damaged."
+            "the detector's outputs are not numbers (NaN). With precision float16 use bfloat16 or float32 instead; "
+            "with another precision the weights are damaged."
         )
     classes_BT = _token_classes(prompts, logits_BQT.shape[-1], logits_BQT.device)
     is_class_B1T = (classes_BT != NO_CLASS)[:, None, :]
@@ -57,7 +66,7 @@ def read_outputs(
 
 
 def _token_classes(prompts: Sequence[Prompt], columns: int, device: torch.device) -> torch.Tensor:
-    """(B, columns) class ids, NO_CLASS for delimiters and behind the end."""
+    """Return the class ids (B, columns), NO_CLASS for delimiters and behind the prompt's end."""
     rows = [[*prompt.token_class_ids, *[NO_CLASS] * (columns - len(prompt.token_class_ids))] for prompt in prompts]
     return torch.tensor(rows, device=device)
 

@@ -1,4 +1,4 @@
-"""Pictures as the detector's network takes them: the size rule, resizing and normalisation."""
+"""Images as input of the detector's network: size rule, resizing and normalization."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from wsss_ray.models.device import to_device
 
 @dataclass(frozen=True, kw_only=True)
 class PixelTransform:
-    """Resizing and normalisation of one checkpoint."""
+    """Resizing and normalization for one checkpoint."""
 
     shortest_edge: int
-    """Length of the network input's shorter side, in pixels, unless the cap applies."""
+    """Length of the shorter side of the network's input in pixels, unless the cap applies."""
     longest_edge: int
     """Cap on the longer side."""
     mean: tuple[float, float, float]
-    """Subtracted from RGB values of 0 to 1."""
+    """Mean of RGB values of 0 to 1."""
     std: tuple[float, float, float]
-    """Divided by after that."""
+    """Standard deviation of RGB values of 0 to 1."""
     resize: Literal["processor", "published"]
-    """Which rule gives the size where the cap applies."""
+    """Rule for the size where the cap applies."""
     backend: Literal["torchvision", "pil"]
-    """Who resizes: both bilinear with antialiasing on uint8."""
+    """Library that resizes. Both resize bilinearly with antialiasing on uint8."""
     strides: tuple[int, ...]
     """Strides of the network's feature maps."""
     num_queries: int
-    """Places of the feature maps that the network picks."""
+    """Number of positions of the feature maps that the network selects."""
 
     @staticmethod
     def of(
@@ -46,7 +46,11 @@ class PixelTransform:
         resize: Literal["processor", "published"],
         backend: Literal["torchvision", "pil"],
     ) -> PixelTransform:
-        """The transform of a loaded checkpoint. Raises ValueError where its processor does something else."""
+        """Return the transform of a loaded checkpoint.
+
+        Raises:
+            ValueError: the checkpoint's image processor works in another way.
+        """
         size = image_processor.size
         if not size.shortest_edge or not size.longest_edge:
             raise ValueError(f"the detector's image processor has size {size}: it must have both edges.")
@@ -64,27 +68,33 @@ class PixelTransform:
         )
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the network's input for an image of this size.
+        """Return the height and width of the network's input for an image of this size.
 
-        An image so long and narrow (beyond 1:40 for the published size) that the feature maps would have fewer
-        places than the network has queries is made less narrow, by the least that serves; the published code fails.
+        The feature maps of a very narrow image (beyond 1:40 for the published size) can have fewer positions than the
+        network has queries. Then the published code fails; here the input becomes wider by the least that suffices.
         """
         rule = published_size if self.resize == "published" else processor_size
         size = rule(height, width, self.shortest_edge, self.longest_edge)
-        if self.places(*size) >= self.num_queries:
+        if self.positions(*size) >= self.num_queries:
             return size
         longer = min(max(size) or self.longest_edge, self.longest_edge)  # the short side may have rounded to 0
         sides = (min(size), longer) if height < width else (longer, min(size))
-        while self.places(*sides) < self.num_queries:
+        while self.positions(*sides) < self.num_queries:
             sides = (sides[0] + 1, sides[1]) if sides[0] < sides[1] else (sides[0], sides[1] + 1)
         return sides
 
-    def places(self, height: int, width: int) -> int:
-        """Number of positions on all feature maps for a network input of this size."""
+    def positions(self, height: int, width: int) -> int:
+        """Return the number of positions on all feature maps for a network input of this size."""
         return sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in self.strides)
 
     def apply(self, images: Sequence[NDArray[np.uint8]], size: tuple[int, int], device: torch.device) -> torch.Tensor:
-        """Resize (H, W, 3) uint8 RGB images to `size` (height, width): (B, 3, height, width) float32, normalised."""
+        """Return the network's input: (B, 3, height, width) float32, normalized.
+
+        Args:
+            images: (H, W, 3) uint8 RGB.
+            size: height and width of the network's input.
+            device: where the input is needed.
+        """
         resized = torch.stack([self._resized(image, size, device) for image in images])
         mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (self.mean, self.std))
         return (resized.permute(0, 3, 1, 2).float() / 255 - mean) / std
@@ -99,7 +109,10 @@ class PixelTransform:
 
 
 def published_size(height: int, width: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
-    """Size by the published code: with the cap the short side is rounded first and the other truncated from it."""
+    """Return the size by the published code.
+
+    Where the cap applies, the short side is rounded, and the long side is computed from it and truncated.
+    """
     short, long = min(height, width), max(height, width)
     edge = shortest_edge
     if long / short * shortest_edge > longest_edge:
@@ -112,13 +125,13 @@ def published_size(height: int, width: int, shortest_edge: int, longest_edge: in
 
 
 def processor_size(height: int, width: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
-    """Size by the checkpoint's processor in transformers."""
+    """Return the size by the checkpoint's processor in transformers."""
     new_height, new_width = get_size_with_aspect_ratio((height, width), shortest_edge, longest_edge)
     return new_height, new_width
 
 
 def _feature_strides(network_config: Any) -> tuple[int, ...]:
-    """Strides of a Swin backbone's chosen stages and of the maps that convolutions of stride 2 add."""
+    """Return the strides of a Swin backbone's selected stages and of the maps that further convolutions add."""
     backbone = network_config.backbone_config
     if backbone.model_type != "swin":
         raise ValueError(f"the detector's image backbone is {backbone.model_type}; only swin is known.")

@@ -1,8 +1,9 @@
-"""Prompts: the tags of an image as text for the detector, with the class of every token beside its id.
+"""Prompts: the tags of an image as text for the detector, with the class of every token.
 
-A detector of the Grounding DINO family reads phrases closed by full stops (`dog . potted plant .`) and scores every
-query against every token. A box belongs to the class of its best token (paper, 3.1), so the classes of tokens are
-noted while the ids are built, phrase by phrase: equal words in different phrases ("hot dog", "dog") cannot be confused.
+A detector of the Grounding DINO family reads phrases that end with full stops (`dog . potted plant .`) and scores every
+query against every token. A box belongs to the class of its best token (paper, 3.1). The classes of tokens are recorded
+while the token ids are built, phrase by phrase, so that equal words in different phrases ("hot dog", "dog") are not
+confused.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from wsss_ray.classes import ClassEntry, ClassSet
 from wsss_ray.classes.entry import clean_phrase
 
 NO_CLASS = -1
-"""Class id and phrase index of a token that stands for no class."""
+"""Class id and phrase index of a token that belongs to no class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """One text for the detector: [CLS], then the tokens of each phrase and a full stop, then [SEP].
 
-    Equal prompts are equal objects and hash alike. The three tuples of tokens have one length.
+    Equal prompts compare equal and have equal hashes. The three tuples of tokens have the same length.
     """
 
     text: str
-    """What the tokens say, in lower case; tokenising it gives `input_ids`."""
+    """The text in lower case; tokenizing it gives `input_ids`."""
     input_ids: tuple[int, ...]
     """Token ids, [CLS] and [SEP] included, not padded."""
     token_class_ids: tuple[int, ...]
     """Class id (of the class set) of each token; -1 for [CLS], full stops, [SEP] and unknown tokens."""
     token_phrases: tuple[int, ...]
-    """Index into `phrases` of each token; -1 in the same places."""
+    """Index into `phrases` of each token; -1 where `token_class_ids` is -1."""
     phrases: tuple[str, ...]
     """The phrases, in order."""
 
@@ -53,19 +54,28 @@ def build_prompts(
     max_tokens: int = 256,
     separator: str = " . ",
 ) -> list[Prompt]:
-    """The prompts of one image: usually one; none without tags; several where one would exceed `max_tokens`.
+    """Return the prompts of one image: usually one; none without tags; several where one would exceed `max_tokens`.
 
-    Classes stand in the class set's order whatever the order of `tags`, each with its phrases and then, where they are
-    on, its assist words. `max_tokens` is what the model reads at once, [CLS], full stops and [SEP] included.
-    `separator` (a full stop, with spaces or without) changes the text, not the tokens. Raises UnknownTagError for a tag
-    of no class, and ValueError for phrases that `check_phrases` refuses.
+    Classes are in the order of the class set, whatever the order of `tags`. Each has its phrases and then, where assist
+    words are on, its assist words.
+
+    Args:
+        tags: names or aliases of classes.
+        class_set: the classes.
+        tokenizer: the detector's tokenizer.
+        max_tokens: largest number of tokens in a prompt, [CLS], full stops and [SEP] included.
+        separator: a full stop, with or without spaces. It changes the text, not the tokens.
+
+    Raises:
+        UnknownTagError: a tag is not in the class set.
+        ValueError: a phrase is one that `check_phrases` refuses.
     """
     assert separator.strip() == ".", f"separator {separator!r} is not a full stop"
     tagged = {class_set.canonical(tag) for tag in tags}
     entries = [entry for entry in class_set.classes if entry.name in tagged]
     groups: list[list[_Phrase]] = []
     length = max_tokens
-    for phrase in _tokenise(entries, class_set, tokenizer, max_tokens):
+    for phrase in _tokenize(entries, class_set, tokenizer, max_tokens):
         added = len(phrase.token_ids) + 1
         if length + added > max_tokens:
             groups.append([])
@@ -76,18 +86,20 @@ def build_prompts(
 
 
 def check_phrases(class_set: ClassSet, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int = 256) -> None:
-    """Check every phrase of the set against the tokenizer, before the first image is read.
+    """Check every phrase of the set against the tokenizer.
 
-    Raises ValueError, naming class, phrase and, where the set was read from a file, its line, for a phrase of which the
-    tokenizer knows nothing, one longer than `max_tokens` allows, and one whose tokens are those of another class's.
+    Raises:
+        ValueError: the tokenizer knows no token of a phrase, a phrase is longer than `max_tokens` allows, or it has the
+            tokens of a phrase of another class. The text names class, phrase and, for a class set from a file, its
+            line.
     """
-    _tokenise(class_set.classes, class_set, tokenizer, max_tokens)
+    _tokenize(class_set.classes, class_set, tokenizer, max_tokens)
 
 
-def _tokenise(
+def _tokenize(
     entries: Sequence[ClassEntry], class_set: ClassSet, tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[_Phrase]:
-    """The phrases of these classes with their token ids; a phrase that its own class repeats is left out."""
+    """Return the phrases of these classes with their token ids, without repeated phrases of a class."""
     named = [(entry, text) for entry in entries for text in class_set.phrases_of(entry.name)]
     if not named:
         return []
@@ -96,18 +108,19 @@ def _tokenise(
     delimiters = {_full_stop(tokenizer), tokenizer.cls_token_id, tokenizer.sep_token_id}
     phrases: dict[tuple[int, ...], _Phrase] = {}
     for (entry, text), token_ids in zip(named, map(tuple, encoded), strict=True):
-        assert delimiters.isdisjoint(token_ids), f"{text!r} holds a delimiter though it is lower case and clean"
+        assert delimiters.isdisjoint(token_ids), f"{text!r} has a delimiter though it is lower case and clean"
         if set(token_ids) <= unknown:
-            raise _error(entry, text, "holds no token that the detector knows")
+            raise _error(entry, text, "has no token that the detector knows")
         if len(token_ids) + 3 > max_tokens:  # [CLS], full stop, [SEP]
-            raise _error(entry, text, f"has {len(token_ids)} tokens; the detector reads {max_tokens - 3} at most")
+            raise _error(entry, text, f"has {len(token_ids)} tokens; the detector reads at most {max_tokens - 3}")
         first = phrases.setdefault(token_ids, _Phrase(text=text, entry=entry, token_ids=token_ids))
         if first.entry is not entry:
-            raise _error(entry, text, f"reads to the detector like '{first.text}' of class '{first.entry.name}'")
+            raise _error(entry, text, f"has the same tokens as '{first.text}' of class '{first.entry.name}'")
     return list(phrases.values())
 
 
 def _error(entry: ClassEntry, text: str, problem: str) -> ValueError:
+    """Return the error for a phrase, with its position in the class set's file."""
     for key, texts in (("phrases", entry.phrases), ("assist", entry.assist)):
         for written in texts:
             if clean_phrase(written) == text:
@@ -119,13 +132,14 @@ def _error(entry: ClassEntry, text: str, problem: str) -> ValueError:
 
 
 def _join(phrases: Sequence[_Phrase], tokenizer: PreTrainedTokenizerBase, separator: str) -> Prompt:
+    """Return the prompt of these phrases."""
     full_stop = _full_stop(tokenizer)
     input_ids = [tokenizer.cls_token_id]
     class_ids = [NO_CLASS]
     indices = [NO_CLASS]
     for index, phrase in enumerate(phrases):
         for token_id in phrase.token_ids:
-            known = token_id != tokenizer.unk_token_id  # the published code, too, takes [UNK] for no phrase's token
+            known = token_id != tokenizer.unk_token_id  # as in the published code, [UNK] belongs to no phrase
             input_ids.append(token_id)
             class_ids.append(phrase.entry.id if known else NO_CLASS)
             indices.append(index if known else NO_CLASS)

@@ -1,4 +1,4 @@
-"""Building a SAM and filling it with the weights of a file that is trusted with nothing but tensors."""
+"""Build a SAM and load its weights. Nothing in the file is executed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from wsss_ray.models.sam.weights import OFFICIAL_FILES, CheckpointError, files_o
 from wsss_ray.models.state_files import differences, read_state
 
 ENCODER_WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}
+"""Model by the channels of its image encoder."""
 
 
 def check_sam(model: str, path: Path, *, digest_given: bool = False) -> None:
@@ -33,14 +34,21 @@ def check_sam(model: str, path: Path, *, digest_given: bool = False) -> None:
 
 
 def load_sam(model: str, path: Path, *, digest_given: bool = False) -> Sam:
-    """Build `model` (vit_h, vit_l, vit_b, tiny) with the weights of a path from `sam_weights`.
+    """Return the model with its weights on the CPU, in float32, for inference only.
 
-    Returns it on the CPU, in float32, ready for inference only. Weights of a .pth stay mapped from the file, so that
-    the processes of a machine share one copy. Raises CheckpointError for a file that is damaged, holds anything but
-    tensors, or belongs to another model, and as `read_state` for want of a digest.
+    Weights of a .pth file stay memory-mapped, so that the processes of a machine share one copy.
+
+    Args:
+        model: vit_h, vit_l, vit_b or tiny.
+        path: the checkpoint, as `weights.existing_checkpoint` returns it.
+        digest_given: whether the file was checked against a SHA-256; see `read_state`.
+
+    Raises:
+        CheckpointError: the file is damaged, holds other objects than tensors, belongs to another model, or needs a
+            digest.
     """
     weights, *configuration = files_of(model, path)
-    with torch.device("meta"):  # initialising the large models would take seconds
+    with torch.device("meta"):  # initializing the large models would take seconds
         sam = build_tiny_sam(_read_configuration(configuration[0])) if configuration else sam_model_registry[model]()
     state = {name: value.float() for name, value in read_state(weights, digest_given=digest_given).items()}
     _check_fit(sam, state, model, weights)
@@ -74,11 +82,12 @@ def _check_fit(sam: Sam, state: Mapping[str, Tensor], model: str, path: Path) ->
 
 
 def _looks_like(state: Mapping[str, Tensor]) -> str:
+    """Return the model that a state dict seems to belong to, in words or as a name of OFFICIAL_FILES."""
     if any(name.startswith("vision_encoder.") for name in state):
-        return "a SAM in the transformers library's form, which this segmenter does not read"
+        return "a SAM in the format of the transformers library, which this segmenter does not read"
     position = state.get("image_encoder.pos_embed")
     if position is None or position.ndim != 4:
-        return "no SAM of segment-anything"
+        return "a model other than SAM of segment-anything"
     width = position.shape[-1]
     known = ENCODER_WIDTHS.get(width)
     expected_blocks = {"vit_h": 32, "vit_l": 24, "vit_b": 12}.get(known or "")

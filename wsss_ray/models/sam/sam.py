@@ -1,4 +1,4 @@
-"""SAM as a segmenter of the labelling job: what the driver asks, without loading the network."""
+"""SAM as a registered segmenter. Importing this module does not import the network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SamSegmenter(Segmenter):
 
     def __init__(self, config: SegmenterConfig, *, checkpoint: str | None = None) -> None:
         """Load the network; arguments and errors as `Segmenter`."""
-        from wsss_ray.models.sam.boxes import SamBoxes  # noqa: PLC0415 - seconds that a driver saves
+        from wsss_ray.models.sam.boxes import SamBoxes  # noqa: PLC0415 - seconds, and drivers do not need it
 
         self.network: SamBoxes = SamBoxes(config, checkpoint=checkpoint)
 

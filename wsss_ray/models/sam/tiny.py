@@ -1,7 +1,7 @@
-"""A SAM of any size, built from segment-anything's own classes and a small configuration.
+"""Build a SAM of any size from segment-anything's own classes and a small configuration.
 
 The demo's checkpoint is a directory with `config.json` (the mapping `build_tiny_sam` takes) and
-`model.safetensors` (float32, the names of segment-anything's own state dict).
+`model.safetensors` (float32, with the names of segment-anything's state dict).
 """
 
 from collections.abc import Mapping
@@ -33,10 +33,14 @@ TINY_SAM_CONFIG: dict[str, Any] = {
 
 
 def build_tiny_sam(config: Mapping[str, Any]) -> Sam:
-    """Build a SAM with random weights from `config`, which has exactly the keys of `TINY_SAM_CONFIG`.
+    """Return a SAM with random weights.
 
-    `image_size` and `patch_size` are in pixels; low-resolution masks have `4 * image_size / patch_size`
-    pixels a side. Raises ValueError when a key is missing or unknown, or when sizes do not divide.
+    Args:
+        config: exactly the keys of `TINY_SAM_CONFIG`. `image_size` and `patch_size` are in pixels; low-resolution masks
+            have `4 * image_size / patch_size` pixels a side.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a size is not a multiple of another.
     """
     missing, unknown = TINY_SAM_CONFIG.keys() - config.keys(), config.keys() - TINY_SAM_CONFIG.keys()
     if missing or unknown:
@@ -50,7 +54,9 @@ def build_tiny_sam(config: Mapping[str, Any]) -> Sam:
         config["prompt_embed_dim"],
     )
     if image_size % patch_size:
-        raise ValueError(f"tiny SAM configuration: image_size {image_size} is no multiple of patch_size {patch_size}")
+        raise ValueError(
+            f"tiny SAM configuration: image_size {image_size} is not a multiple of patch_size {patch_size}"
+        )
     if config["embed_dim"] % config["num_heads"] or prompt_dim % 8:
         raise ValueError(
             "tiny SAM configuration: embed_dim must be a multiple of num_heads, prompt_embed_dim of 8; "

@@ -1,4 +1,4 @@
-"""Where SAM's weights lie on this machine, and what to do when they do not. Needs no torch."""
+"""Find SAM's weights on this machine, or say how to get them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOWNLOADS = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialFile:
-    """A checkpoint as its authors publish it below `DOWNLOADS`."""
+    """A checkpoint that its authors publish below `DOWNLOADS`."""
 
     name: str
     """File name."""
@@ -23,7 +23,7 @@ class OfficialFile:
     """SHA-256 in hexadecimal digits."""
 
     def __str__(self) -> str:
-        """Where to get it, and how to know it."""
+        """Return the address and the digest, for messages."""
         return f"{DOWNLOADS}{self.name} (SHA-256 {self.sha256})"
 
 
@@ -41,14 +41,15 @@ OFFICIAL_FILES = {
 
 
 class CheckpointError(ValueError):
-    """Weights that are missing, damaged or of another model; the text says what to do."""
+    """The weights are missing, damaged or of another model; the text says what to do."""
 
 
 def checkpoint_path(config: SegmenterConfig) -> Path:
-    """Local file of the configured weights; for `tiny` the directory that holds `config.json` and `model.safetensors`.
+    """Return the local file of the configured weights; for `tiny` the directory that holds its two files.
 
-    Raises CheckpointError when there is none, or when the configuration names a URI (jobs fetch those and hand the
-    local copy to `Segmenter`).
+    Raises:
+        CheckpointError: there is no such file, or the configuration names a URI. A job copies the file of a URI first
+            and passes the local copy to the segmenter.
     """
     if config.checkpoint is None:
         if config.model != "tiny":
@@ -57,16 +58,17 @@ def checkpoint_path(config: SegmenterConfig) -> Path:
     local = config.checkpoint.removeprefix("file://")
     if "://" in local:
         raise CheckpointError(
-            f"segmenter.checkpoint {config.checkpoint} is not on this machine: fetch the file and name its local copy "
-            "(the label job does so itself)."
+            f"segmenter.checkpoint {config.checkpoint} is not on this machine: copy the file and give the path of the "
+            "copy (the labelling job does this itself)."
         )
     return existing_checkpoint(config.model, Path(local).expanduser())
 
 
 def existing_checkpoint(model: str, path: Path) -> Path:
-    """The path to load `model` from, given the one that a user or the package names.
+    """Return the path to load `model` from, given the path that a user or the package names.
 
-    Raises CheckpointError when nothing usable is there.
+    Raises:
+        CheckpointError: there is no usable file at the path.
     """
     if not path.exists():
         raise CheckpointError(f"there is no segmenter checkpoint at {path}. {_advice(model)}")
@@ -81,7 +83,7 @@ def existing_checkpoint(model: str, path: Path) -> Path:
 
 
 def files_of(model: str, path: Path) -> tuple[Path, ...]:
-    """The files behind a checkpoint path: the weights first, and the configuration of a `tiny` one."""
+    """Return the files of a checkpoint path: the weights, and for `tiny` its configuration."""
     if model != "tiny":
         return (path,)
     if path.is_dir():
@@ -90,15 +92,15 @@ def files_of(model: str, path: Path) -> tuple[Path, ...]:
 
 
 def check_digest(path: Path, sha256: str) -> None:
-    """Raise CheckpointError unless the file has this SHA-256 (hexadecimal digits). Reads the whole file."""
+    """Raise a CheckpointError unless the file has this SHA-256 (hexadecimal digits). Reads the whole file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**22):
             digest.update(block)
     if digest.hexdigest() != sha256.lower():
         raise CheckpointError(
-            f"{path} has SHA-256 {digest.hexdigest()}, not segmenter.sha256 {sha256.lower()}: another file, or a "
-            "damaged one. Fetch it again, or correct the digest."
+            f"{path} has SHA-256 {digest.hexdigest()}, not segmenter.sha256 {sha256.lower()}: it is another "
+            "file, or it is damaged. Download it again, or correct the digest."
         )
 
 
@@ -108,4 +110,4 @@ def _advice(model: str) -> str:
             "The model tiny needs a directory with config.json and model.safetensors; leave segmenter.checkpoint unset "
             "for the one that the package ships."
         )
-    return f"Fetch {OFFICIAL_FILES[model]} and set segmenter.checkpoint to its path."
+    return f"Download {OFFICIAL_FILES[model]} and set segmenter.checkpoint to its path."

@@ -1,1 +1,1 @@
-"""Segmentation networks that are trained on labels."""
+"""Students: segmentation networks that are trained on labels."""

@@ -1,6 +1,6 @@
-"""Segmentation networks of torchvision and transformers as students: thin wrappers with logits at the image's size.
+"""Segmentation networks of torchvision and transformers as students: wrappers with logits at the image's size.
 
-transformers is imported where it is used: seconds that a DeepLab in every actor does not need.
+transformers is imported where it is used: this takes seconds, and a DeepLab does not need it.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ _NOT_THE_NETWORK = {
     *("architectures", "auto_map", "id2label", "label2id", "transformers_version", "dtype", "torch_dtype"),
     *("attn_implementation", "quantization_config", "backbone", "use_pretrained_backbone", "backbone_kwargs"),
 }
-"""Keys of a transformers configuration that name classes, versions, code, kernels or weights elsewhere."""
+"""Keys of a transformers configuration that name classes, versions, code, kernels or other weights."""
 
 
 class Adapter(nn.Module, ABC):
-    """A library's network; normalised images (N, 3, H, W) to logits (N, C, H, W) float32."""
+    """A library's network; normalized images (N, 3, H, W) to logits (N, C, H, W) float32."""
 
     head_rate = 10.0
-    """The backbone has learned already."""
+    """The backbone is pretrained, so the head learns faster."""
 
     def __init__(self, model: nn.Module, head: tuple[str, ...]) -> None:
-        """`head`: names of the model's children that classify."""
+        """Wrap a model; `head` has the names of its children that form the classifier."""
         super().__init__()
         self.model = model
         self.head = tuple(f"model.{name}." for name in head)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return the logits (N, C, H, W) of normalized images (N, 3, H, W)."""
         logits = self.logits(images).float()
         return functional.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
 
     def train(self, mode: bool = True) -> Adapter:
-        """Train with the statistics of batch normalisations as they were loaded: a batch may be spread over workers."""
+        """Set training mode, but keep the loaded statistics of batch normalization: workers share a batch."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -66,10 +66,10 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
-        """Logits at the network's own resolution."""
+        """Return the logits at the network's own resolution."""
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """The image's own size."""
+        """Return the image's size."""
         return height, width
 
 
@@ -77,12 +77,12 @@ class TorchvisionNetwork(Adapter):
     """A model of torchvision.models.segmentation, without its auxiliary classifier."""
 
     def logits(self, images: Tensor) -> Tensor:
-        """See Adapter."""
+        """Return the logits at the network's own resolution."""
         return self.model(images)["out"]
 
 
 class TransformersNetwork(Adapter):
-    """A model that AutoModelForSemanticSegmentation builds; what is not its backbone classifies."""
+    """A model that AutoModelForSemanticSegmentation builds; all but the backbone is the classifier."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Wrap a model of the library."""
@@ -90,23 +90,27 @@ class TransformersNetwork(Adapter):
         super().__init__(model, tuple(name for name, _ in model.named_children() if name not in backbones))
 
     def logits(self, images: Tensor) -> Tensor:
-        """See Adapter."""
+        """Return the logits at the network's own resolution."""
         return self.model(pixel_values=images).logits
 
 
 def build_adapter(spec: StudentSpec) -> Adapter:
-    """The network of a `torchvision:NAME` or `transformers:NAME` spec, randomly initialised."""
+    """Return the network of a `torchvision:NAME` or `transformers:NAME` spec, randomly initialized.
+
+    Raises:
+        ValueError: the spec describes no such network.
+    """
     kind, _, name = spec.architecture.partition(":")
     if kind == "torchvision":
         model = get_model(segmentation_name(name), weights=None, weights_backbone=None, num_classes=spec.num_classes)
         return TorchvisionNetwork(model, ("classifier",))
     if kind != "transformers" or spec.settings is None:
-        raise ValueError(f"there is no student of architecture {spec.architecture!r}.")
+        raise ValueError(f"there is no student with architecture {spec.architecture!r}.")
     from transformers import AutoConfig, AutoModelForSemanticSegmentation  # noqa: PLC0415 - see above
 
-    settings = _network_alone(json.loads(spec.settings))  # the file may be anybody's
+    settings = _network_alone(json.loads(spec.settings))  # the file may come from anyone
     if not isinstance(settings, dict) or "model_type" not in settings:
-        raise ValueError(f"the settings of the student {spec.architecture} do not say which model they are of.")
+        raise ValueError(f"the settings of the student {spec.architecture} lack a model_type.")
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     config.num_labels = spec.num_classes
     model = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
@@ -114,14 +118,15 @@ def build_adapter(spec: StudentSpec) -> Adapter:
 
 
 def describe_transformers(spec: StudentSpec, directory: Path) -> tuple[StudentSpec, tuple[str, ...]]:
-    """The spec completed from a checkpoint's directory (`config.json`, `preprocessor_config.json`), and its classes.
+    """Return the spec with settings and preprocessing of a checkpoint's directory, and the checkpoint's class names.
 
-    Raises CheckpointError for a directory without a usable configuration.
+    Raises:
+        CheckpointError: the directory has no `config.json`.
     """
     from transformers import AutoConfig  # noqa: PLC0415 - see above
 
     if not (directory / "config.json").is_file():
-        raise CheckpointError(f"{directory} is no transformers checkpoint: it lacks config.json.")
+        raise CheckpointError(f"{directory} is not a transformers checkpoint: it lacks config.json.")
     config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     names = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
     spec = dataclasses.replace(
@@ -131,9 +136,10 @@ def describe_transformers(spec: StudentSpec, directory: Path) -> tuple[StudentSp
 
 
 def transformers_state(directory: Path) -> dict[str, Tensor]:
-    """Weights of a checkpoint's directory under the names of `TransformersNetwork`, from safetensors alone.
+    """Return the weights of a checkpoint's directory by the names of `TransformersNetwork`, from safetensors only.
 
-    Raises CheckpointError for weights that are absent, damaged or incomplete.
+    Raises:
+        CheckpointError: the weights are absent, damaged or incomplete.
     """
     from transformers import AutoModelForSemanticSegmentation  # noqa: PLC0415 - see above
 
@@ -144,20 +150,20 @@ def transformers_state(directory: Path) -> dict[str, Tensor]:
         )
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {directory} cannot be read: {error}") from error
-    # an encoder alone will do: the classifier starts at random, as for other classes
+    # the classifier may be missing: it then starts at random, as for other classes
     head = TransformersNetwork(model).head
     missing = sorted(name for name in loaded["missing_keys"] if not f"model.{name}".startswith(head))
     if missing:
         raise CheckpointError(
             f"the weights in {directory} lack {len(missing)} tensors of the backbone ({', '.join(missing[:3])}, ...): "
-            "take the weights that belong to its config.json, or set student.init to none."
+            "use the weights that belong to its config.json, or set student.init to none."
         )
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("auxiliary_head.")}
     return {f"model.{name}": value.float() for name, value in state.items()}
 
 
 def torchvision_classes_fit(class_set: ClassSet) -> bool:
-    """Whether the classes are those of torchvision's published weights, in their order."""
+    """Return whether the classes are those of torchvision's published weights, in the same order."""
     try:
         return tuple(map(class_set.canonical, TORCHVISION_CATEGORIES)) == class_set.names
     except UnknownTagError:
@@ -165,26 +171,26 @@ def torchvision_classes_fit(class_set: ClassSet) -> bool:
 
 
 def from_segmentation(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's segmentation weights under the names of `TorchvisionNetwork`, without the auxiliary classifier."""
+    """Return torchvision's segmentation weights by the names of `TorchvisionNetwork`; no auxiliary classifier."""
     return {f"model.{name}": value for name, value in state.items() if not name.startswith("aux_classifier.")}
 
 
 def from_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's classification weights under the names of a backbone: without the classifier."""
+    """Return torchvision's classification weights by the names of a backbone, without the classifier."""
     kept = {name: value for name, value in state.items() if not name.startswith(("fc.", "classifier."))}
     return {name.removeprefix("features."): value for name, value in kept.items()}
 
 
 def _settings(config: PretrainedConfig) -> str:
-    """A model's configuration as JSON: what `from_config` needs, and nothing of where it came from."""
+    """Return a model's configuration as JSON: what `from_config` needs, without the origin."""
     values = _network_alone(json.loads(config.to_json_string()))
-    if "use_auxiliary_head" in values:  # it would be computed and learn nothing
+    if "use_auxiliary_head" in values:  # it would be computed but not trained
         values["use_auxiliary_head"] = False
     return json.dumps({**values, "model_type": config.model_type}, sort_keys=True)
 
 
 def _network_alone(values: Any) -> Any:
-    """A configuration, at every depth, without what would fetch weights or code, or tells of its origin."""
+    """Return a configuration without keys, at any depth, that load weights or code or name the origin."""
     if isinstance(values, list):
         return [_network_alone(value) for value in values]
     if not isinstance(values, dict):
@@ -194,7 +200,7 @@ def _network_alone(values: Any) -> Any:
 
 
 def _preprocessing(directory: Path, default: Preprocessing) -> Preprocessing:
-    """What the checkpoint's image processor says about pixels; ImageNet's where it has none."""
+    """Return the preprocessing of the checkpoint's image processor, or the default where it has none."""
     path = directory / "preprocessor_config.json"
     if not path.is_file():
         return default

@@ -1,4 +1,4 @@
-"""The networks behind students, by their specs."""
+"""Build the networks of students from their specs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from wsss_ray.models.student.spec import StudentSpec
 
 
 def build_network(spec: StudentSpec) -> nn.Module:
-    """The network that a spec describes, randomly initialised."""
+    """Return the network that a spec describes, randomly initialized.
+
+    Raises:
+        ValueError: the spec describes no network.
+    """
     if spec.architecture in DEEPLAB:
         if spec.geometry is None:
             raise ValueError(f"{spec.architecture} needs a geometry: caffe or torchvision.")
@@ -23,13 +27,13 @@ def build_network(spec: StudentSpec) -> nn.Module:
 
 
 def shapes_of(spec: StudentSpec) -> dict[str, Tensor]:
-    """State dict of the network on the meta device: names and shapes that cost neither time nor memory."""
+    """Return the state dict of the network on the meta device: names and shapes without memory for values."""
     with torch.device("meta"):
         return build_network(spec).state_dict()
 
 
 def class_tensors(spec: StudentSpec) -> set[str]:
-    """Names of the network's tensors whose shape depends on the number of classes: the head that is made anew."""
+    """Return the names of the tensors whose shape depends on the number of classes."""
     fresh = max(spec.class_ids) + 1
     more = dataclasses.replace(
         spec,

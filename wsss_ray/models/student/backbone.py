@@ -1,4 +1,4 @@
-"""ResNets at output stride 8: torchvision's blocks and names, strides and dilations as DeepLab has them.
+"""ResNets at output stride 8: torchvision's blocks and names, with the strides and dilations of DeepLab.
 
 Tensors are (N, C, H, W).
 """
@@ -19,37 +19,37 @@ _GROUP_CHANNELS = 8
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation whose statistics and affine stay as they were loaded, in training too."""
+    """Batch normalization whose statistics and weights never change, not even in training."""
 
     def __init__(self, features: int) -> None:
-        """Over (N, `features`, H, W)."""
+        """Create the layer for tensors (N, `features`, H, W)."""
         super().__init__(features)
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> FrozenBatchNorm:
-        """Stay in evaluation mode, whatever `mode`."""
+        """Stay in evaluation mode whatever `mode` is."""
         del mode
         return super().train(False)
 
 
 def group_norm(features: int) -> nn.GroupNorm:
-    """Groups of 8 channels or more: unlike batch normalisation it trains from scratch, whatever the batch."""
+    """Return a group normalization with groups of 8 channels or more. It trains from scratch with any batch size."""
     return nn.GroupNorm(max(1, features // _GROUP_CHANNELS), features)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetForm:
-    """What distinguishes one ResNet from another."""
+    """The sizes and blocks of a ResNet."""
 
     block: type[BasicBlock] | type[Bottleneck]
     """torchvision's residual block."""
     blocks: tuple[int, int, int, int]
-    """Blocks of each stage."""
+    """Number of blocks of each stage."""
     width: int = 64
     """Channels of the stem; stage k has `width * 2**k` times the block's expansion."""
     norm: Callable[[int], nn.Module] = FrozenBatchNorm
-    """Normalisation of so many channels."""
+    """Function from a number of channels to a normalization layer."""
 
 
 FORMS = {
@@ -63,13 +63,13 @@ FORMS = {
 class Backbone(nn.Module):
     """A ResNet without its classifier; the state dict has torchvision's names and shapes.
 
-    `caffe` geometry: every block of layer3 has dilation 2, of layer4 4; a bottleneck strides in its first 1x1
-    convolution; the pooling rounds sizes up. `torchvision`: the first block of a stage has the dilation of the stage
-    before; a bottleneck strides in its 3x3 convolution; the pooling rounds down.
+    Geometry `caffe`: every block of layer3 has dilation 2, of layer4 dilation 4; the stride of a bottleneck is in its
+    first 1x1 convolution; the pooling rounds sizes up. Geometry `torchvision`: the first block of a stage has the
+    dilation of the previous stage; the stride of a bottleneck is in its 3x3 convolution; the pooling rounds down.
     """
 
     def __init__(self, form: ResNetForm, geometry: Geometry) -> None:
-        """Randomly initialised."""
+        """Build the network, randomly initialized."""
         super().__init__()
         self.geometry = geometry
         self.conv1 = nn.Conv2d(3, form.width, 7, stride=2, padding=3, bias=False)
@@ -81,22 +81,22 @@ class Backbone(nn.Module):
             self.add_module(f"layer{stage + 1}", _make_stage(form, geometry, stage, count, channels))
             channels = form.width * 2**stage * form.block.expansion
         self.channels = channels
-        """Channels of the features."""
+        """Number of channels of the features."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, BasicBlock | Bottleneck):
-                _calm(module, blocks=sum(form.blocks))
+                _weaken_residuals(module, blocks=sum(form.blocks))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) to features (N, channels, h, w) with (h, w) = `output_size(H, W)`."""
+        """Return the features (N, channels, h, w) of normalized images (N, 3, H, W); (h, w) is `output_size(H, W)`."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for stage in (1, 2, 3, 4):
             features = self.get_submodule(f"layer{stage}")(features)
         return features
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the features of images of this size: an eighth, rounded as the geometry does."""
+        """Return the height and width of the features of images of this size: an eighth, rounded by the geometry."""
         return self._output_length(height), self._output_length(width)
 
     def _output_length(self, length: int) -> int:
@@ -125,15 +125,15 @@ def _make_stage(form: ResNetForm, geometry: Geometry, stage: int, count: int, ch
     return nn.Sequential(*blocks)
 
 
-def _calm(block: BasicBlock | Bottleneck, *, blocks: int) -> None:
-    """Weaken the residual branch: without weights to load, frozen norms would let features grow block by block."""
+def _weaken_residuals(block: BasicBlock | Bottleneck, *, blocks: int) -> None:
+    """Scale the residual branch down: with frozen norms, random weights would let features grow block by block."""
     last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
     if isinstance(last, FrozenBatchNorm):
         nn.init.constant_(last.weight, blocks**-0.5)
 
 
 def _dilate(block: nn.Module, dilation: int) -> None:
-    """Set the dilation of a block's 3x3 convolutions; torchvision's basic block refuses it as an argument."""
+    """Set the dilation of a block's 3x3 convolutions; torchvision's basic block does not take it as an argument."""
     for module in block.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             module.dilation = module.padding = (dilation, dilation)

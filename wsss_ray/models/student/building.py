@@ -1,4 +1,4 @@
-"""From a configuration and a file of weights to a student."""
+"""Build a student from a configuration and a file of weights."""
 
 from __future__ import annotations
 
@@ -22,16 +22,21 @@ from wsss_ray.models.student.spec import CAFFE, StudentSpec
 
 
 def build_student(config: StudentConfig, class_set: ClassSet, *, weights: Path | None) -> StudentNetwork:
-    """A student of a class set, on the CPU, in training mode.
+    """Return a student of a class set, on the CPU, in training mode.
 
-    `weights` is the local copy of what `student_sources.weights_source(config)` names, already held against its digest
-    (`student_weights.fetch_student_weights` does), None where it names nothing.
-    Raises CheckpointError (a ValueError) for weights that are absent, damaged or of another network.
+    Args:
+        config: the student's section of a configuration.
+        class_set: the classes.
+        weights: local copy of the weights that `sources.weights_source(config)` names, already checked against their
+            digest; None where it names none.
+
+    Raises:
+        CheckpointError: the weights are absent, damaged or of another network.
     """
     if weights is not None and not weights.exists():
-        raise CheckpointError(f"there are no weights of the student at {weights}.")
+        raise CheckpointError(f"there are no weights for the student at {weights}.")
     if config.init != "none" and weights is None:
-        raise CheckpointError(f"student.init {config.init} needs weights: fetch them, or set student.init to none.")
+        raise CheckpointError(f"student.init {config.init} needs weights: give them, or set student.init to none.")
     spec = StudentSpec.of(
         class_set, architecture=config.architecture, geometry=_geometry(config), scales=config.resolved_scales
     )
@@ -39,7 +44,7 @@ def build_student(config: StudentConfig, class_set: ClassSet, *, weights: Path |
         assert weights is not None
         return _from_checkpoint(spec, config, weights)
     if config.family == "transformers":
-        assert weights is not None  # a directory, for its configuration at least
+        assert weights is not None  # a directory, which has the configuration
         return _from_transformers(spec, config, weights)
     if config.init == "caffe":
         spec = dataclasses.replace(spec, preprocessing=CAFFE)
@@ -65,17 +70,24 @@ def adopt(
 ) -> None:
     """Copy weights into the student's network.
 
-    Tensors whose shape depends on the number of classes stay as they were initialised unless `keep_head`; with
-    `backbone_only` so do all outside the backbone. Raises CheckpointError where anything else does not fit.
+    Args:
+        student: the student.
+        state: weights by name.
+        keep_head: whether tensors whose shape depends on the number of classes are copied too.
+        where: the file, for messages.
+        backbone_only: whether the weights are those of the backbone alone.
+
+    Raises:
+        CheckpointError: a weight is missing, unknown or of another shape.
     """
     expected = shapes_of(student.spec)
     if backbone_only:
         expected = {name: value for name, value in expected.items() if name.startswith(_backbone_prefix(student))}
         state = {f"{_backbone_prefix(student)}{name}": value for name, value in state.items()}
     if not keep_head:
-        made_anew = class_tensors(student.spec)
-        expected = {name: value for name, value in expected.items() if name not in made_anew}
-        state = {name: value for name, value in state.items() if name not in made_anew}
+        head = class_tensors(student.spec)
+        expected = {name: value for name, value in expected.items() if name not in head}
+        state = {name: value for name, value in state.items() if name not in head}
     counters = {name for name in expected if name.endswith(".num_batches_tracked") and name not in state}
     found = differences({name: value for name, value in expected.items() if name not in counters}, state)
     if found:

@@ -1,8 +1,9 @@
-"""Names of the published Caffe-style DeepLab checkpoints (deeplab-pytorch's form) to those used here.
+"""Translate the tensor names of the published Caffe-style DeepLab checkpoints (in the form of deeplab-pytorch).
 
-Theirs: `layer1` is the stem, `layer2` to `layer5` the stages, `block1` the first block, a bottleneck is `reduce`,
+In those: `layer1` is the stem, `layer2` to `layer5` the stages, `block1` the first block, a bottleneck is `reduce`,
 `conv3x3`, `increase` and `shortcut`, each with `conv` and `bn`; `aspp.c0` to `aspp.c3`, or `fc` (DeepLab-v1), is the
-classifier. Files trained with several scales prefix every name with `base.`. The rename loses nothing.
+classifier. In files of training with several scales, every name begins with `base.`. Only DeepLab-v1's classifier is
+left out.
 """
 
 from __future__ import annotations
@@ -22,9 +23,14 @@ _PARTS = {"reduce": "1", "conv3x3": "2", "increase": "3"}
 
 
 def from_caffe_names(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The same tensors under the names of `deeplab.DeepLabV2`; DeepLab-v1's classifier is left out.
+    """Return the same tensors by the names of `deeplab.DeepLabV2`; DeepLab-v1's classifier is left out.
 
-    `where` names the file. Raises CheckpointError for a name of another form.
+    Args:
+        state: tensors by their names in the file.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: a name has another form.
     """
     renamed = {}
     for name, tensor in state.items():
@@ -47,6 +53,6 @@ def _rename(name: str, where: str) -> str:
     if found := _BRANCH.fullmatch(name):
         return f"aspp.branches.{found[1]}.{found[2]}"
     raise CheckpointError(
-        f"{where} holds `{name}`, which is no name of a Caffe-style DeepLab (layer2.block1.reduce.conv.weight, ...). "
-        "For torchvision's names use init: imagenet, for this project's own files init: checkpoint."
+        f"{where} has `{name}`, which is not a name of a Caffe-style DeepLab (layer2.block1.reduce.conv.weight, ...). "
+        "For torchvision's names use init: imagenet, for students of this package init: checkpoint."
     )

@@ -11,15 +11,15 @@ RATES = (6, 12, 18, 24)
 
 
 class Aspp(nn.Module):
-    """Four 3x3 convolutions of different dilation, summed: each a classifier with its own field of view."""
+    """The sum of four classifiers: 3x3 convolutions of different dilation, so with different fields of view."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
-        """Weights from N(0, 0.01), biases 0, as published."""
+        """Create the convolutions. Weights are from N(0, 0.01) and biases are 0, as published."""
         super().__init__()
         self.branches = nn.ModuleList(_branch(channels, num_classes, rate) for rate in RATES)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (N, channels, h, w) to logits (N, num_classes, h, w), summed in float32."""
+        """Return the logits (N, num_classes, h, w) of features (N, channels, h, w), summed in float32."""
         first, *others = (branch(features).float() for branch in self.branches)
         for logits in others:
             first = first + logits
@@ -35,24 +35,24 @@ def _branch(channels: int, num_classes: int, rate: int) -> nn.Conv2d:
 
 
 class DeepLabV2(nn.Module):
-    """Normalised images (N, 3, H, W) to logits (N, C, h, w) float32, at an eighth of the size."""
+    """DeepLab-v2: normalized images (N, 3, H, W) to logits (N, C, h, w) float32, at an eighth of the size."""
 
     head = ("aspp.",)
-    """Prefixes of the names of parameters that belong to the classifier."""
+    """Prefixes of the names of the classifier's parameters."""
 
     def __init__(self, architecture: str, geometry: Geometry, num_classes: int) -> None:
-        """Build "deeplabv2-NAME", randomly initialised; NAME is one of `backbone.FORMS`."""
+        """Build "deeplabv2-NAME", randomly initialized. NAME is one of `backbone.FORMS`."""
         super().__init__()
         form = FORMS[architecture.removeprefix("deeplabv2-")]
         self.backbone = Backbone(form, geometry)
         self.aspp = Aspp(self.backbone.channels, num_classes)
         self.head_rate = 10.0 if form.norm is FrozenBatchNorm else 1.0
-        """The backbone has learned already, unless its norms learn."""
+        """10 for a backbone with frozen norms, which is pretrained; 1 for one that trains from scratch."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return the logits (N, C, h, w) of normalized images (N, 3, H, W)."""
         return self.aspp(self.backbone(images))
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the logits of images of this size."""
+        """Return the height and width of the logits of images of this size."""
         return self.backbone.output_size(height, width)

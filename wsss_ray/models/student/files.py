@@ -1,4 +1,4 @@
-"""A student as bytes and back: safetensors, with the spec as JSON in the metadata."""
+"""Encode and decode a student: a safetensors file with the spec as JSON in its metadata."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from wsss_ray.models.student.network import StudentNetwork
 
 
 def encode_student(student: StudentNetwork) -> bytes:
-    """The student as one file: whatever `decode_student` needs. Equal students give equal bytes."""
+    """Return the student as the bytes of one file. Equal students give equal bytes."""
     state = {name: value.detach().cpu().contiguous() for name, value in student.network.state_dict().items()}
     return save(state, metadata={SPEC_KEY: student.spec.to_json()})  # one key: safetensors does not order several
 
 
 def decode_student(data: bytes, *, where: str = "the student's checkpoint") -> StudentNetwork:
-    """The student of a file that `encode_student` wrote, on the CPU, ready for `predict`.
+    """Return the student of a file that `encode_student` wrote, on the CPU, ready for `predict`.
 
-    `where` names the file in errors. Raises CheckpointError (a ValueError) for anything else: nothing in the file is
-    executed, and nothing is allocated before the tensors' shapes are seen to fit the description.
+    Nothing in the file is executed. The tensors' shapes are checked against the spec before a network is allocated.
+
+    Args:
+        data: the bytes of the file.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: the bytes are not such a file.
     """
     spec = read_spec(data, where=where)
     try:
@@ -34,7 +40,7 @@ def decode_student(data: bytes, *, where: str = "the student's checkpoint") -> S
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{where} describes a network that cannot be built: {error}") from error
     if found:
-        raise CheckpointError(f"{where} does not hold the network that it describes: {found}.")
+        raise CheckpointError(f"{where} does not have the tensors of the network that it describes: {found}.")
     network = build_network(spec)
     network.load_state_dict(state)
     return StudentNetwork(spec, network).eval()

@@ -18,30 +18,30 @@ from wsss_ray.models.student.spec import IGNORE, StudentSpec
 
 
 class Network(Protocol):
-    """What a student needs of a network: normalised images (N, 3, H, W) to logits (N, C, h, w) in float32."""
+    """The interface of a network: normalized images (N, 3, H, W) to logits (N, C, h, w) in float32."""
 
     head: tuple[str, ...]
     """Prefixes of the names of the classifier's parameters."""
     head_rate: float
-    """Learning rate of the classifier's weights over that of the backbone; its biases have twice that."""
+    """Factor of the learning rate for the classifier's weights; its biases have twice this factor."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         ...
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the logits of images of this size."""
+        """Return the height and width of the logits of images of this size."""
         ...
 
 
 class StudentNetwork(nn.Module):
-    """A network seen at several scales (MSC), the logits joined by their maximum."""
+    """A network applied at several scales (MSC); the logits are joined by their maximum."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, spec: StudentSpec, network: nn.Module) -> None:
-        """`network` follows the protocol `Network`, for `spec.num_classes` classes."""
+        """Wrap a network that follows the protocol `Network`, for `spec.num_classes` classes."""
         super().__init__()
         self.spec = spec
         self.network = network
@@ -51,15 +51,17 @@ class StudentNetwork(nn.Module):
 
     @property
     def num_outputs(self) -> int:
-        """S: one for each scale, and their maximum where there are several scales."""
+        """S: one output for each scale and, with several scales, one for their maximum."""
         scales = len(self.spec.scales)
         return scales + 1 if scales > 1 else 1
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Logits of every scale, then their maximum at the first scale's resolution (with one scale: one output).
+        """Return the logits of every scale, then their maximum at the first scale's resolution.
 
-        `images` are (N, 3, H, W) RGB from 0 to 255, uint8 or floating point. Each output is (N, C, h, w) float32,
-        whatever autocast computes in.
+        With one scale there is one output. Each output is (N, C, h, w) float32, also under autocast.
+
+        Args:
+            images: (N, 3, H, W) RGB from 0 to 255, uint8 or floating point.
         """
         pixels = (images - self.mean) / self.std
         if self.spec.preprocessing.channel_order == "bgr":
@@ -77,18 +79,21 @@ class StudentNetwork(nn.Module):
         return (*outputs, highest)
 
     def output_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """(h, w) of every output for images of this height and width."""
+        """Return (h, w) of every output for images of this height and width."""
         network = cast(Network, self.network)
         sizes = [network.output_size(*_rescaled_size(height, width, scale)) for scale in self.spec.scales]
         return sizes if len(sizes) == 1 else [*sizes, sizes[0]]
 
     def targets(self, labels: Tensor) -> tuple[Tensor, ...]:
-        """Labels (N, H, W) of channels or IGNORE, any integer type, to int64 targets (N, h, w), one for each output.
+        """Return the targets (N, h, w) int64, one for each output.
 
-        A target's pixel is the nearest of the label, as Pillow's NEAREST takes it (of two equally near ones, as the
-        middle of an even number of pixels has, either).
+        A pixel of a target is the nearest pixel of the label, as with Pillow's NEAREST. Of two equally near pixels
+        either can be taken.
+
+        Args:
+            labels: (N, H, W) channels or IGNORE, of any integer type.
         """
-        planes = labels[:, None].float()  # exact: interpolation takes no integers, and there are below 2**24 classes
+        planes = labels[:, None].float()  # interpolation takes no integers; float is exact below 2**24
         made: dict[tuple[int, int], Tensor] = {}
         sizes = self.output_sizes(labels.shape[1], labels.shape[2])
         for size in sizes:
@@ -97,10 +102,10 @@ class StudentNetwork(nn.Module):
         return tuple(made[size] for size in sizes)
 
     def loss_sums(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-        """Cross-entropy of each output, summed over pixels that have a class: (S,) float32.
+        """Return the cross-entropy of each output, summed over the pixels that have a class: (S,) float32.
 
-        The loss of a step is the sum over outputs of loss_sums[s] / max(valid pixels of target s, 1), the pixels
-        counted over the whole global batch. Without a valid pixel a sum is 0, and so are its gradients.
+        The loss of a step is the sum over outputs of loss_sums[s] / max(valid pixels of target s, 1), where pixels are
+        counted over the whole global batch. Without valid pixels a sum and its gradients are 0.
         """
         return torch.stack(
             [
@@ -110,11 +115,11 @@ class StudentNetwork(nn.Module):
         )
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for an optimiser (`name`, `params`, `lr`, `weight_decay`), every trained parameter in exactly one.
+        """Return groups for an optimizer (`name`, `params`, `lr`, `weight_decay`) of all trained parameters.
 
-        base: the backbone's weights; norm: its biases and normalisations, without decay (DeepLab-v2's ResNet trains
-        none); head: the classifier's weights at ten times `lr`; head_bias: its biases at twenty times, without decay.
-        In `deeplabv2-tiny`, whose backbone starts from nothing too, the head has once and twice `lr`.
+        base: the backbone's weights. norm: its biases and normalizations, without decay (the ResNets of DeepLab-v2 do
+        not train them). head: the classifier's weights at ten times `lr`. head_bias: its biases at twenty times `lr`,
+        without decay. In `deeplabv2-tiny`, whose backbone also starts at random, the factors are one and two.
         """
         network = cast(Network, self.network)
         rates = {
@@ -139,16 +144,20 @@ class StudentNetwork(nn.Module):
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], *, flip: bool = False) -> list[Tensor]:
-        """Class probabilities of each image at its own size: (C, H, W) float32 on the student's device.
+        """Return the class probabilities of each image at its own size: (C, H, W) float32 on the student's device.
 
-        `images` are (H, W, 3) uint8 RGB; those of equal size run together, so pass as many as memory holds. `flip`
-        averages with the mirrored image. Raises ValueError for what is no such image.
+        Args:
+            images: (H, W, 3) uint8 RGB. Images of equal size run together, so pass as many as fit into memory.
+            flip: whether to average with the probabilities of the mirrored image.
+
+        Raises:
+            ValueError: an image has another form.
         """
         assert not self.network.training, "call eval() before predicting"
         results: dict[int, Tensor] = {}
         for indices in _by_size(images):
             batch = torch.from_numpy(np.stack([images[index] for index in indices])).to(self.mean.device)
-            pixels = batch.permute(0, 3, 1, 2)  # channels last, as the network runs fastest on a GPU
+            pixels = batch.permute(0, 3, 1, 2)  # channels last, which is fastest on a GPU
             found = self._probabilities(pixels)
             if flip:
                 found = (found + self._probabilities(pixels.flip(3)).flip(3)) / 2
@@ -165,7 +174,7 @@ def _rescaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 
 def _rescale(pixels: Tensor, scale: float) -> Tensor:
-    """Resize as the published code does: coordinates by the scale itself, sizes rounded down."""
+    """Return the resized images, as in the published code: coordinates by the scale itself, sizes rounded down."""
     if scale == 1:
         return pixels
     if min(pixels.shape[2:]) * scale < 1:
@@ -175,6 +184,7 @@ def _rescale(pixels: Tensor, scale: float) -> Tensor:
 
 
 def _by_size(images: Sequence[np.ndarray]) -> Iterator[list[int]]:
+    """Yield the indices of images of equal size."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

@@ -1,4 +1,4 @@
-"""Where a student's initial weights come from: what a job fetches, once for each node, before it builds the student."""
+"""Find the initial weights of a student: what a job copies to each node before it builds the student."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from wsss_ray.config.student import StudentConfig
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """Weights to bring to this machine; their local path is `build_student`'s `weights`."""
+    """Weights to copy to this machine; the local path is the argument `weights` of `build_student`."""
 
     kind: Literal["file", "directory", "hub"]
     """file: a path or URI. directory: a path or URI of a transformers checkpoint. hub: a transformers hub id."""
     uri: str
     """Path, URI, or hub id."""
     sha256: str | None = None
-    """Expected SHA-256 in hexadecimal digits, or as many of its first digits as the publisher's file name has."""
+    """Expected SHA-256 in hexadecimal digits, or its first digits where the publisher's file name has only these."""
     revision: str | None = None
     """Commit of a hub id."""
 
 
 def weights_source(config: StudentConfig) -> WeightsSource | None:
-    """What has to be there before `build_student(config, ...)`; None where it needs no file.
+    """Return the weights that `build_student(config, ...)` needs; None where it needs no file.
 
-    Raises ValueError for a torchvision model or weights of it that do not exist, and for a hub id without a commit.
+    Raises:
+        ValueError: torchvision has no such model or weights, or a hub id has no commit.
     """
     kind, _, name = config.architecture.partition(":")
     if kind == "transformers":
@@ -45,7 +46,11 @@ def weights_source(config: StudentConfig) -> WeightsSource | None:
 
 
 def segmentation_name(name: str) -> str:
-    """The name, checked to be one of torchvision's segmentation models."""
+    """Return the name of a segmentation model of torchvision.
+
+    Raises:
+        ValueError: torchvision has no such model; lists the names.
+    """
     from torchvision.models import list_models, segmentation  # noqa: PLC0415 - seconds that other students do without
 
     known = list_models(module=segmentation)
@@ -55,7 +60,7 @@ def segmentation_name(name: str) -> str:
 
 
 def _backbone_name(architecture: str) -> str:
-    """torchvision's name of the classification network inside a student."""
+    """Return torchvision's name of the classification network that is a student's backbone."""
     kind, _, name = architecture.partition(":")
     if kind == "torchvision":
         return segmentation_name(name).partition("_")[2]  # deeplabv3_resnet50, lraspp_mobilenet_v3_large
@@ -63,7 +68,7 @@ def _backbone_name(architecture: str) -> str:
 
 
 def _file(config: StudentConfig, model: str) -> WeightsSource:
-    """torchvision's file of a model, by its name or the first; or the file that the configuration names."""
+    """Return the configured file, or the weights of torchvision by name; unset: the first of the model."""
     from torchvision.models import get_model_weights  # noqa: PLC0415 - as above
 
     published = {member.name: member.url for member in get_model_weights(model)}
@@ -78,12 +83,17 @@ def _file(config: StudentConfig, model: str) -> WeightsSource:
 
 
 def _transformers_source(name: str, config: StudentConfig) -> WeightsSource:
+    """Return the directory or hub model of a transformers architecture."""
     if "://" in name or Path(name).expanduser().is_dir():
         if config.revision is not None:
-            raise ValueError(f"student.revision is set, but {name} is a directory, which has no revisions: unset it.")
+            raise ValueError(
+                f"student.revision is set, but {name} is a directory, which has no revisions: leave it unset."
+            )
         return WeightsSource(kind="directory", uri=name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
-        raise ValueError(f"student.architecture transformers:{name}: no directory here, nor a hub id (owner/name).")
+        raise ValueError(
+            f"student.architecture transformers:{name} is neither a directory here nor a hub id (owner/name)."
+        )
     if config.revision is None:
         raise ValueError(
             f"student.architecture transformers:{name}: there is no such directory, and a hub model needs "

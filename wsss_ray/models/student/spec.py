@@ -1,4 +1,4 @@
-"""What a student is, apart from its numbers: a checkpoint carries it, so that predictions need nothing else."""
+"""The description of a student. A student's file has it, so that predictions need no other file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from wsss_ray.config.student import Geometry
 FORMAT = "wsss_ray.student/1"
 BACKGROUND = "background"
 IGNORE = -1
-"""Index, in targets, of a pixel without a class."""
+"""Index of a pixel without a class, in targets."""
 
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a network wants its pixels: (value - mean) / std on a scale of 0 to 255, then the channels in its order."""
+    """A network's preprocessing: (value - mean) / std for values of 0 to 255, then the channels in its order."""
 
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """Order of the network's input channels."""
     mean: Triple = (123.675, 116.28, 103.53)
-    """Mean of red, green and blue, in this order whatever `channel_order`."""
+    """Mean of red, green and blue, in this order, whatever `channel_order` is."""
     std: Triple = (58.395, 57.12, 57.375)
     """Standard deviation of red, green and blue."""
 
@@ -48,29 +48,29 @@ class StudentSpec:
     geometry: Geometry | None
     """Of DeepLab-v2's ResNet; None for other networks."""
     scales: tuple[float, ...]
-    """Scales of the image that the network sees, 1 first."""
+    """Scales at which the network is applied; the first is 1."""
     class_set: str
-    """Name of the class set, as tables show it."""
+    """Name of the class set."""
     class_names: tuple[str, ...]
-    """Canonical names by channel; channel 0 is the background."""
+    """Class name of each channel; channel 0 is the background."""
     class_ids: tuple[int, ...]
-    """Values in label maps by channel."""
+    """Value in label maps of each channel."""
     ignore_id: int
-    """Value in label maps of pixels that count for nothing."""
+    """Value in label maps of pixels that are ignored."""
     label_space: str
     """Digest of names and ids: `ClassSet.label_space_digest`."""
     palette: str | None
     """768 bytes of RGB in hexadecimal digits for label PNGs; None for 16-bit labels."""
     preprocessing: Preprocessing
-    """How the network wants its pixels."""
+    """Preprocessing of the network."""
     settings: str | None = None
-    """JSON of a library's own configuration of its network, where it has one."""
+    """Configuration of the network as JSON, where its library has one."""
 
     @classmethod
     def of(
         cls, class_set: ClassSet, *, architecture: str, geometry: Geometry | None, scales: tuple[float, ...]
     ) -> StudentSpec:
-        """The spec of a student of these classes, with ImageNet's preprocessing."""
+        """Return the spec of a student of these classes, with the preprocessing for ImageNet's weights."""
         return cls(
             architecture=architecture,
             geometry=geometry,
@@ -85,10 +85,12 @@ class StudentSpec:
         )
 
     def __post_init__(self) -> None:
-        """Check what a damaged or foreign file can get wrong."""
+        """Check the values, which may come from a damaged or foreign file."""
         count = len(self.class_ids)
         if count < 2 or len(self.class_names) != count or len(set(self.class_ids)) != count:
-            raise ValueError("a student has a background and at least one class, with as many different ids as names.")
+            raise ValueError(
+                "a student must have a background and at least one class, and as many different ids as names."
+            )
         if not all(0 <= value <= 65535 for value in (*self.class_ids, self.ignore_id)):
             raise ValueError("a student's class ids and ignore id must be from 0 to 65535.")
         if self.ignore_id in self.class_ids:
@@ -98,16 +100,16 @@ class StudentSpec:
         if self.scales[:1] != (1.0,) or not all(0.1 <= scale <= 2 for scale in self.scales):
             raise ValueError("a student's scales must be from 0.1 to 2, the first of them 1.")
         if not all(value > 0 for value in self.preprocessing.std):
-            raise ValueError("a student's standard deviations of colours must be more than 0.")
+            raise ValueError("a student's standard deviations of colors must be more than 0.")
 
     @property
     def num_classes(self) -> int:
-        """Channels of the output, the background included."""
+        """Number of channels of the output, background included."""
         return len(self.class_ids)
 
     @property
     def background_id(self) -> int:
-        """Value of pixels that belong to no class."""
+        """Value of background pixels in label maps."""
         return self.class_ids[0]
 
     @property
@@ -116,16 +118,20 @@ class StudentSpec:
         return np.uint8 if max(self.class_ids) <= 254 and self.ignore_id <= 255 else np.uint16
 
     def palette_bytes(self) -> bytes | None:
-        """The palette as `data.labels.encode_label` takes it."""
+        """Return the palette as `images.label_png.encode_label` takes it."""
         return None if self.palette is None else bytes.fromhex(self.palette)
 
     def to_json(self) -> str:
-        """One line, the same for equal specs."""
+        """Return one line of JSON, the same for equal specs."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> StudentSpec:
-        """Read what `to_json` wrote; raises ValueError for anything else."""
+        """Return the spec that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is not such a spec.
+        """
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -140,7 +146,7 @@ class StudentSpec:
 
     @cached_property
     def _channels(self) -> np.ndarray:
-        """Channel by id; IGNORE for the ignore id; -2 for ids of no class."""
+        """Channel of each id; IGNORE for the ignore id, -2 for ids of no class."""
         table = np.full(65536, -2, np.int32 if self.num_classes > 32767 else np.int16)
         table[list(self.class_ids)] = np.arange(self.num_classes)
         table[self.ignore_id] = IGNORE
@@ -148,7 +154,7 @@ class StudentSpec:
 
 
 def _checked(kind: type, values: Any) -> object:
-    """A dataclass of JSON values, their types checked; JSON's lists become tuples."""
+    """Return a dataclass of JSON values, after a check of their types. Lists become tuples."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{kind.__name__} is {values!r}")
     tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
@@ -159,22 +165,25 @@ def _checked(kind: type, values: Any) -> object:
 
 
 def label_to_index(label: np.ndarray, spec: StudentSpec) -> np.ndarray:
-    """Class ids (H, W) of a label map to the student's channels (int16, int32 above 32767 classes), IGNORE for ignore.
+    """Return the channel of each pixel of a label map (H, W); IGNORE for ignored pixels.
 
-    Raises ValueError for an id of no class.
+    The result is int16, or int32 above 32767 classes.
+
+    Raises:
+        ValueError: the label map has an id of no class.
     """
     index = spec._channels[label]
     if (index == -2).any():
         unknown = np.unique(label[index == -2])
         raise ValueError(
-            f"the label has pixels of id {unknown[0]}, which is none of the student's classes (class set "
-            f"'{spec.class_set}'): it is of another label space."
+            f"the label has pixels of id {unknown[0]}, which is not a class of the student (class set "
+            f"'{spec.class_set}'): the label belongs to another label space."
         )
     return index
 
 
 def index_to_label(index: np.ndarray, spec: StudentSpec) -> np.ndarray:
-    """Channels (H, W) to class ids of `spec.label_dtype`; IGNORE becomes the ignore id."""
+    """Return the label map (H, W) of channels, of `spec.label_dtype`; IGNORE becomes the ignore id."""
     assert index.min(initial=0) >= IGNORE
     ids = np.array([*spec.class_ids, spec.ignore_id], spec.label_dtype)
     return ids[index]

@@ -176,7 +176,7 @@ def test_students_that_are_none_or_know_other_classes_are_refused(configure: Con
         prediction.run(configure(tmp_path / "out", student=str(tmp_path / "none")))
     file = tmp_path / "student.safetensors"
     file.write_bytes(b"x" * 100)
-    with pytest.raises(ValueError, match=r"student\.safetensors is no safetensors file"):
+    with pytest.raises(ValueError, match=r"student\.safetensors is not a safetensors file"):
         prediction.run(configure(tmp_path / "out", student=str(file)))
     file.write_bytes(encode_student(make_student(seed=0, classes=ClassSet.load("voc"))))
     with pytest.raises(ValueError, match="knows the classes of 'voc', but the shards were made with class set 'demo'"):

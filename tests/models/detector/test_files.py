@@ -35,7 +35,7 @@ def test_the_tokenizer_comes_without_the_weights(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     tokenizer = load_tokenizer(DetectorConfig(model=str(copy)))
     assert tokenizer.model_max_length == 256
-    with pytest.raises(ValueError, match=r"lacks model\.safetensors.*safetensors alone"):
+    with pytest.raises(ValueError, match=r"lacks model\.safetensors.*safetensors only"):
         model_directory(DetectorConfig(model=str(copy)))
 
 
@@ -48,7 +48,7 @@ def test_a_network_that_reads_less_text_shortens_prompts(copy: Path) -> None:
 def test_eager_text_attention_is_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"attn_implementation": "eager"}))
-    with pytest.raises(ValueError, match="'eager', which moves boxes"):
+    with pytest.raises(ValueError, match="'eager', which changes boxes"):
         load_network(copy)
 
 
@@ -90,7 +90,7 @@ def test_code_in_a_checkpoint_is_not_run(copy: Path) -> None:
         ({"model": "no/such/directory"}, "neither a directory on this machine, nor a hub id"),
         ({"model": "s3://bucket/detector"}, "is a URI: copy it"),
         ({"model": "someone/detector"}, r"needs detector\.revision.*huggingface\.co/someone/detector/commits/main"),
-        ({"model": "someone/detector", "revision": "main"}, "'main' is no full commit"),
+        ({"model": "someone/detector", "revision": "main"}, "'main' is not a full commit"),
     ],
 )
 def test_models_that_are_nowhere(settings: dict[str, str], message: str) -> None:

@@ -162,10 +162,10 @@ def test_a_phrase_repeated_by_its_class_is_prompted_once(tmp_path: Path, tokeniz
         ("- dog\n- '##'\n", 2, "the phrase '##' of class '##' has no token that the detector knows"),
         ("- dog\n- \u732b \u72ac\n", 2, "has no token that the detector knows"),
         ("- dog\n- '\u200b'\n", 2, "has no token that the detector knows"),
-        ("classes:\n  dog:\n    phrases:\n    - dog\n    - '#.#'\n", 5, "the phrase '# #' of class 'dog' holds no"),
+        ("classes:\n  dog:\n    phrases:\n    - dog\n    - '#.#'\n", 5, "the phrase '# #' of class 'dog' has no"),
         ("classes:\n  dog:\n    assist: ['#']\n", 3, "write it in other words under `assist` of that class"),
         ("- t\u00e9a\n- tea\n", 2, "'tea' of class 'tea' has the same tokens as 't\u00e9a' of class 't\u00e9a'"),
-        ("- dog\n- " + "a " * 40, 2, "has 40 tokens; the detector reads 37 at most"),
+        ("- dog\n- " + "a " * 40, 2, "has 40 tokens; the detector reads at most 37"),
     ],
 )
 def test_phrases_the_detector_cannot_read_are_refused_with_their_line(

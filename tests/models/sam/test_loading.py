@@ -113,7 +113,7 @@ def test_a_checkpoint_of_another_size_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "looks_like"),
     [
-        ({"vision_encoder.pos_embed": torch.zeros(1)}, "a SAM in the transformers library's form"),
+        ({"vision_encoder.pos_embed": torch.zeros(1)}, "a SAM in the format of the transformers library"),
         ({"backbone.weight": torch.zeros(1)}, "a model other than SAM of segment-anything"),
         ({"image_encoder.pos_embed": torch.zeros(1, 16, 16, 32)}, "width 32 and 0 blocks"),
     ],
@@ -167,7 +167,7 @@ def test_an_old_torch_reads_pickles_only_by_their_digest(tmp_path: Path, monkeyp
     torch.save(large_state("vit_b"), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
-    with pytest.raises(CheckpointError, match=r"sam\.pth is not read by torch 2\.9\.1\+cu128, .*CVE-2026-24747"):
+    with pytest.raises(CheckpointError, match=r"sam\.pth is refused: in torch 2\.9\.1\+cu128 .*CVE-2026-24747"):
         SamBoxes(SegmenterConfig(model="vit_b", checkpoint=str(path), device="cpu"))
     SamBoxes(SegmenterConfig(model="vit_b", checkpoint=str(path), sha256=digest, device="cpu"))
     save_file({"weight": torch.zeros(1)}, tmp_path / "sam.safetensors")

@@ -56,7 +56,7 @@ def test_labels_to_channels_and_back(odd_ids: StudentSpec) -> None:
 
 
 def test_an_id_of_no_class_is_refused(odd_ids: StudentSpec) -> None:
-    with pytest.raises(ValueError, match="pixels of id 1, which is none of the student's classes"):
+    with pytest.raises(ValueError, match="pixels of id 1, which is not a class of the student"):
         label_to_index(np.array([[7, 1]], np.uint8), odd_ids)
 
 

@@ -1,4 +1,4 @@
-"""Read what a student's file says about its network, without its weights. Needs no PyTorch."""
+"""Read the spec of a student's file without its weights. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ SPEC_KEY = "student"
 
 
 def read_spec(data: bytes, *, where: str = "the student's checkpoint") -> StudentSpec:
-    """Return the spec alone; the bytes of the file's header suffice."""
+    """Return the spec of a student's file.
+
+    Args:
+        data: the file, or at least its header.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: the bytes are not a student's file.
+    """
     header = _header(data, where)
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or not isinstance(metadata.get(SPEC_KEY), str):
         raise CheckpointError(
-            f"{where} holds tensors but no description of a student. Of a training's files only student.safetensors "
-            "has one (its checkpoints are for going on); other weights can start a training: see student.init."
+            f"{where} has tensors but no description of a student. Of the files of a training only student.safetensors "
+            "has one; its checkpoints only serve to resume it. Other weights can start a training: see student.init."
         )
     try:
         return StudentSpec.from_json(metadata[SPEC_KEY])
@@ -28,12 +36,12 @@ def read_spec(data: bytes, *, where: str = "the student's checkpoint") -> Studen
 
 
 def _header(data: bytes, where: str) -> dict[str, Any]:
-    """Return the JSON object at the start of a safetensors file: its length as 8 bytes, least first, then the text."""
+    """Return the header of a safetensors file: its length in 8 bytes, little-endian, then a JSON object."""
     length = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + length]) if 8 + length <= len(data) else None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise CheckpointError(f"{where} is no safetensors file, or only a part of one.")
+        raise CheckpointError(f"{where} is not a safetensors file, or only a part of one.")
     return header

@@ -1,4 +1,4 @@
-"""Photos as image shards, small networks with random weights, and runs of the real job."""
+"""Fixtures: photos as image shards, small networks with random weights, and runs of the labelling job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAGS = (["dog"], ["cat", "sofa"], ["person", "horse"])
 
 @pytest.fixture(scope="session")
 def photo_rows(shared: Path) -> pa.Table:
-    """Nine real photos of different sizes with made-up tags."""
+    """Return nine real photos of different sizes with invented tags."""
     folder = shared / "data" / "voc" / "VOCdevkit" / "VOC2012" / "JPEGImages"
     paths = sorted(folder.glob("*.jpg"))[:9]
     return image_rows({path.stem: (path.read_bytes(), TAGS[i % 3]) for i, path in enumerate(paths)})
@@ -29,7 +29,7 @@ def photo_rows(shared: Path) -> pa.Table:
 
 @pytest.fixture(scope="session")
 def photos(photo_rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The nine photos as three units."""
+    """Return the directory of image shards with the nine photos in three units."""
     folder = tmp_path_factory.mktemp("photos")
     write_shards(Storage(str(folder)), photo_rows, images_per_unit=3)
     return folder
@@ -37,7 +37,7 @@ def photos(photo_rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def base_config(tmp_path_factory: pytest.TempPathFactory) -> LabelConfig:
-    """The job with small random models; input and output are for the test to fill in."""
+    """Return a configuration with small random models; a test sets input and output."""
     detector = random_models.write_detector(tmp_path_factory.mktemp("detector"), "mm-grounding-dino", seed=8)
     segmenter = random_models.write_sam(tmp_path_factory.mktemp("segmenter"), seed=1)
     return LabelConfig(
@@ -52,7 +52,7 @@ def base_config(tmp_path_factory: pytest.TempPathFactory) -> LabelConfig:
 
 @pytest.fixture(scope="session")
 def configure(base_config: LabelConfig) -> Callable[..., LabelConfig]:
-    """`configure(input, output, **fields)`: the configuration of one run."""
+    """Return a function `configure(input, output, **fields)` that makes the configuration of one run."""
 
     def make(source: Path | str, output: Path | str, **fields: object) -> LabelConfig:
         return replace(base_config, input=str(source), output=str(output), **fields)
@@ -67,7 +67,7 @@ def finished(
     local_ray: Resources,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> LabelConfig:
-    """An undisturbed run with PNGs."""
+    """Return the configuration of a finished, undisturbed run with PNGs."""
     config = configure(photos, tmp_path_factory.mktemp("finished"), png=True)
     labelling.run(config)
     return config

@@ -1,4 +1,4 @@
-"""The labelling job under faults: the labels of an undisturbed run, each image once."""
+"""The labelling job under faults: labels equal those of an undisturbed run, and each image has one row."""
 
 from __future__ import annotations
 

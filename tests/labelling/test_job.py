@@ -1,4 +1,4 @@
-"""The labelling job as a user runs it, on real photos and a real Ray."""
+"""The labelling job on real photos with a real Ray."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_retry_failed_replaces_just_those_rows(finished: LabelConfig, local_ray:
     assert (tmp_path / units[0].label_path).stat().st_mtime_ns == untouched
 
 
-def test_pngs_can_be_had_later(finished: LabelConfig, tmp_path: Path, local_ray: Resources) -> None:
+def test_pngs_can_be_written_later(finished: LabelConfig, tmp_path: Path, local_ray: Resources) -> None:
     source, target = Storage(finished.output), Storage(str(tmp_path))
     target.write("run.json", source.read("run.json"))
     for name in source.list("labels"):
@@ -166,7 +166,7 @@ def test_pngs_can_be_had_later(finished: LabelConfig, tmp_path: Path, local_ray:
     )
 
 
-def test_lost_and_torn_pngs_are_made_again_and_forms_do_not_mix(
+def test_lost_and_torn_pngs_are_rewritten_and_forms_do_not_mix(
     finished: LabelConfig, tmp_path: Path, local_ray: Resources
 ) -> None:
     shutil.copytree(finished.output, tmp_path / "run")
@@ -222,7 +222,7 @@ def test_shards_of_other_classes_are_refused(photos: Path, configure: Configure,
 
 
 def test_killed_drivers_lose_nothing(finished: LabelConfig, photos: Path, local_ray: Resources, tmp_path: Path) -> None:
-    """kill -9 of the driver after its first finished unit; another with the same configuration goes on, in a cluster
+    """kill -9 of the driver after its first finished unit; another with the same configuration continues, in a cluster
     that was left without it."""
     (tmp_path / "config.yaml").write_text(
         yaml.safe_dump(

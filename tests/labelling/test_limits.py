@@ -1,4 +1,4 @@
-"""What the hardware allows: hand-computed for one card."""
+"""Limits of the hardware, computed by hand for one GPU."""
 
 import dataclasses
 

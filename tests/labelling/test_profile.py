@@ -1,4 +1,4 @@
-"""`--profile`: traces of one actor that open as JSON and show what the models did."""
+"""`--profile`: the traces of an actor are JSON and contain the operations of the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages and the sink without Ray: label spaces of every width, and rows that go through both placements."""
+"""The stages and the sink without Ray: label spaces of every width, and equal rows in both placements."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_both_placements_give_the_same_rows(photo_rows: pa.Table, configure: Con
     assert sum(len(instances) for instances in fused["instances"].to_pylist()) >= 3
 
 
-def test_what_no_box_reaches_is_background_and_named(
+def test_images_without_boxes_are_background_and_name_their_tags(
     photo_rows: pa.Table, configure: Configure, tmp_path: Path
 ) -> None:
     config, classes = configure("in", "out"), ClassSet.load("voc")
@@ -132,9 +132,9 @@ def test_a_retry_yields_to_a_writer_that_came_first(photo_rows: pa.Table, config
     sink = LabelSink(output=Storage(str(tmp_path)), classes=classes, png=False, grey=False)
     sink.commit(UNIT, labelled, version=None)
     old = sink.output.list("labels")[f"{UNIT.name}.parquet"].version
-    stands = read_labels(sink.output, UNIT)
+    first = read_labels(sink.output, UNIT)
     counts = read_label_counts(sink.output, UNIT)
-    sink.output.write(UNIT.label_path, encode_labels(stands, UNIT, {**counts, "images": 77}))
+    sink.output.write(UNIT.label_path, encode_labels(first, UNIT, {**counts, "images": 77}))
     failed = labelled.set_column(labelled.schema.get_field_index("error"), "error", pa.array(["label: late"]))
     assert sink.commit(UNIT, failed, version=old)["images"] == 77
-    assert read_labels(sink.output, UNIT).equals(stands)
+    assert read_labels(sink.output, UNIT).equals(first)

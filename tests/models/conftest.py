@@ -8,7 +8,7 @@ import random_models
 
 @pytest.fixture(scope="session")
 def detectors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Directories of a random detector of each family."""
+    """Return the directory of a random detector of each family."""
     seeds = {"grounding-dino": 3, "mm-grounding-dino": 8}
     return {
         family: random_models.write_detector(tmp_path_factory.mktemp(family), family, seed=seed)

@@ -1,8 +1,8 @@
-"""The published settings label real photos as an independent one-by-one implementation does, on the same weights.
+"""Labels and boxes of the published settings on real photos equal those of an independent implementation.
 
-Settings come from the two `*-paper.yaml` files, weights are random and small (`random_models`), and `reference` is the
-other implementation. The preconditions say that the photos are hard enough for a mistake to show; the last tests make
-mistakes and see them.
+Settings come from the two `*-paper.yaml` files. The networks are small and random (`random_models`). `reference` is the
+other implementation, which labels one photo at a time with the same weights. Preconditions check that the photos are
+hard enough to show a mistake, and the last tests check that deliberate mistakes are detected.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ COCO_PHOTOS = [
     *("000000006040", "000000007386", "000000003845", "000000004495", "000000001353", "000000007281"),
 ]
 PIXELS = 0.999
-"""Share of pixels that must agree, of all and of painted ones alone."""
+"""Share of pixels that must agree, of all pixels and of painted pixels."""
 BOXES = 1e-4
 """Largest difference of a box's side, relative to the photo."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class Case:
-    """One paper configuration with small networks, its photos, and what the reference makes of them."""
+    """One paper configuration with small networks, its photos, and the results of the reference."""
 
     config: LabelConfig
     photos: list[Path]
@@ -52,7 +52,7 @@ class Case:
 
 @dataclasses.dataclass(kw_only=True)
 class Labelled:
-    """What the package makes of one photo."""
+    """The package's results for one photo."""
 
     detections: Detections
     crops: list[MaskCrop]
@@ -78,7 +78,7 @@ def coco_case(data: Path) -> tuple[list[Path], list[list[str]], list[dict[str, i
 def case(
     request: pytest.FixtureRequest, shared: Path, detectors: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Case:
-    """VOC with Grounding DINO, as published, and COCO with MM Grounding DINO."""
+    """Return the case of VOC with Grounding DINO, as published, and of COCO with MM Grounding DINO."""
     detector = detectors["grounding-dino" if request.param == "voc" else "mm-grounding-dino"]
     sam_directory = random_models.write_sam(tmp_path_factory.mktemp("sam"), seed=0)
     photos, tags, phrases = (voc_case if request.param == "voc" else coco_case)(shared / "data")
@@ -107,7 +107,7 @@ def case(
 
 
 def detect(case: Case, **changes: object) -> tuple[list[np.ndarray], list[Detections]]:
-    """Pixels and boxes of the photos of a case by the package, with changes of the detector's settings."""
+    """Return the photos and the package's boxes, with changes of the detector's settings."""
     images = [decode_image(photo.read_bytes(), exif="ignore") for photo in case.photos]
     detector = GroundingDino(dataclasses.replace(case.config.detector, **changes), class_set_of(case))
     return images, detector.detect(images, case.tags)
@@ -118,7 +118,7 @@ def class_set_of(case: Case) -> ClassSet:
 
 
 def label(case: Case, *, detector: dict[str, object], segmenter: dict[str, object]) -> list[Labelled]:
-    """Label the photos of a case with the package, with changes of the settings."""
+    """Return the package's labels of the photos of a case, with changes of the settings."""
     images, found = detect(case, **detector)
     masks = SamBoxes(dataclasses.replace(case.config.segmenter, **segmenter))
     crops: list[list[MaskCrop]] = [[] for _ in images]
@@ -143,7 +143,7 @@ def label(case: Case, *, detector: dict[str, object], segmenter: dict[str, objec
 
 
 def agreements(labels: list[np.ndarray], references: list[reference.Reference]) -> np.ndarray:
-    """(photos, 2) shares of equal pixels: of all, and of those that either side paints."""
+    """Return (photos, 2) shares of equal pixels: of all pixels, and of those that are painted on either side."""
     shares = []
     for ours, theirs in zip(labels, references, strict=True):
         equal = ours == theirs.label
@@ -152,7 +152,7 @@ def agreements(labels: list[np.ndarray], references: list[reference.Reference]) 
 
 
 def assert_boxes_agree(found: list[Detections], references: list[reference.Reference]) -> None:
-    """Every photo has the reference's boxes and classes in its order."""
+    """Assert that every photo has the reference's boxes and classes, in its order."""
     for ours, theirs in zip(found, references, strict=True):
         assert ours.class_ids.tolist() == theirs.class_ids
         height, width = theirs.label.shape
@@ -162,12 +162,12 @@ def assert_boxes_agree(found: list[Detections], references: list[reference.Refer
 
 
 def assert_labels_agree(labels: list[np.ndarray], references: list[reference.Reference]) -> None:
-    """Every photo agrees on its pixels, on all and on painted ones."""
+    """Assert that enough pixels of every photo agree, of all and of painted pixels."""
     assert (agreements(labels, references) >= PIXELS).all()
 
 
 def assert_labels_disagree(labels: list[np.ndarray], references: list[reference.Reference]) -> None:
-    """Both shares are below the bar, over the photos together and on most of them: the test above would fail."""
+    """Assert that both shares are too low, in the mean and for most photos, so that `assert_labels_agree` fails."""
     shares = agreements(labels, references)
     assert (shares.mean(0) < PIXELS).all()
     assert ((shares < PIXELS).mean(0) > 0.5).all()
@@ -176,7 +176,7 @@ def assert_labels_disagree(labels: list[np.ndarray], references: list[reference.
 
 
 def test_the_photos_are_hard_enough(case: Case) -> None:
-    """Preconditions: otherwise agreement would say little."""
+    """Check the preconditions: without them agreement would prove little."""
     assert len(case.photos) >= 12
     assert len({theirs.label.shape for theirs in case.references}) >= 8
     sizes = [theirs.network_size for theirs in case.references]
@@ -191,7 +191,7 @@ def test_the_photos_are_hard_enough(case: Case) -> None:
 
 @pytest.fixture(scope="module")
 def labelled(case: Case) -> list[Labelled]:
-    """The case in the settings' own batches."""
+    """Return the case's labels, in the batches of its settings."""
     return label(case, detector={}, segmenter={})
 
 
@@ -202,7 +202,7 @@ def test_labels_and_boxes_equal_the_reference(case: Case, labelled: list[Labelle
 
 @pytest.mark.parametrize(("images", "encoded", "boxes"), [(1, 1, 64), (3, 5, 7)])
 def test_whatever_the_batches_and_the_order(case: Case, images: int, encoded: int, boxes: int) -> None:
-    """Other batches, the photos in another order and their tags in another order: the same boxes and labels."""
+    """Boxes and labels do not depend on batches or on the order of photos and tags."""
     turned = Case(
         config=case.config,
         photos=case.photos[::-1],
@@ -216,14 +216,14 @@ def test_whatever_the_batches_and_the_order(case: Case, images: int, encoded: in
 
 
 @pytest.mark.parametrize("threshold", [0.25, 0.35])
-def test_another_threshold_is_noticed(case: Case, threshold: float) -> None:
+def test_another_threshold_is_detected(case: Case, threshold: float) -> None:
     labelled = label(case, detector={"box_threshold": threshold}, segmenter={})
     with pytest.raises(AssertionError):
         assert_boxes_agree([ours.detections for ours in labelled], case.references)
     assert_labels_disagree([ours.label for ours in labelled], case.references)
 
 
-def test_reversed_painting_is_noticed(case: Case, labelled: list[Labelled]) -> None:
+def test_reversed_painting_is_detected(case: Case, labelled: list[Labelled]) -> None:
     class_set = class_set_of(case)
     labels = []
     for ours in labelled:
@@ -238,7 +238,7 @@ def test_reversed_painting_is_noticed(case: Case, labelled: list[Labelled]) -> N
 
 
 @pytest.mark.parametrize("change", [{"mode": "parent"}, {"resize": "processor"}])
-def test_other_settings_are_noticed(case: Case, change: dict[str, str]) -> None:
+def test_other_settings_are_detected(case: Case, change: dict[str, str]) -> None:
     _, found = detect(case, **change)
     with pytest.raises(AssertionError):
         assert_boxes_agree(found, case.references)

@@ -1,4 +1,4 @@
-"""Joining masks: hand-computed maps, and every painting rule against brute force over whole stacks."""
+"""Joining masks: hand-computed maps, and each built-in fusion rule against brute force over all masks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The detector on random small networks: batches, groups, prompts, order of tags, and what it refuses."""
+"""The detector on random small networks: batches, groups, prompts, order of tags, and refused inputs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ TAGS = [["dog", "person"], ["horse", "dining table", "cat"], ["bus"], [], ["tv m
 
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
-    """Six pictures of four sizes; the first, third and fifth have one size, the last has their network size."""
+    """Return six images of four sizes. The first, third and fifth have one size; the last has the same network size."""
     generator = np.random.default_rng(0)
     sizes = [(375, 500), (500, 375), (375, 500), (60, 60), (375, 500), (240, 320)]
     coarse = generator.integers(0, 256, (len(sizes), 32, 32, 3), dtype=np.uint8)
@@ -44,7 +44,7 @@ def make(detectors: dict[str, Path]) -> Make:
 
 
 def assert_equal(ours: Detections, theirs: Detections, tolerance: float = 1e-5) -> None:
-    """Same boxes in the same order; the tolerance is relative to the image, of 500 pixels."""
+    """Assert equal boxes in equal order; the tolerance is relative to the image's 500 pixels."""
     assert ours.phrases == theirs.phrases
     assert ours.class_ids.tolist() == theirs.class_ids.tolist()
     np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=0, atol=500 * tolerance)
@@ -89,7 +89,7 @@ def test_an_image_without_tags_runs_no_model(make: Make, images: list[np.ndarray
 
 
 def test_long_prompts_split_and_follow_each_other(make: Make, images: list[np.ndarray]) -> None:
-    """All 80 COCO names, spelled in small pieces, are several prompts; each is as if it stood alone."""
+    """All 80 COCO names, spelled in small pieces, are several prompts; each gives the same boxes as alone."""
     coco = ClassSet.load("coco")
     detector = make("mm-grounding-dino", coco, batch_size=2)
     prompts = build_prompts(coco.names, coco, detector.tokenizer)

@@ -1,4 +1,4 @@
-"""Where detectors come from: directories, pinned hub commits, and errors that say what to do."""
+"""Files of detectors: directories, pinned hub commits, and errors that say what to do."""
 
 import json
 import shutil

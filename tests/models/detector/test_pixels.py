@@ -1,4 +1,4 @@
-"""Size rules and pixels, against the rules' texts and the checkpoint's own processor."""
+"""Size rules and pixels, against the definitions of the rules and the checkpoint's own processor."""
 
 import dataclasses
 from pathlib import Path

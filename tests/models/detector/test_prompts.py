@@ -1,4 +1,4 @@
-"""Prompts: the ids the tokenizer would give, the class of every token, splitting, and phrases that are refused."""
+"""Prompts: token ids equal to the tokenizer's, the class of every token, splitting, and refused phrases."""
 
 import re
 import string

@@ -1,4 +1,4 @@
-"""Checkpoints of the segmenter: every form that loads, and the help in every refusal."""
+"""Checkpoints of the segmenter: every form that loads, and the advice in every error."""
 
 import hashlib
 import json

@@ -43,7 +43,7 @@ def make(weights: Path) -> Make:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Photos, boxes of each, and what the package makes of them."""
+    """Photos, boxes of each, and the results of segment-anything."""
 
     photos: list[np.ndarray]
     boxes: list[np.ndarray]
@@ -152,7 +152,7 @@ def test_probabilities_are_those_of_the_masks(make: Make, case: Case) -> None:
         (8000, 200, [20, 100, 150, 5000]),
         (300, 400, [-500, -20, 900, 5000]),  # outside
         (300, 400, [200, 100, 200, 100]),  # a point
-        (300, 400, [300, 200, 100, 50]),  # turned over
+        (300, 400, [300, 200, 100, 50]),  # swapped corners
     ],
 )
 def test_awkward_images_and_boxes_equal_the_predictors(
@@ -204,7 +204,7 @@ def test_images_and_boxes_must_match(make: Make) -> None:
 
 
 def fail_above(limit: int) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], None]:
-    """A hook that does what a full device does when a module is given more than `limit` items."""
+    """Return a hook that raises as a full device does when a module receives more than `limit` items."""
 
     def check(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs[0]) > limit:
@@ -232,7 +232,7 @@ def test_out_of_memory_with_a_single_box_is_raised(make: Make, case: Case) -> No
 
 
 def test_bfloat16_is_near(make: Make, case: Case) -> None:
-    """On the CPU too, when asked for; float32 is what the others test."""
+    """bfloat16 also runs on the CPU; the other tests use float32."""
     found = make(precision="bfloat16").segment(case.photos, case.boxes)
     agreement = [
         (whole_mask(crop, *logits.shape) == (logits > 0)).mean()

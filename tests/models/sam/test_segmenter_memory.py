@@ -1,4 +1,4 @@
-"""The segmenter's peak memory, measured in processes of their own."""
+"""The segmenter's peak memory, measured in separate processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The student's file: what goes in comes out, and nothing else is read."""
+"""The student's file: students are read back equal, and other files are refused."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The student's description: JSON and back, and label maps to channels and back."""
+"""The student's spec: JSON and back, and label maps to channels and back."""
 
 import json
 

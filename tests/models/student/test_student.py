@@ -25,7 +25,7 @@ def build(architecture: str = "deeplabv2-tiny", scales: tuple[float, ...] | None
 
 
 class Echo(nn.Module):
-    """A network whose logits are its input, so that tests see what it is given."""
+    """A network whose logits are its input, so that tests can inspect the input."""
 
     head = ("none.",)
     head_rate = 10.0

@@ -1,4 +1,4 @@
-"""Every way to start a student: ImageNet, Caffe, a checkpoint, nothing; and what refuses to."""
+"""Initial weights of a student: ImageNet, Caffe, a checkpoint, random; and refused weights."""
 
 from collections.abc import Callable
 from pathlib import Path

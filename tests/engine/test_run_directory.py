@@ -116,6 +116,11 @@ def test_labels_of_unknown_origin_are_not_joined(output: Storage) -> None:
         RunDirectory(storage=output).claim(IDENTITY)
 
 
+def test_an_empty_folder_is_no_content(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    assert RunDirectory(storage=Storage(str(tmp_path))).claim(IDENTITY)
+
+
 def test_files_of_unknown_origin_are_not_joined(output: Storage) -> None:
     output.write("photos/a.jpg", b"x")
     directory = RunDirectory(storage=output, claim_file="shards.json", content="shards", content_paths=())

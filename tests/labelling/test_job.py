@@ -88,7 +88,7 @@ def test_damaged_and_swapped_label_files_are_made_anew(
     flipped.write_bytes(data)
     config = replace(finished, output=str(run))
     summary = labelling.run(config)
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("made anew: ")]
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("counts as missing: ")]
     assert [path.name in line for path, line in zip((truncated, swapped, flipped), told, strict=True)] == [True] * 3
     assert "holds the labels of" in told[1]
     assert label_rows(config) == label_rows(finished)

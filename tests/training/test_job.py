@@ -319,7 +319,7 @@ def test_a_validation_without_truth_stops_the_run(
     """The shards hold ground truth, but not for the images within the limit. Unfinished files are removed."""
     write_set(tmp_path, [draw(index, truth=index > 7) for index in range(12)])
     (tmp_path / "out" / FOLDER).mkdir(parents=True)
-    left = tmp_path / "out" / FOLDER / ".iteration-00000005.safetensors.0.tmp"
+    left = tmp_path / "out" / FOLDER / f".iteration-00000005.safetensors.{'0' * 32}.tmp"
     left.touch()
     config = common(tmp_path / "out", validation=f"{tmp_path}/images", validation_limit=4, validation_every=1)
     with pytest.raises(JobError, match=r"none of the validation images in .* has ground truth"):

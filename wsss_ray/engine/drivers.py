@@ -17,7 +17,8 @@ DRIVER_PREFIX = "driver-"
 
 @contextmanager
 def record_driver(output: Storage) -> Iterator[None]:
-    """Leave a file in the directory until the context ends."""
+    """Leave a file in the directory until the context ends, and remove those of killed drivers of this machine."""
+    find_drivers(output)
     record = _describe(os.getpid())
     path = f"{DRIVER_PREFIX}{record['host']}-{record['process']}.json"
     output.write(path, encode_json(record), durable=False)

@@ -111,10 +111,11 @@ class RunDirectory:
 
     def _is_used(self) -> bool:
         """Whether the job has finished anything here."""
+        names = self.storage.list()
         if self.content_paths:
-            return any(self.storage.list(path) or self.storage.exists(path) for path in self.content_paths)
+            return any(path in names or self.storage.list(path) for path in self.content_paths)
         ours = (self.claim_file, DRIVER_PREFIX)
-        return bool(self.storage.folders()) or any(not name.startswith(ours) for name in self.storage.list())
+        return bool(self.storage.folders()) or any(not name.startswith(ours) for name in names)
 
     def _differences(self, identity: Mapping[str, Any]) -> list[str]:
         try:

@@ -78,11 +78,6 @@ class PictureReader:
             return Picture(row=row, error=f"decode: {error}")
 
 
-def label_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a label row that come from the image row."""
-    return {name: row[name] for name in ("image_id", "height", "width", "tags")}
-
-
 def pixels_per_class(label: np.ndarray, *, among: Collection[int] | None = None) -> list[dict[str, int]]:
     """Return the `pixels` of a label row: how many pixels of a (H, W) label map each id has.
 

@@ -133,17 +133,26 @@ def find_labels(storage: Storage, shards: ShardSet, *, instances: bool) -> Label
     Raises:
         ValueError: it holds none, or those of other shards; says what it holds and what to give.
     """
+    return find_run_labels(storage, shards, instances=instances) or find_pngs(storage, what="labels")
+
+
+def find_run_labels(storage: Storage, shards: ShardSet, *, instances: bool = False) -> RunLabels | None:
+    """Return the label files of a run directory; None where it holds none.
+
+    Raises:
+        ValueError: they belong to other image shards.
+    """
     files = frozenset(f"labels/{name}" for name in storage.list("labels") if name.endswith(".parquet"))
-    if files:
-        there = files & {unit.label_path for unit in shards.units}
-        if not there:
-            raise ValueError(
-                f"none of the {len(files)} label files in {storage.describe('labels')} belongs to these image shards: "
-                "they are labels of other images, or the shards were made again with other content. Give the shards "
-                "that were labelled as --images, or label these."
-            )
-        return RunLabels(storage=storage, files=there, instances=instances)
-    return find_pngs(storage, what="labels")
+    if not files:
+        return None
+    ours = files & {unit.label_path for unit in shards.units}
+    if not ours:
+        raise ValueError(
+            f"none of the {len(files)} label files in {storage.describe('labels')} belongs to these image shards: they "
+            "are labels of other images, or the shards were made anew with other content. Give the shards that were "
+            "labelled as --images, or label these."
+        )
+    return RunLabels(storage=storage, files=ours, instances=instances)
 
 
 def find_pngs(storage: Storage, *, what: str) -> PngFolder:

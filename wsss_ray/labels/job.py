@@ -133,7 +133,7 @@ class LabelJob(ABC, Generic[ConfigT]):
             found = list(pool.map(lambda unit: find_damage(self.output, unit), listed))
         damaged = {unit.name: reason for unit, reason in zip(listed, found, strict=True) if reason is not None}
         for reason in list(damaged.values())[:_SHOWN]:
-            print(f"made anew: {reason}", flush=True)
+            print(f"counts as missing: {reason}", flush=True)
         if len(damaged) > _SHOWN:
             print(f"and {len(damaged) - _SHOWN:,} more label files", flush=True)
         finished = [unit for unit in listed if unit.name not in damaged]

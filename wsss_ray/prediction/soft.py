@@ -47,7 +47,14 @@ def encode_maps(class_ids: np.ndarray, scores: Iterable[np.ndarray]) -> list[dic
 def encode_soft(rows: pa.Table) -> bytes:
     """Return the Parquet bytes of rows in SOFT_SCHEMA; the maps are already compressed."""
     buffer = io.BytesIO()
-    pq.write_table(rows.cast(SOFT_SCHEMA), buffer, compression="none", use_dictionary=False, write_statistics=False)
+    pq.write_table(
+        rows.cast(SOFT_SCHEMA),
+        buffer,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
+    )
     return buffer.getvalue()
 
 
@@ -68,7 +75,9 @@ def read_soft(run: Storage, unit: Unit) -> pa.Table:
     with damage_as_shard_error(
         lambda reason: f"{where} is damaged: {reason}. Remove it and {unit.label_path}, and run again."
     ):
-        return pq.read_table(pa.BufferReader(data), schema=SOFT_SCHEMA, use_threads=False)
+        return pq.read_table(
+            pa.BufferReader(data), schema=SOFT_SCHEMA, use_threads=False, page_checksum_verification=True
+        )
 
 
 def probabilities_of(row: Mapping[str, Any]) -> dict[int, np.ndarray]:

@@ -21,7 +21,6 @@ from wsss_ray.labels.decoded_images import (
     Exif,
     Image,
     PictureReader,
-    label_fields,
     nullable,
     pixels_per_class,
 )
@@ -31,6 +30,7 @@ from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student.files import decode_student
 from wsss_ray.prediction.resizing import enlarge_label, enlarge_scores, shrink
 from wsss_ray.prediction.soft import MAPS_TYPE, encode_maps
+from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.storage.weights import fetch_file
 
 logger = logging.getLogger(__name__)
@@ -111,10 +111,9 @@ class PredictStage:
         probabilities: Tensor | None,
         meter: Meter,
     ) -> dict[str, Any]:
-        """Return the label row of an image."""
-        result = label_fields(row)
+        """Return the row of an image in the output's schema."""
         if error is not None:
-            return {**result, "error": error}
+            return LabelRow.failure(row, error).to_row()
         channels = self._channels(row["tags"])
         if probabilities is None:
             assert self._config.tags_only, "every other image is predicted"
@@ -127,7 +126,7 @@ class PredictStage:
                 probabilities = _crf(image, probabilities, self._config.crf_settings)
         meter.advance()
         with meter("encode"):
-            return {**result, **self._labelled(row, channels, probabilities)}
+            return self._labelled(row, channels, probabilities)
 
     def _channels(self, tags: Sequence[str]) -> list[int]:
         """Return the channels of the classes that an image of these tags may have."""
@@ -143,12 +142,16 @@ class PredictStage:
         pixels = pixels_per_class(label)
         found = {entry["class_id"] for entry in pixels}
         id_of = dict(zip(self._spec.class_names[1:], self._spec.class_ids[1:], strict=True))
-        result = {
-            "label": encode_label(label, palette=self._spec.palette_bytes()),
-            "undetected_tags": [tag for tag in row["tags"] if id_of[tag] not in found],
-            "status": "no_tags" if self._config.tags_only and not row["tags"] else "ok",
-            "pixels": pixels,
-        }
+        labelled = LabelRow(
+            image_id=row["image_id"],
+            height=row["height"],
+            width=row["width"],
+            label=encode_label(label, palette=self._spec.palette_bytes()),
+            tags=tuple(row["tags"]),
+            undetected_tags=tuple(tag for tag in row["tags"] if id_of[tag] not in found),
+            status="no_tags" if self._config.tags_only and not row["tags"] else "ok",
+        )
+        result = {**labelled.to_row(), "pixels": pixels}
         if self._config.soft:
             kept = (probabilities.amax((1, 2)) >= self._config.soft_threshold).nonzero()[:, 0]
             scores = (probabilities[kept] * 255).round().to(torch.uint8)

@@ -20,7 +20,7 @@ _DIGESTED_COLUMNS = tuple(name for name in IMAGE_SCHEMA.names if name != "image"
 
 
 def shard_name(index: int, total: int) -> str:
-    """File name of shard `index` (from 0) of `total`."""
+    """Return the file name of shard `index` (from 0) of `total`."""
     return f"shard-{index:05d}-of-{total:05d}.parquet"
 
 
@@ -57,9 +57,14 @@ def encode_image_shard(
     classes: str,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> bytes:
-    """Parquet bytes of an image shard, one row group per table of `groups` (each in IMAGE_SCHEMA, not empty).
+    """Return the Parquet bytes of an image shard. The same rows give the same bytes.
 
-    No image may have more than `max_pixels`: later jobs refuse it.
+    Args:
+        groups: one unit each: a table in IMAGE_SCHEMA with at least one row.
+        exif: whether readers turn the images by their EXIF orientation.
+        label_space: digest of the class names and ids that tags and truth use.
+        classes: name of the class set.
+        max_pixels: most pixels of an image; later jobs refuse a larger one.
     """
     buffer = io.BytesIO()
     row_groups = []

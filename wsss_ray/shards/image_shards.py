@@ -36,6 +36,7 @@ from wsss_ray.storage.storage import Storage
 
 REJECTED_FILE = "rejected.parquet"
 _REMEDY = "Run the same wsss-ray shard command again: it makes a damaged shard anew."
+_FOOTER_KEYS = {"exif", "label_space", "classes", "has_truth", "row_groups"}
 _SHARD_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
 
 
@@ -70,8 +71,8 @@ def read_shard_set(storage: Storage) -> ShardSet:
     """Read the footers of all image shards of a folder.
 
     Raises:
-        ShardError: there is none, one of the numbered shards is missing, one is no image shard or is truncated, or
-            they disagree about the classes.
+        ShardError: there is none, one of the numbered shards is missing, one is damaged and its report too, or they
+            disagree about the classes.
     """
     files = {name: info for name, info in storage.list().items() if _SHARD_NAME.fullmatch(name)}
     names = list(files)
@@ -81,7 +82,7 @@ def read_shard_set(storage: Storage) -> ShardSet:
     if len(totals) > 1:
         raise ShardError(
             f"{storage.uri} holds shards of different runs ({', '.join(f'of-{t}' for t in sorted(totals))}): "
-            "make the shards again into an empty folder."
+            "make the shards anew in an empty folder."
         )
     total = int(totals.pop())
     missing = sorted({shard_name(index, total) for index in range(total)} - set(names))
@@ -95,7 +96,7 @@ def read_shard_set(storage: Storage) -> ShardSet:
         footers = list(pool.map(lambda name: _read_image_footer(storage, name, damaged), names))
     spaces = {footer["label_space"] for footer in footers}
     if len(spaces) > 1:
-        raise ShardError(f"{storage.uri}: its shards were made with different class sets; make them again.")
+        raise ShardError(f"{storage.uri}: its shards were made with different class sets; make them anew.")
     units = tuple(unit for name, footer in zip(names, footers, strict=True) for unit in _units(name, footer))
     return ShardSet(
         units=units,
@@ -114,18 +115,18 @@ def read_unit(
     columns: Sequence[str] | None = None,
     check: Literal["content", "footer"] = "content",
 ) -> pa.Table:
-    """Rows of a unit, which must still be those that were listed.
+    """Read the rows of a unit, which must still be those that were listed.
 
     Args:
         storage: folder of the image shards.
         unit: which rows.
-        columns: columns of IMAGE_SCHEMA to return; all by default.
-        check: content: ids, bytes and tags are read, whatever the columns, and held against the unit's digest. footer:
-            only the digest in the shard's footer is, and nothing but the columns is read.
+        columns: columns of IMAGE_SCHEMA to return; None: all.
+        check: content: ids, bytes and tags are read, whatever the columns, and compared with the unit's digest. footer:
+            nothing but the columns is read; the unit's digest is compared with that in the shard's footer.
 
     Raises:
-        ShardError: the shard is gone, damaged, or not the one the unit was listed from, or a row claims more pixels
-            than the shard's limit.
+        ShardError: the shard does not exist, is damaged, or is not the one that the unit was listed from, or a row
+            claims more pixels than the shard's limit.
     """
     wanted = list(IMAGE_SCHEMA.names if columns is None else columns)
     needed = list(dict.fromkeys([*wanted, "image_id", "image", "tags"])) if check == "content" else wanted
@@ -172,7 +173,7 @@ def check_label_space(shards: ShardSet, classes: ClassSet) -> None:
 
 
 def count_rejected(storage: Storage) -> int:
-    """Number of images that were listed when the shards were made and became no row; 0 where nothing was written."""
+    """Return the number of images that were listed when the shards were made and became no row."""
     where = storage.describe(REJECTED_FILE)
     try:
         with (
@@ -225,11 +226,13 @@ def _read_image_footer(storage: Storage, name: str, damaged: dict[str, str]) -> 
             damaged[name] = str(error)
         except (FileNotFoundError, ValueError, LookupError):
             raise error from None
+    if not footer.keys() >= _FOOTER_KEYS:
+        raise ShardError(f"{storage.describe(name)} is damaged: its footer lacks entries. {_REMEDY}")
     limit = footer.setdefault("max_pixels", DEFAULT_MAX_PIXELS)
     if not (isinstance(limit, int) and 1 <= limit <= LARGEST_MAX_PIXELS):
         raise ShardError(
             f"{storage.describe(name)} allows images of {limit} pixels, and the most that any shard may is "
-            f"{LARGEST_MAX_PIXELS}. Make it again with wsss-ray shard."
+            f"{LARGEST_MAX_PIXELS}. Make it anew with wsss-ray shard."
         )
     return footer
 

@@ -22,7 +22,7 @@ class Unit:
     exif: Literal["apply", "ignore"]
     """Whether readers turn the images by their EXIF orientation."""
     max_pixels: int = DEFAULT_MAX_PIXELS
-    """The limit that the images were held against when the shard was made; no row may claim more."""
+    """Most pixels of an image, by the limit that the shard was made with."""
 
     @property
     def name(self) -> str:
@@ -35,10 +35,10 @@ class Unit:
         return f"labels/{self.name}.parquet"
 
     def to_json(self) -> str:
-        """The unit as JSON, for a column of strings."""
+        """Return the unit as JSON, for a column of strings."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Unit:
-        """Inverse of `to_json`."""
+        """Return the unit that `to_json` encoded."""
         return Unit(**json.loads(text))

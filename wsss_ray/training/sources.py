@@ -12,9 +12,8 @@ from typing import Literal
 
 import pyarrow.compute as pc
 
-from wsss_ray.config import StorageConfig
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.labels.inputs import PngFolder, RunLabels, find_pngs, nothing_matches
+from wsss_ray.labels.inputs import PngFolder, RunLabels, find_pngs, find_run_labels, nothing_matches
 from wsss_ray.labels.run import read_identity
 from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.shards.footers import ShardError, footer_readers
@@ -79,24 +78,14 @@ def open_labels(config: TrainConfig, shards: ShardSet) -> LabelPlan:
         folder = find_pngs(Storage(config.label_folder, config.storage), what="label PNGs named by image id")
         return LabelPlan(kind="folder", source=folder)
     assert config.labels is not None, "TrainConfig checks that there is one source"
-    return LabelPlan(kind="run", source=_open_run(config.labels, config.storage, shards))
-
-
-def _open_run(uri: str, storage: StorageConfig, shards: ShardSet) -> RunLabels:
-    labels = Storage(uri, storage)
-    files = frozenset(f"labels/{name}" for name in labels.list("labels"))
-    there = files & {unit.label_path for unit in shards.units}
-    if there:
-        return RunLabels(storage=labels, files=there)
-    if files:
+    run = Storage(config.labels, config.storage)
+    source = find_run_labels(run, shards)
+    if source is None:
         raise ValueError(
-            f"none of the {len(files)} label files in {labels.describe('labels')} belongs to these image shards: give "
-            "the shards that were labelled as --images, or label these."
+            f"{run.describe('labels')} holds no label files: --labels must be the --output of wsss-ray label or "
+            "wsss-ray predict; a folder of PNGs is given as --label-folder."
         )
-    raise ValueError(
-        f"{labels.describe('labels')} holds no label files: --labels must be the --output of wsss-ray label or "
-        "wsss-ray predict; a folder of PNGs is given as --label-folder."
-    )
+    return LabelPlan(kind="run", source=source)
 
 
 def survey(

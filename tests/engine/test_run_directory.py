@@ -163,3 +163,16 @@ def test_limit_is_rounded_up_to_whole_units(tmp_path: Path) -> None:
     finished, missing = units_to_do(shards, output, limit=3)
     assert [unit.row_group for unit in finished] == [0]
     assert [unit.row_group for unit in missing] == [1]
+
+
+def test_an_empty_folder_of_results_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    assert RunDirectory(storage=Storage(str(tmp_path)), content_paths=("labels", "student.safetensors")).claim(IDENTITY)
+
+
+@pytest.mark.parametrize("name", ["labels/a.parquet", "student.safetensors"])
+def test_results_without_a_claim_are_refused(tmp_path: Path, name: str) -> None:
+    Storage(str(tmp_path)).write(name, b"x")
+    directory = RunDirectory(storage=Storage(str(tmp_path)), content_paths=("labels", "student.safetensors"))
+    with pytest.raises(ValueError, match=r"but no run\.json that says how they were made"):
+        directory.claim(IDENTITY)

@@ -261,7 +261,7 @@ def test_initial_weights_of_another_student_are_found_before_the_first_step(inpu
     config = dataclasses.replace(config, pretraining=type(config.pretraining)())
     weights = str(inputs / "student.safetensors")
     student = StudentConfig(architecture="deeplabv2-tiny", init="checkpoint", weights=weights)
-    with pytest.raises(ValueError, match=r"^step train: .*student\.safetensors is no safetensors file"):
+    with pytest.raises(ValueError, match=r"^step train: .*student\.safetensors is not a safetensors file"):
         run(with_section(config, "train", student=student))
     student = dataclasses.replace(student, sha256="0" * 64)
     with pytest.raises(ValueError, match=r"^step train: .*student\.safetensors has SHA-256 .*, not 0000"):

@@ -53,6 +53,12 @@ def test_imports_run_downwards(room: str) -> None:
         assert parts[0] != "ray" or room not in WITHOUT_RAY, f"{room}/{file} imports Ray"
 
 
+def test_the_table_of_additions_names_all_of_its_tests() -> None:
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`tests/extending/(test_\w+\.py)`", text))
+    assert named == {path.name for path in (REPOSITORY / "tests/extending").glob("test_*.py")}
+
+
 def test_every_room_is_described() -> None:
     text = (REPOSITORY / "ARCHITECTURE.md").read_text()
     section = text[text.index("## Rooms") : text.index("## Terms")]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import random_models
 import reference
+from fusing import fuse
 from safetensors.torch import load_file
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
@@ -20,7 +21,6 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
 from wsss_ray.images.decoding import decode_image
 from wsss_ray.models.detector.network import GroundingDino
-from wsss_ray.models.fusion import fuse
 from wsss_ray.models.registries import FUSION_RULES
 from wsss_ray.models.results import Detections, MaskCrop
 from wsss_ray.models.sam.boxes import SamBoxes

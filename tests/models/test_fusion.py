@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from fusing import fuse
 
-from wsss_ray.models.fusion import fuse
 from wsss_ray.models.registries import FUSION_RULES
 from wsss_ray.models.results import Detections, MaskCrop
 

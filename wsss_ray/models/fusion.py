@@ -11,7 +11,6 @@ the map has its rank among all keys in 16 bits, a quarter of the memory traffic.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from wsss_ray.models.protocols import FusionRule, LabelDtype, LabelMap
 from wsss_ray.models.registries import FUSION_RULES
-from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.models.results import MaskCrop
 
 LARGEST = 2**32 - 1
 RANKS = 2**16
@@ -191,27 +190,6 @@ class Ranks:
         table[self._ranks] = spread
         ranks[...] = table[ranks]
         self._ranks = spread
-
-
-def fuse(
-    detections: Detections,
-    crops: Iterable[MaskCrop],
-    height: int,
-    width: int,
-    *,
-    paint: str,
-    background_id: int,
-    dtype: LabelDtype,
-) -> LabelMap:
-    """Return the label map (height, width) of the masks of `detections`, by the fusion rule `paint`.
-
-    Each mask names its box by `box_index`.
-    """
-    label_map = FUSION_RULES.get(paint)(height, width, background_id=background_id, dtype=dtype)
-    for crop in crops:
-        box = crop.box_index
-        label_map.add(crop, class_id=int(detections.class_ids[box]), score=float(detections.scores[box]), order=box)
-    return label_map.label
 
 
 def _sortable(values: NDArray[np.float32] | np.float32) -> NDArray[np.uint64] | np.uint64:

@@ -80,11 +80,8 @@ def read_labels(storage: Storage, unit: Unit, *, columns: Sequence[str] | None =
         FileNotFoundError: the file does not exist.
         ShardError: it is damaged, or holds the labels of other images.
     """
-    data = storage.read(unit.label_path)
+    data, _ = _read_verified(storage, unit)
     name = storage.describe(unit.label_path)
-    footer = parse_footer(data, name, kind="labels")
-    _check_unit(footer, unit, name)
-    check_pages(data, footer, name, kind="labels")
     with damage_as_shard_error(lambda reason: f"{name} is damaged: {reason}. Remove it and run wsss-ray label again."):
         rows = pq.read_table(
             pa.BufferReader(data),
@@ -104,7 +101,9 @@ def read_labels(storage: Storage, unit: Unit, *, columns: Sequence[str] | None =
 def find_damage(storage: Storage, unit: Unit) -> str | None:
     """Return why a unit's label file cannot be used; None where every byte of it is as it was written."""
     try:
-        read_labels(storage, unit, columns=["image_id"])
+        _, footer = _read_verified(storage, unit)
+        if "pages_sha256" not in footer:  # an old file
+            read_labels(storage, unit)
     except ShardError as error:
         return str(error)
     return None
@@ -125,6 +124,16 @@ def read_labelled_ids(storage: Storage, unit: Unit) -> list[str]:
         return list(footer["labelled"])
     rows = read_labels(storage, unit, columns=["image_id", "label"])
     return list(rows["image_id"].filter(pc.is_valid(rows["label"])).to_pylist())
+
+
+def _read_verified(storage: Storage, unit: Unit) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes of a unit's label file and its footer, compared with the digests and the unit."""
+    data = storage.read(unit.label_path)
+    name = storage.describe(unit.label_path)
+    footer = parse_footer(data, name, kind="labels")
+    _check_unit(footer, unit, name)
+    check_pages(data, footer, name, kind="labels")
+    return data, footer
 
 
 def _read_footer(storage: Storage, unit: Unit) -> dict[str, Any]:

@@ -110,7 +110,6 @@ def test_a_file_that_may_not_grow_ends_the_run_and_loses_nothing(
     assert len(rows_of(tmp_path, shards)) == shards.rows
     assert not list((tmp_path / "out" / "labels").glob(".*")), "nothing half-written stays"
     written = "".join(capfd.readouterr())  # of the workers too: Ray carries their lines here within a second
-    assert "cannot continue: " in written
     assert "Traceback" not in written
 
 

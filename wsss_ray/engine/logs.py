@@ -82,6 +82,7 @@ def configure() -> None:
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("wsss_ray").setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a log on a full disk would print a traceback for each line it cannot write
     for name in _SILENT:
         logging.getLogger(name).setLevel(logging.ERROR)
 

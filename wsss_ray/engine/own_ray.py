@@ -102,8 +102,8 @@ def _end(name: str, session: str) -> NoReturn:
         print(INTERRUPTED, file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGTERM)
     print(
-        f"error: the {name} process of this job's Ray was lost: killed, perhaps for memory. Finished work is kept; the "
-        "same command continues from there.",
+        f"error: the {name} process of this job's Ray was lost: killed, short of memory, or starved on a very busy "
+        "machine. Finished work is kept; the same command continues from there.",
         file=sys.stderr,
         flush=True,
     )

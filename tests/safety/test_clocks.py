@@ -25,7 +25,9 @@ FOR_REPORTS = {
     "engine/worker.py:UnitWorker._work": "how long an actor waited, and a unit was queued",
     "engine/reading.py:read_task": "how long a unit was queued",
     "labels/sample.py:_time_stage": "the dry run's estimate",
-    "pipeline/job.py:_run_steps.step": "seconds of each step",
+    "pipeline/estimate.py:_sample": "the dry run's estimate",
+    "pipeline/estimate.py:_time_updates": "the dry run's estimate",
+    "pipeline/job.py:_run_steps": "seconds of each step",
     "training/monitor.py:TrainingMonitor.report_iteration": "the status line",
     "training/session.py:train": "the status line",
 }

@@ -22,8 +22,6 @@ import numpy as np
 from wsss_ray.classes.entry import LARGEST_ID, ClassEntry, Positions, check_distinct, clean_phrase, fold, voc_color
 from wsss_ray.classes.file import default_ignore, parse_class_set
 
-__all__ = ["BUILT_IN", "ClassEntry", "ClassSet", "UnknownTagError", "voc_color"]
-
 BUILT_IN = ("voc", "voc-raw", "coco", "demo")
 _IGNORE_COLOR = (224, 224, 192)
 

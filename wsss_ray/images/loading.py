@@ -19,7 +19,7 @@ def load_with_pillow(data: bytes, header: Header) -> Image.Image:
         image = open_with_pillow(data, header.format)
         if isinstance(image, TiffImageFile):
             # With a canvas given before, Pillow does not compare the size with its own process-wide limit.
-            image.im = Image.core.new(image.mode, (header.width, header.height))
+            image.im = Image.core.new(image.mode, (header.width, header.height))  # type: ignore[attr-defined]
             # Pillow would turn the picture by an orientation in XMP too; the rule here is EXIF alone.
             image.info.pop("xmp", None)
         image.load()

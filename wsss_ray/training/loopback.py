@@ -50,6 +50,6 @@ class _LoopbackBackend(_TorchBackend):
 
 
 def _join(*, path: str, backend: str, world_rank: int, workers: int, timeout: timedelta) -> None:
-    store = dist.FileStore(path, workers)
+    store = dist.FileStore(path, workers)  # type: ignore[attr-defined]  # public, but not in torch's __all__
     store.set_timeout(timeout)
     dist.init_process_group(backend, store=store, rank=world_rank, world_size=workers, timeout=timeout)

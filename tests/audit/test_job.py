@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -72,6 +73,14 @@ def test_the_ranked_list_and_the_summary(
         ["near_threshold"],
     ]
     assert rows[1]["reasons"][0]["class"] == "dog"
+    table = list(csv.DictReader((Path(config.output) / "audit.csv").read_text().splitlines()))
+    assert [(row["rank"], row["image_id"], row["kinds"]) for row in table] == [
+        ("1", "broken", "failed"),
+        ("2", "lost", "tag_without_pixels"),
+        ("3", "unsure", "low_mask_score"),
+        ("4", "near", "near_threshold"),
+    ]
+    assert table[1]["reasons"] == rows[1]["reasons"][0]["text"]
     assert json.loads((Path(config.output) / "audit.json").read_text()) == summary
     assert (summary["images"], summary["suspicious"], summary["unlabelled"]) == (7, 4, 0)
     assert summary["statuses"] == {"ok": 6, "failed": 1}
@@ -150,7 +159,7 @@ def test_from_and_to_a_failing_s3(failing_s3: FaultyS3, local_ray: Resources) ->
     write_run(images, labels, shards()[:1], classes=CLASSES)
     output = Storage(failing_s3.uri("audit/out"), failing_s3.config)
     run(AuditConfig(labels=labels.uri, images=images.uri, output=output.uri, storage=failing_s3.config))
-    assert list(output.list()) == ["audit.json", "audit.parquet"]
+    assert list(output.list()) == ["audit.csv", "audit.json", "audit.parquet"]
 
 
 def test_truth_as_label_has_no_place_and_a_shifted_one_has(shared: Path, tmp_path: Path, local_ray: Resources) -> None:

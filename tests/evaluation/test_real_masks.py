@@ -22,8 +22,8 @@ from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 
 if TYPE_CHECKING:
-    from faulty_s3 import FaultyS3
-
+    from local_s3 import S3Server
+from faulty_s3 import FaultyS3
 from repository import REPOSITORY
 
 CLASSES = {"voc": 21, "coco": 81}
@@ -111,9 +111,11 @@ def test_a_moved_mask_is_not_the_truth(folders: dict[str, Path]) -> None:
     assert (label != truth).any()
 
 
-def test_from_and_to_a_failing_s3(folders: dict[str, Path], failing_s3: FaultyS3, local_ray: Resources) -> None:
+def test_from_and_to_a_failing_s3(
+    folders: dict[str, Path], failing_s3: FaultyS3, s3: S3Server, local_ray: Resources
+) -> None:
     folder = folders["voc"]
-    remote = Storage(failing_s3.uri("evaluation"), failing_s3.config)
+    remote = Storage(s3.uri("evaluation"), s3.config)
     for path in Storage(str(folder)).walk():
         if path.startswith(("shards/shard-", "same/", "moved/")):
             remote.write(path, Storage(str(folder)).read(path))

@@ -12,6 +12,7 @@ import pytest
 from disks import make_room, small_disk
 from export_cases import CAT, EXPORTED, HEIGHT, MADE, WIDTH, Run, export_here, photo, write_made
 from faulty_s3 import FaultyS3, away_once
+from local_s3 import S3Server
 from made_runs import Made, instance, label_row
 
 from wsss_ray.classes import ClassSet
@@ -299,9 +300,9 @@ def test_a_damaged_label_file_fails_its_images_alone(
     assert run_job(run.config("voc-test")).images == len(EXPORTED)
 
 
-def test_it_runs_from_and_to_a_failing_s3(run: Run, failing_s3: FaultyS3) -> None:
+def test_it_runs_from_and_to_a_failing_s3(run: Run, failing_s3: FaultyS3, s3: S3Server) -> None:
     expected, _ = run.export("yolo-seg", output=str(run.root / "here"))
-    bucket = Storage(failing_s3.uri("export"), failing_s3.config)
+    bucket = Storage(s3.uri("export"), s3.config)
     for path in Storage(str(run.root)).walk():
         if path.startswith(("images/", "labels/")):
             bucket.write(path, (run.root / path).read_bytes())

@@ -17,6 +17,7 @@ import pytest
 import ray.cloudpickle
 from faulty_s3 import FaultyS3, away_once
 from label_runs import label_rows, labels_by_id
+from local_s3 import S3Server
 from PIL import Image
 from prediction_cases import CLASSES, DAMAGED, make_student
 from processes import SlowStorage, killing, noted, started
@@ -107,10 +108,12 @@ def test_what_would_change_predictions_is_refused_by_name(finished: PredictConfi
         prediction.run(replace(finished, crf=True))
 
 
-def test_retry_failed_runs_just_those_images_on_a_failing_s3(finished: PredictConfig, failing_s3: FaultyS3) -> None:
+def test_retry_failed_runs_just_those_images_on_a_failing_s3(
+    finished: PredictConfig, failing_s3: FaultyS3, s3: S3Server
+) -> None:
     places = {name: failing_s3.uri(f"predict/{name}") for name in ("input", "output")}
     for name, uri in places.items():
-        here, there = Storage(getattr(finished, name)), Storage(uri, failing_s3.config)
+        here, there = Storage(getattr(finished, name)), Storage(uri, s3.config)
         for path in here.walk():
             there.write(path, here.read(path))
     config = replace(finished, **places, storage=failing_s3.config, retry_failed=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig, ReportConfig
 from wsss_ray.engine.resources import Resources
 from wsss_ray.report import job as report
+from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.storage import Storage
 
 
@@ -39,9 +39,9 @@ def gallery(tmp_path_factory: pytest.TempPathFactory, local_ray: Resources) -> G
         images_per_unit=3,
         identity=identity,
     )
-    summary = json.loads(labels.read("summary.json"))
+    summary = read_json(labels, "summary.json")
     session = {"images": 13, "seconds": 2.5, "images_per_second": 6.5, "stage_seconds": {"detect": 2.0, "read": 0.5}}
-    labels.write("summary.json", json.dumps({**summary, "session": session}).encode())
+    labels.write("summary.json", encode_json({**summary, "session": session}))
     inputs: dict[str, Any] = {
         "labels": str(root / "run"),
         "images": str(root / "images"),

@@ -158,7 +158,9 @@ def test_a_gallery_with_a_missing_file_is_not_whole(
 def test_files_of_killed_writers_are_removed(gallery: Gallery, tmp_path: Path, local_ray: Resources) -> None:
     site = tmp_path / "site"
     shutil.copytree(gallery.path, site)
-    left = [site / name for name in (".index.html.0.tmp", "photos/.a.0.tmp", "data/units/.b.0.tmp", "pages/.c.0.tmp")]
+    unique = "0" * 32
+    names = (".index.html", "photos/.a", "data/units/.b", "pages/.c")
+    left = [site / f"{name}.{unique}.tmp" for name in names]
     for path in left:
         path.write_bytes(b"half")
     report.run(dataclasses.replace(gallery.config, output=str(site), title="again"))

@@ -112,8 +112,8 @@ def faulty(server: Any) -> Iterator[FaultyS3]:
             proxy.go_away()
 
 
-AWAY_SECONDS = 20.0 if SOAK else 6.0
-"""How long a server stays away; longer in `make soak`."""
+AWAY_SECONDS = 20.0 if SOAK else 3.0
+"""Seconds for which a server is away; more in `make soak`."""
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from wsss_ray.storage.storage import Storage
 
 AUDIT_FILE = "audit.parquet"
 PLACES_FILE = "places.parquet"
+AUDIT_TABLE, PLACES_TABLE = "audit.csv", "places.csv"
+"""The same rows for a spreadsheet."""
 SUMMARY_FILE = "audit.json"
 UNITS_PER_TASK = 8
 """A unit is quick work: some 3 ms an image, 20 against the truth."""
@@ -97,11 +99,14 @@ def run(config: AuditConfig) -> dict[str, Any]:
             progress.add(unit.rows, failed=audit.statuses["failed"])
     summary = _summary(config, run, total)
     output.write(AUDIT_FILE, total.images.to_parquet())
+    output.write(AUDIT_TABLE, total.images.to_csv())
     if config.against_truth:
         output.write(PLACES_FILE, total.places.to_parquet())
+        output.write(PLACES_TABLE, total.places.to_csv())
     output.write(SUMMARY_FILE, json.dumps(summary, indent=2).encode())
     print(format_summary(summary), flush=True)
-    print(f"ranked list in {output.describe(AUDIT_FILE)}, summary in {output.describe(SUMMARY_FILE)}", flush=True)
+    print(f"ranked list in {output.describe(AUDIT_FILE)} and {AUDIT_TABLE}", flush=True)
+    print(f"summary in {output.describe(SUMMARY_FILE)}", flush=True)
     if (error := damage_error(total.damaged)) is not None:
         raise error
     return summary

@@ -1,9 +1,9 @@
-"""Masks as one polygon each, and what that loses. The only module that needs OpenCV.
+"""Trace each mask as one polygon, and count what that loses. The only module that needs OpenCV.
 
-A polygon runs through the centres of the mask's outer pixels, as OpenCV traces and fills it; filled again by
-`cv2.fillPoly`, a mask of one piece without holes is the same pixel for pixel. Holes cannot be told in one polygon and
-are filled. Several pieces are joined by bridges of no width, as ultralytics joins COCO's, which fill as lines of one
-pixel; here they are the shortest that join all pieces.
+A polygon runs through the centers of the mask's outer pixels, as OpenCV traces and fills it: `cv2.fillPoly` gives a
+mask of one piece without holes back pixel for pixel. One polygon cannot have holes, so they are filled. Several pieces
+are joined by bridges of no width, as in ultralytics' conversion of COCO, which fill as lines of one pixel; here they
+are the shortest bridges that join all pieces.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from scipy.spatial import Delaunay
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Polygon:
-    """A mask as a polygon. Pixels are counted as `cv2.fillPoly` fills it."""
+    """The polygon of a mask. Pixels are counted as `cv2.fillPoly` fills it."""
 
     points: np.ndarray
-    """(N, 2) int32 pixel columns and rows of its corners, N at least 3; corners repeat for masks of a pixel or two."""
+    """(N, 2) int32 pixel columns and rows of its corners, N at least 3; masks of one or two pixels repeat corners."""
     pieces: int
-    """Pieces of the mask that bridges join."""
+    """Pieces of the mask, joined by bridges."""
     mask_pixels: int
     hole_pixels: int
-    """Pixels of filled holes (with all that lies in them)."""
+    """Pixels of filled holes, with pieces inside of them."""
     other_pixels: int
-    """Other pixels that the mask has not: bridges, and a simplified outline outside of the mask."""
+    """Other pixels outside of the mask: bridges, and parts of a simplified outline."""
     lost_pixels: int
-    """Pixels of the mask that the polygon has not: a simplified outline inside of the mask."""
+    """Pixels of the mask outside of the polygon, where a simplified outline runs inside of the mask."""
 
 
 def trace(mask: np.ndarray, *, tolerance: float = 0.0) -> Polygon | None:
-    """The polygon of an (H, W) bool mask, None where it is empty.
+    """Return the polygon of an (H, W) bool mask, None if it is empty.
 
     Args:
-        mask: what to outline.
-        tolerance: how far, in pixels, a simplified outline may stray (Douglas-Peucker); 0: no corner is left out.
+        mask: pixels to outline.
+        tolerance: largest distance in pixels of a simplified outline (Douglas-Peucker); 0: every corner is kept.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
@@ -63,14 +63,14 @@ def trace(mask: np.ndarray, *, tolerance: float = 0.0) -> Polygon | None:
 
 
 def _join(outlines: Sequence[np.ndarray]) -> np.ndarray:
-    """(M, 2) int32: one closed chain through all outlines, each (n, 2), joined by the shortest bridges there are.
+    """Return (M, 2) int32: one closed chain through all outlines, each (n, 2), joined by the shortest bridges.
 
-    A bridge goes there and back on the same line, so it encloses nothing.
+    A bridge runs forth and back on the same line, so it encloses nothing.
     """
     if len(outlines) == 1:
         return outlines[0].astype(np.int32)
     points = np.concatenate(outlines).astype(np.int32)
-    # Neighbours in the chain, by index: each outline a circle of its own at first.
+    # Neighbors in the chain, by index; each outline starts as a circle.
     after, before = list(range(1, len(points) + 1)), list(range(-1, len(points) - 1))
     end = 0
     for outline in outlines:
@@ -79,7 +79,7 @@ def _join(outlines: Sequence[np.ndarray]) -> np.ndarray:
     owners = np.repeat(np.arange(len(outlines)), [len(outline) for outline in outlines])
     copies = list(range(len(points)))
     for here, there in _bridges(points, owners):
-        # here -> there -> round the other circle -> a copy of there -> a copy of here -> on.
+        # here -> there -> around the other circle -> a copy of there -> a copy of here -> onwards.
         there_again, here_again = len(copies), len(copies) + 1
         copies += [there, here]
         last, following = before[there], after[here]
@@ -96,11 +96,11 @@ def _join(outlines: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _bridges(points: np.ndarray, owners: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of indices that join all owners' points in the least length: a minimum spanning tree.
+    """Iterate over pairs of indices that join the points of all owners: a minimum spanning tree.
 
     The shortest connections of points are among the edges of their Delaunay triangulation.
     """
-    # Three far corners: points in one line have no triangulation of their own.
+    # Three far corners, because points in one line have no triangulation.
     reach = 4 * int(points.max() + 1)
     corners = np.array([[-reach, -reach], [reach * 3, -reach], [-reach, reach * 3]])
     triangles = Delaunay(np.concatenate([points, corners])).simplices

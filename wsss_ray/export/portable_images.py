@@ -1,12 +1,12 @@
-"""The image of an export: bytes that every reader sees as the label does.
+"""Encoded images of an export, which every reader shows in the orientation of their labels.
 
 Some readers turn an image by its EXIF orientation (OpenCV, detectron2, `datasets`), others do not (Pillow alone,
-pycocotools' users). An image is therefore exported so that its stored pixels are those the label belongs to and nothing
-asks for a turn. Nearly all images are so already: they keep their bytes. Of the others,
+pycocotools' users). An image is therefore exported with the pixels that its label belongs to, and without an
+orientation. Nearly all images are like this already and keep their bytes. Of the others,
 
-- shards that apply EXIF give the picture turned upright and encoded anew: JPEG of quality 95 without chroma
-  subsampling for a JPEG, PNG for the rest;
-- shards that ignore EXIF give a JPEG the same scans without its EXIF and XMP segments; for the rest, PNG.
+- shards that apply EXIF give the image turned upright and encoded again: JPEG of quality 95 without chroma
+  subsampling for a JPEG, PNG for other formats;
+- shards that ignore EXIF give a JPEG without its EXIF and XMP segments, with the same scans; PNG for other formats.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class PortableImage:
     suffix: str
     """File name suffix of its format, with the dot."""
     change: str | None = None
-    """What was done to it: "turned upright", "orientation removed", or None where the bytes are the original ones."""
+    """Difference to the original bytes: "turned upright", "orientation removed" or None."""
 
 
 def portable_image(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX_PIXELS) -> PortableImage:
-    """The image of an export, by the rules at the head of this module.
+    """Return the image for an export, by the rules in this module's docstring.
 
     Args:
         data: original bytes.
@@ -66,7 +66,7 @@ def portable_image(data: bytes, *, exif: ExifRule, max_pixels: int = DEFAULT_MAX
             turned = simplejpeg.encode_jpeg(pixels, quality=_JPEG_QUALITY, colorsubsampling="444")
             return PortableImage(data=turned, suffix=".jpg", change="turned upright")
         return PortableImage(data=_png(pixels), suffix=".png", change="turned upright")
-    # Pillow's own turn, which `datasets` uses, also obeys an orientation in XMP where EXIF has none; the shards do not.
+    # Pillow's exif_transpose, which `datasets` uses, also obeys an orientation in XMP if EXIF has none; shards do not.
     if header.orientation != 1 or _XMP_TURN.search(data):
         if is_jpeg:
             return PortableImage(data=_without_exif(data), suffix=".jpg", change="orientation removed")
@@ -82,7 +82,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _without_exif(jpeg: bytes) -> bytes:
-    """The JPEG without EXIF and XMP (APP1), and the list of further pictures (in APP2), whose places have moved."""
+    """Return the JPEG without EXIF and XMP (APP1), and without the offsets of further images (APP2), which changed."""
     kept = [jpeg[:2]]
     position = 2
     while (marker := jpeg.find(b"\xff", position)) >= 0 and marker + 4 <= len(jpeg):

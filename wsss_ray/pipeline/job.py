@@ -20,7 +20,6 @@ from wsss_ray.evaluation import job as evaluation
 from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.labelling import job as labelling
 from wsss_ray.pipeline.checks import check_resources, check_steps, in_step
-from wsss_ray.pipeline.estimate import describe_steps
 from wsss_ray.pipeline.plan import Evaluated, Plan, Step, make_plan
 from wsss_ray.report import job as report
 from wsss_ray.sharding import job as sharding
@@ -58,6 +57,8 @@ def run(config: PipelineConfig) -> dict[str, Any]:
     with connect(config.ray) as resources:
         check_resources(plan, resources)
         if config.dry_run:
+            from wsss_ray.pipeline.estimate import describe_steps  # noqa: PLC0415 - Ray Data: a second or more
+
             print("\n".join(describe_steps(plan, steps, listings, resources)), flush=True)
             return {}
         output.create(PIPELINE_FILE, b'{"made_by": "wsss_ray pipeline"}\n')

@@ -1,4 +1,4 @@
-"""The checks: what the label of one image tells about itself, without a ground truth."""
+"""Checks of the label of one image, without a ground truth."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Boxes:
 
 
 def count_classes(label: np.ndarray, classes: ClassSet) -> dict[int, int]:
-    """Pixels of each class in a (H, W) label map; background, ignore and unknown ids are left out."""
+    """Return the pixels of each class in a (H, W) label map; background, ignore and unknown ids are left out."""
     ids, pixels = np.unique(label, return_counts=True)
     return {int(i): int(n) for i, n in zip(ids, pixels, strict=True) if int(i) in classes.by_id}
 
@@ -52,7 +52,7 @@ def count_classes(label: np.ndarray, classes: ClassSet) -> dict[int, int]:
 def check_row(
     row: LabelRow, classes: ClassSet, config: AuditConfig, threshold: float | None
 ) -> tuple[list[Finding], dict[int, int]]:
-    """Look at one label row.
+    """Return the findings of one label row.
 
     Args:
         row: its tags and instances are of the classes.
@@ -118,7 +118,7 @@ def _check_shares(row: LabelRow, classes: ClassSet, config: AuditConfig, pixels:
 
 
 def box_overlaps(boxes: np.ndarray) -> np.ndarray:
-    """(N, N) float64 IoU of every two of (N, 4) XYXY boxes; 0 where both are empty."""
+    """Return the (N, N) float64 IoU of all pairs of (N, 4) XYXY boxes; 0 where both are empty."""
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     both = np.prod(np.clip(high - low, 0, None), axis=-1)
@@ -128,7 +128,7 @@ def box_overlaps(boxes: np.ndarray) -> np.ndarray:
 
 
 def _check_objects(row: LabelRow, found: Boxes, classes: ClassSet, config: AuditConfig) -> list[Finding]:
-    """Pairs of boxes of different classes whose boxes or masks overlap more than the limit, one per two classes.
+    """Find boxes of different classes whose boxes or masks overlap more than the limit, one pair per two classes.
 
     The strength is the mean IoU of boxes and masks: two things in one box share the box, one thing the mask, too. Pairs
     whose boxes overlap less than half of the limit are not compared further.
@@ -163,7 +163,7 @@ def _check_objects(row: LabelRow, found: Boxes, classes: ClassSet, config: Audit
 
 
 def _check_masks(found: Boxes, classes: ClassSet, config: AuditConfig) -> list[Finding]:
-    """Per class, masks whose quality SAM itself predicts to be low; the strength is how far the lowest is below."""
+    """Find, per class, masks with a low predicted IoU; the strength is the distance of the lowest from the limit."""
     findings = []
     limit = config.low_mask_score
     for class_id, indices in _by_class(found.class_ids, (found.mask_scores < limit) & (limit > 0)):
@@ -179,7 +179,7 @@ def _check_masks(found: Boxes, classes: ClassSet, config: AuditConfig) -> list[F
 
 
 def _check_scores(found: Boxes, classes: ClassSet, config: AuditConfig, threshold: float) -> list[Finding]:
-    """Per class, boxes that were only just kept; the strength is how near the lowest is to the threshold."""
+    """Find, per class, boxes just above the threshold; the strength is how near the lowest is to it."""
     findings = []
     reach = config.near_threshold
     for class_id, indices in _by_class(found.class_ids, (found.scores < threshold + reach) & (reach > 0)):
@@ -196,6 +196,6 @@ def _check_scores(found: Boxes, classes: ClassSet, config: AuditConfig, threshol
 
 
 def _by_class(class_ids: np.ndarray, chosen: np.ndarray) -> list[tuple[int, list[int]]]:
-    """Indices of the chosen instances by class id."""
+    """Return the indices of the chosen instances by class id."""
     indices = sorted(np.flatnonzero(chosen).tolist(), key=lambda index: int(class_ids[index]))
     return [(class_id, list(group)) for class_id, group in groupby(indices, key=lambda index: int(class_ids[index]))]

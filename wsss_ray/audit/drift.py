@@ -4,7 +4,7 @@ p is a class's share of the pixels of an image. Were a shard's n images drawn at
 them would have the standard error s / sqrt(n) x sqrt((N - n) / (N - 1)), s being the standard deviation of p over all
 images. The z score is how many of these the shard's mean is off the mean over all.
 
-A class is judged in a shard only where at least five of its images hold the class, or would by the class's frequency:
+A class is compared in a shard only where at least five of its images hold the class, or would by the class's frequency:
 one rare object must not look like drift.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 ENOUGH = 5
-"""Images with the class, found or expected in a shard, from which on it is judged: with fewer a mean is not normal."""
+"""Fewest images with the class, found or expected in a shard, for a comparison: the mean of fewer is not normal."""
 
 
 SCALE = 10**12
@@ -24,7 +24,7 @@ SCALE = 10**12
 
 @dataclass(kw_only=True)
 class Shares:
-    """Sums over images, per class; in whole parts of 1 / SCALE, so that the order of adding changes nothing."""
+    """Sums over images, per class, as integers in units of 1 / SCALE, so that the order of addition changes nothing."""
 
     images: int = 0
     total: dict[str, int] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Drift:
 
 
 def find_drift(shards: Mapping[str, Shares], *, limit: float) -> list[Drift]:
-    """Classes in shards whose z score is beyond the limit, the farthest first; none where there is one shard alone."""
+    """Return the classes in shards whose z score exceeds the limit, the largest first; none for a single shard."""
     whole = Shares()
     for shares in shards.values():
         whole.add(shares)

@@ -1,4 +1,4 @@
-"""Reasons to look at an image, and the score that they give it.
+"""Reasons to inspect an image, and the score that they give it.
 
 Every finding has a strength from 0 to 1. The score of an image joins the strongest finding of each kind:
 1 - product over kinds of (1 - weight x strength). It is 0 without findings, grows with each kind, and is 1 for a
@@ -21,7 +21,7 @@ WEIGHTS: Mapping[str, float] = {
     "covers_little": 0.4,
     "near_threshold": 0.3,
 }
-"""How much a kind of finding weighs in an image's score. Ahead: what is certainly wrong; last: what is often right."""
+"""Weight of a kind of finding in an image's score: certain errors first, findings that are often correct last."""
 
 NEED_BOXES = ("same_object", "low_mask_score", "near_threshold")
 """Kinds that need boxes: predictions of a network have none."""
@@ -29,21 +29,21 @@ NEED_BOXES = ("same_object", "low_mask_score", "near_threshold")
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One reason to look at an image."""
+    """One reason to inspect an image."""
 
     kind: str
     """A key of WEIGHTS."""
     class_name: str | None = None
-    """Class that it is about."""
+    """Its class."""
     strength: float
-    """How clear it is, 0 to 1."""
+    """Strength of the finding, 0 to 1."""
     value: float | None = None
     """What was measured: a share, an IoU or a score."""
     text: str
-    """One sentence for people."""
+    """One sentence for the reader."""
 
     def to_row(self) -> dict[str, Any]:
-        """As a row of REASON_TYPE."""
+        """Return the value of REASON_TYPE."""
         return {
             "kind": self.kind,
             "class": self.class_name,
@@ -54,7 +54,7 @@ class Finding:
 
 
 def score(findings: Sequence[Finding]) -> float:
-    """Score of an image, 0 to 1, by the rule at the head of this module."""
+    """Return the score of an image, 0 to 1, by the rule in the docstring of this module."""
     strongest: dict[str, float] = {}
     for finding in findings:
         strongest[finding.kind] = max(strongest.get(finding.kind, 0.0), finding.strength)

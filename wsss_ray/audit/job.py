@@ -1,4 +1,4 @@
-"""The audit job: which images of a run deserve a look, told by the labels themselves."""
+"""The audit job: rank the images of a run by how suspicious their labels are, without a ground truth."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ AUDIT_TABLE, PLACES_TABLE = "audit.csv", "places.csv"
 """The same rows for a spreadsheet."""
 SUMMARY_FILE = "audit.json"
 UNITS_PER_TASK = 8
-"""A unit is quick work: some 3 ms an image, 20 against the truth."""
+"""A unit takes about 3 ms per image, 20 ms against the truth."""
 TOP = 10
 SHOWN = 100
 """Images that could not be compared, by name in the summary."""
 
 
 class _Total:
-    """Sums over the units as they come."""
+    """Running sums over the units."""
 
     def __init__(self, config: AuditConfig) -> None:
         self.statuses: Counter[str] = Counter()
@@ -113,7 +113,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
 
 
 def _summary(config: AuditConfig, run: LabelRun, total: _Total) -> dict[str, Any]:
-    """The counts of all images, what was not looked at, and the top of the lists, as JSON values."""
+    """Return the counts of all images, the checks that were skipped, and the top of the lists, as JSON values."""
     images = total.statuses.total()
     skipped = [kind for kind in NEED_BOXES if total.with_boxes == 0]
     if run.box_threshold is None and "near_threshold" not in skipped:
@@ -156,13 +156,13 @@ def _by_class(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """The tables that end an audit: images per reason, drift, and the top of the lists."""
+    """Return the tables at the end of an audit: images per reason, drift, and the top of the lists."""
     lines = [f"{'reason':<20}  images"]
     lines += [f"{kind:<20}  {count:>6,}" for kind, count in summary["reasons"].items()]
     lines.append(f"{summary['suspicious']:,} of {summary['images']:,} images have a reason to look at them")
     if summary["not_judged"]:
         why = "the run holds no boxes" if "same_object" in summary["not_judged"] else "its threshold is not known"
-        lines.append(f"not judged, as {why}: {', '.join(summary['not_judged'])}")
+        lines.append(f"not checked, as {why}: {', '.join(summary['not_judged'])}")
     for reason in list(summary["damaged_label_files"].values())[:TOP]:
         lines.append(f"failed throughout: {reason}")
     if summary["unlabelled"]:

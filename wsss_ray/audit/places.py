@@ -22,7 +22,7 @@ from wsss_ray.shards.instance import Instance
 Kind = Literal["sam_only", "truth_only"]
 
 SQUARE = np.ones((3, 3), bool)
-"""Pixels that touch, also at a corner, belong together."""
+"""Pixels that touch, also at a corner, are connected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class Place:
 
     class_name: str
     kind: Kind
-    """sam_only: SAM says the class and the annotator does not. truth_only: the other way round, beside SAM's mask."""
+    """sam_only: only SAM labels the class. truth_only: only the annotator does, beside SAM's mask."""
     other: str
-    """What the other side says at most of its pixels: a class or "background"."""
+    """Label of the other side at most of its pixels: a class or "background"."""
     box: tuple[int, int, int, int]
     """XYXY pixels: left, top, right, bottom, the last two exclusive."""
     pixels: int
@@ -54,7 +54,7 @@ def find_places(
     width: int,
     smallest_share: float,
 ) -> list[Place]:
-    """Places of one image, the highest score first.
+    """Return the places of one image, the highest score first.
 
     Args:
         label: (H, W) class ids of the label made with SAM.

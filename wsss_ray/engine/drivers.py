@@ -52,7 +52,7 @@ def find_drivers(output: Storage) -> list[str]:
 
 
 def _describe(process: Any) -> dict[str, Any]:
-    """Return what tells a process of this machine from every other, also from a later one of the same number."""
+    """Return an id of a process on this machine that a later process with the same number does not have."""
     return {"host": socket.gethostname(), "process": process, "started": _started(process)}
 
 

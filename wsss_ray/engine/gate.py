@@ -18,7 +18,7 @@ class Gate:
 
     @contextmanager
     def together(self) -> Iterator[bool]:
-        """Pass beside others; yields whether nobody else was inside."""
+        """Enter beside others; yields whether no other thread was inside."""
         with self._condition:
             self._condition.wait_for(lambda: not self._closed)
             first = self._inside == 0
@@ -32,7 +32,7 @@ class Gate:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until everybody is out, and let nobody in meanwhile."""
+        """Enter alone: wait until all others have left, and let no other thread in."""
         with self._condition:
             self._condition.wait_for(lambda: not self._closed)
             self._closed = True

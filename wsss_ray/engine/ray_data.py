@@ -35,7 +35,7 @@ def set_data_context() -> None:
     context.execution_options.verbose_progress = False
     context.execution_options.preserve_order = False
     context.execution_no_progress_timeout_s = -1
-    context.memory_usage_poll_interval_s = None  # a thread for each task, whose findings nobody reads
+    context.memory_usage_poll_interval_s = None  # a thread per task, whose results are not used
     # Its advice, `memory` in the call of map_batches, is for the authors of a job, not for its users.
     context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
     logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -34,7 +34,7 @@ _PICTURES = {1: ("photos/{}.jpg", "thumbnails/{}.jpg"), 2: ("labels/{}.png",), 4
 
 
 class Index:
-    """Collects the rows of all images, in the order of the pages."""
+    """The rows of all images, in the order of the pages."""
 
     def __init__(self, classes: ClassSet, kinds: Sequence[str]) -> None:
         """Take the classes and the kinds of reasons that the audit knows."""
@@ -68,7 +68,7 @@ class Index:
         )
 
     def files(self) -> Iterator[str]:
-        """Paths of the pictures and details that the gallery refers to."""
+        """Return the paths of the pictures and details that the gallery refers to."""
         for name in self._units:
             yield details_path(name)
         place = FIELDS.index("files")
@@ -78,7 +78,7 @@ class Index:
                     yield from (path.format(row[0]) for path in paths)
 
     def encode(self, page: Mapping[str, Any]) -> bytes:
-        """A script that hands the index to the gallery; `page` holds what pages are made by."""
+        """Return a script that passes the index to the gallery; `page` holds the settings of the pages."""
         head = {
             **page,
             "classes": list(self._classes.names),
@@ -94,12 +94,12 @@ class Index:
 
 
 def details_path(unit: str) -> str:
-    """Path of a unit's details in the gallery."""
+    """Return the path of a unit's details in the gallery."""
     return f"data/units/{unit}.js"
 
 
 def encode_details(unit: str, cards: Sequence[Card]) -> bytes:
-    """A script that hands the details of a unit's images to the gallery: it opens from disk, which JSON does not."""
+    """Return a script that passes the details of a unit's images to the gallery: unlike JSON, it opens from disk."""
     images = {
         card.image_id: {
             "boxes": None
@@ -115,6 +115,6 @@ def encode_details(unit: str, cards: Sequence[Card]) -> bytes:
 
 
 def to_script(value: Any) -> str:
-    """JSON that is safe inside a script, on a page or in a file: ASCII, and no character that could end the script."""
+    """Return JSON that is safe inside a script: ASCII, without a character that could end the script."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

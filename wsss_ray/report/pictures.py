@@ -15,13 +15,13 @@ _IGNORE_COLOR = (224, 224, 192)
 
 
 def fit(height: int, width: int, longest: int) -> tuple[int, int]:
-    """(height, width) of a picture scaled down to a longest side; never up, never to nothing."""
+    """Return the (height, width) of a picture scaled down to a longest side, at least 1 pixel; never scaled up."""
     scale = min(1.0, longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def encode_photo(image: np.ndarray, longest: int) -> bytes:
-    """JPEG of an (H, W, 3) uint8 RGB image, scaled down to a longest side."""
+    """Return the JPEG of an (H, W, 3) uint8 RGB image, scaled down to a longest side."""
     height, width = fit(image.shape[0], image.shape[1], longest)
     if (height, width) != image.shape[:2]:
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
@@ -39,7 +39,7 @@ class Overlay:
             self._colors[entry.id] = (*entry.color, 255)
 
     def encode(self, label: np.ndarray, longest: int) -> bytes:
-        """PNG of an (H, W) uint8 or uint16 label map, scaled down to a longest side by nearest pixel."""
+        """Return the PNG of an (H, W) uint8 or uint16 label map, scaled down to a longest side by nearest pixel."""
         height, width = fit(label.shape[0], label.shape[1], longest)
         rows = ((np.arange(height) + 0.5) * label.shape[0] / height).astype(np.intp)
         columns = ((np.arange(width) + 0.5) * label.shape[1] / width).astype(np.intp)

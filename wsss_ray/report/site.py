@@ -85,7 +85,7 @@ class Site:
 
 
 class Pages:
-    """Collects cards in order and writes each page when it is full."""
+    """The pages in progress: each is written when it is full."""
 
     def __init__(self, site: Site, images_per_page: int) -> None:
         """Start with page 1."""

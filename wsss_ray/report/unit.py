@@ -1,4 +1,4 @@
-"""The gallery's part of one unit, made where the unit is read: the pictures of its images, and what their cards say."""
+"""The gallery's part of one unit, written by the task that reads the unit: pictures and the content of cards."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class Box:
 
     @property
     def width(self) -> float:
-        """In pixels, not negative."""
+        """Return the side in pixels, not negative."""
         return round(max(0.0, self.corners[2] - self.corners[0]), 1)
 
     @property
     def height(self) -> float:
-        """In pixels, not negative."""
+        """Return the side in pixels, not negative."""
         return round(max(0.0, self.corners[3] - self.corners[1]), 1)
 
 
 @dataclass(kw_only=True)
 class Card:
-    """What the driver hears of an image: enough for its card and for the index."""
+    """The driver's data of an image, for its card and for the index."""
 
     image_id: str
     unit: str
@@ -72,18 +72,18 @@ class Card:
     class_iou: list[tuple[int, float]] = field(default_factory=list)
     """IoU of each class in truth or label; 0 where only one of them has it."""
     problems: list[str] = field(default_factory=list)
-    """Why the image failed, or what of it cannot be shown."""
+    """Why the image failed, or which part of it cannot be shown."""
     rank: int | None = None
-    """In the audit's list."""
+    """Rank in the audit's list."""
     reasons: list[dict[str, Any]] = field(default_factory=list)
-    """Of the audit."""
+    """Reasons of the audit."""
     places: list[dict[str, Any]] = field(default_factory=list)
-    """Of the audit against the truth."""
+    """Places of the audit against the truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitCards:
-    """What the driver hears of a unit."""
+    """The driver's data of a unit."""
 
     cards: list[Card]
     damage: str | None

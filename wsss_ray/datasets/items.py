@@ -134,10 +134,7 @@ class TagReader:
             ValueError: unknown tags are errors, and there were some; it names the first ten with file and line.
         """
         if self._errors and self._unknown == "error":
-            lines = [
-                f"  {text}" + (f" ({self.dropped[tag] - 1} more times)" if self.dropped[tag] > 1 else "")
-                for tag, text in list(self._errors.items())[:_SHOWN]
-            ]
+            lines = [f"  {text}{_repeated(self.dropped[tag] - 1)}" for tag, text in list(self._errors.items())[:_SHOWN]]
             more = len(self._errors) - len(lines)
             raise ValueError(
                 f"{len(self._errors)} unknown tag{'s' if len(self._errors) > 1 else ''}:\n"
@@ -153,3 +150,7 @@ def first_few(names: Iterable[str], *, shown: int = 3) -> str:
     names = list(names)
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def _repeated(times: int) -> str:
+    return "" if times == 0 else " (once more)" if times == 1 else f" ({times} more times)"

@@ -46,7 +46,15 @@ def run(config: DemoConfig) -> dict[str, Any]:
         common: dict[str, Any] = {"labels": str(labels), "images": str(shards), "classes": "demo"}
         audit.run(AuditConfig(**common, output=str(root / "audit")))
         title = f"wsss_ray demo: {config.scenes} {config.split} scenes"
-        report.run(ReportConfig(**common, output=str(root / "gallery"), audit=str(root / "audit"), title=title))
+        report.run(
+            ReportConfig(
+                **common,
+                output=str(root / "gallery"),
+                audit=str(root / "audit"),
+                evaluation=str(root / "evaluation"),
+                title=title,
+            )
+        )
         write_picture(shards, labels, root / "picture.png", classes=ClassSet.load("demo"))
         parts = _parts(root, shards, judged, config) if config.parts else {}
     summary = {

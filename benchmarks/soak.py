@@ -42,6 +42,7 @@ from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.shards.units import Unit
+from wsss_ray.storage.local_files import sweep
 from wsss_ray.storage.storage import Storage
 
 UNITS_PER_SHARD = 25
@@ -209,7 +210,9 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[ShardSet, dict[str, 
 
 def check(folder: Path, shards: ShardSet, expected: dict[str, str]) -> dict[str, int]:
     """Compare every row with what it must be; return counts."""
-    files = [path for path in (folder / "out" / "labels").iterdir() if not path.name.startswith(".")]  # of the killed
+    labels = folder / "out" / "labels"
+    sweep(str(labels))  # as the next run does: what a killed writer left is removed, and any other file counts
+    files = list(labels.iterdir())
     rows = [row for unit in shards.units for row in json.loads((folder / "out" / unit.label_path).read_text())]
     return {
         "units": len(shards.units),

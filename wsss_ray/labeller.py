@@ -114,10 +114,16 @@ class Labeller:
             One result per image, in order. A file that cannot be decoded has status "failed" and its reason.
 
         Raises:
+            TypeError: a single path instead of a list of images, or a text instead of a list of tags.
             ValueError: not one list of tags per image, an unknown tag, or an array of another form.
         """
+        if isinstance(images, str | Path):
+            raise TypeError(f"images is one path, {str(images)!r}: give a list, such as [{str(images)!r}].")
         if len(images) != len(tags):
             raise ValueError(f"there are {len(images)} images and {len(tags)} lists of tags: give one list per image.")
+        for index, names in enumerate(tags):
+            if isinstance(names, str):
+                raise TypeError(f"the tags of image {index} are one text: give a list, such as [{names!r}].")
         canonical = [[self.classes.canonical(tag) for tag in names] for names in tags]
         pictures = [
             _read(image, names, index) for index, (image, names) in enumerate(zip(images, canonical, strict=True))

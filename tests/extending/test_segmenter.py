@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from wsss_ray import Labeller
+from wsss_ray import ClassSet, Labeller
 from wsss_ray.config import FusionConfig, LabellerConfig, SegmenterConfig
+from wsss_ray.export.records import Record
+from wsss_ray.export.segments import divide_label
 from wsss_ray.models.fusion import LabelMapBuilder
 from wsss_ray.models.protocols import Detector, Segmenter, Weights
 from wsss_ray.models.registries import FUSION_RULES, SEGMENTERS
@@ -40,6 +42,10 @@ class PaintLargest(LabelMapBuilder):
 
     def priority(self, crop: MaskCrop, score: float) -> np.uint64:
         return np.uint64(np.count_nonzero(crop.mask))
+
+    @classmethod
+    def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
+        return sorted(range(len(areas)), key=lambda index: areas[index])
 
 
 class FixedBoxes(Detector):
@@ -77,3 +83,21 @@ def test_unknown_names_are_refused() -> None:
         SegmenterConfig(type="whole-bx")
     with pytest.raises(ValueError, match=r"paint.*biggest.*detection, score, area, prob, largest"):
         FusionConfig(paint="biggest")
+
+
+@pytest.mark.parametrize(
+    ("paint", "expected"),
+    [("detection", [0, 1, 2]), ("score", [2, 0, 1]), ("prob", [2, 0, 1]), ("area", [1, 0, 2]), ("largest", [2, 0, 1])],
+)
+def test_exports_paint_separate_objects_in_the_order_of_the_rule(paint: str, expected: list[int]) -> None:
+    assert FUSION_RULES.get(paint).painting_order([0.5, 0.9, 0.2], [20, 30, 10]) == expected
+
+
+def test_an_export_refuses_an_unknown_rule() -> None:
+    label = np.zeros((1, 1), np.uint8)
+    size = {"height": 1, "width": 1}
+    record = Record(
+        image_id="a", file_name="a.jpg", image=None, label=label, instances=(), tags=(), status="ok", **size
+    )
+    with pytest.raises(ValueError, match="unknown fusion rule `bogus`"):
+        divide_label(record, ClassSet.load("demo"), "bogus")

@@ -70,6 +70,10 @@ def test_a_damaged_file_fails_alone_and_says_why(labels: Labeller, scenes: list[
 def test_unusable_arguments_are_refused(labels: Labeller, scenes: list[Scene]) -> None:
     with pytest.raises(ValueError, match="1 images and 2 lists of tags"):
         labels.label([scenes[0].image], [["mushroom"], []])
+    with pytest.raises(TypeError, match=r"images is one path, 'scene.jpg': give a list, such as \['scene.jpg'\]"):
+        labels.label("scene.jpg", [["mushroom"]])
+    with pytest.raises(TypeError, match=r"tags of image 0 are one text: give a list"):
+        labels.label([scenes[0].image], ["mushroom"])
     with pytest.raises(UnknownTagError, match="mushrom"):
         labels.label([scenes[0].image], [["mushrom"]])
     with pytest.raises(ValueError, match=r"float64 of shape \(4, 4\)"):

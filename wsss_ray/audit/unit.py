@@ -61,7 +61,7 @@ PLACES_SCHEMA = pa.schema(
 
 @dataclass(kw_only=True)
 class UnitAudit:
-    """What the driver hears of a unit."""
+    """Results of one unit, sent to the driver."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     with_boxes: int = 0

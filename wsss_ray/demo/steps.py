@@ -36,7 +36,7 @@ def draw(directory: Path, split: Split, scenes: int, *, first: int = 0) -> None:
         if note.read_text(encoding="utf-8") != wanted:
             raise ValueError(
                 f"{directory.parent} holds a demo of other scenes ({note.read_text(encoding='utf-8')}): give another "
-                "--output, or start anew with `make demo CLEAN=1`."
+                "--output, or remove that folder."
             )
         print(f"{scenes} {split} scenes are drawn", flush=True)
         return

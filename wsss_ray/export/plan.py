@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from wsss_ray.config import ExportConfig
+from wsss_ray.config import ExportConfig, FusionConfig
 from wsss_ray.engine.run_directory import RunDirectory
 from wsss_ray.export.categories import categories
 from wsss_ray.export.exported import PARTS, Slot
@@ -35,7 +35,7 @@ def make_format(config: ExportConfig, run: LabelRun) -> ExportFormat:
         classes=run.classes,
         split=config.split,
         copy_images=config.copy_images,
-        paint=run.identity.get("fusion", {}).get("paint", "score"),
+        paint=run.identity.get("fusion", {}).get("paint", FusionConfig().paint),
         polygon_tolerance=config.polygon_tolerance,
         has_instances=has_instances,
     )

@@ -8,7 +8,7 @@ painting) form one more segment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.export.records import Record
+from wsss_ray.models.registries import FUSION_RULES
 from wsss_ray.shards.instance import Instance
 
 _PIXELS_AT_ONCE = 1 << 20
@@ -61,7 +62,9 @@ def divide_label(record: Record, classes: ClassSet, paint: str) -> Segments:
     # Values: 0 for no object, 1 to N for the instances, N + id for the pixels of a class that no mask covers.
     count = len(instances) + 1 + np.iinfo(label.dtype).max
     values = np.zeros(label.shape, np.uint16 if count <= 1 << 16 else np.int32)
-    for index in _painting_order(instances, paint):
+    rule = FUSION_RULES.get(paint)
+    scores, areas_of_masks = [entry.score for entry in instances], [entry.area for entry in instances]
+    for index in rule.painting_order(scores, areas_of_masks):
         mask = instances[index].mask()
         mask &= label == instances[index].class_id
         np.copyto(values, index + 1, where=mask)
@@ -108,12 +111,3 @@ def _bands(values: np.ndarray) -> Iterator[slice]:
     height, width = values.shape
     step = max(1, _PIXELS_AT_ONCE // max(width, 1))
     return (slice(start, start + step) for start in range(0, height, step))
-
-
-def _painting_order(instances: Sequence[Instance], paint: str) -> list[int]:
-    """Return the indices of the masks in painting order; of equals, the later query is painted later."""
-    if paint == "detection":
-        return list(range(len(instances)))
-    if paint == "area":
-        return sorted(range(len(instances)), key=lambda index: -instances[index].area)
-    return sorted(range(len(instances)), key=lambda index: instances[index].score)

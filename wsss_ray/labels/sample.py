@@ -33,7 +33,7 @@ def describe_sample(
     with_work: Callable[[pa.Table], pa.Table],
     expected: Callable[[str], float | None],
 ) -> list[str]:
-    """What the models will be asked, and how long the run will take by the time of four images. Labels nothing.
+    """Return the prompts and the estimated hours of a run, timed on four images. Nothing is labelled.
 
     Args:
         tasks: what is to be done, at least one; images of the first are looked at.

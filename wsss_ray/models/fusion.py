@@ -11,6 +11,7 @@ the map has its rank among all keys in 16 bits, a quarter of the memory traffic.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -105,6 +106,12 @@ class PaintByDetection(LabelMapBuilder):
         del crop, score
         return np.uint64(0)
 
+    @classmethod
+    def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
+        """Return the indices in query order."""
+        del areas
+        return list(range(len(scores)))
+
 
 @FUSION_RULES.register("score")
 class PaintByScore(LabelMapBuilder):
@@ -124,6 +131,12 @@ class PaintByArea(LabelMapBuilder):
         """Return a number that falls with the mask's pixels."""
         del score
         return np.uint64(LARGEST - np.count_nonzero(crop.mask))
+
+    @classmethod
+    def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
+        """Return the indices by falling area."""
+        del scores
+        return sorted(range(len(areas)), key=lambda index: -areas[index])
 
 
 @FUSION_RULES.register("prob")

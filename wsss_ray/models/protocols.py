@@ -164,3 +164,16 @@ class FusionRule(Protocol):
             order: its position in the detector's query order, from 0.
         """
         raise NotImplementedError
+
+    @classmethod
+    def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
+        """Return the indices of an image's masks from the lowest to the topmost, for exports of separate objects.
+
+        Exports have no probabilities: by default the higher score is on top. Of equals, the later query is on top.
+
+        Args:
+            scores: the detector's score of each mask, in query order.
+            areas: pixels of each mask.
+        """
+        del areas
+        return sorted(range(len(scores)), key=lambda index: scores[index])

@@ -29,10 +29,10 @@ def encode_photo(image: np.ndarray, longest: int) -> bytes:
 
 
 class Overlay:
-    """Draws label maps in their classes' colours on nothing: the background is transparent."""
+    """Draws label maps in their classes' colors, with a transparent background."""
 
     def __init__(self, classes: ClassSet) -> None:
-        """Take the colours of a class set."""
+        """Take the colors of a class set."""
         self._colors = np.zeros((65536, 4), np.uint8)
         self._colors[classes.ignore_id] = (*_IGNORE_COLOR, 255)
         for entry in classes.classes:

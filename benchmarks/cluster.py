@@ -28,7 +28,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage, StageSpec
-from wsss_ray.engine.task import Task
+from wsss_ray.engine.task import UnitTask
 from wsss_ray.labels.sink import LabelSink
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.storage.storage import Storage
@@ -81,7 +81,7 @@ def stages_of(placement: str, gpus: int) -> tuple[tuple[StageSpec, ...], float, 
 def simulate(placement: str, gpus: int, shards: ShardSet, images: Storage, *, units: int) -> dict:
     """Run once; return a row of the table."""
     stages, seconds, slow_gpus = stages_of(placement, gpus)
-    tasks = [Task(unit=unit) for unit in shards.units[:units]]
+    tasks = [UnitTask(unit=unit) for unit in shards.units[:units]]
     total = sum(task.images for task in tasks)
     recorder = Recorder(total=total)
     with tempfile.TemporaryDirectory() as folder, watching_memory() as memory:

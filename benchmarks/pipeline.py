@@ -36,7 +36,7 @@ from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage, StageSpec
-from wsss_ray.engine.task import Task, UnitReport
+from wsss_ray.engine.task import UnitReport, UnitTask
 from wsss_ray.labels.sink import LabelSink
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set, read_unit
 from wsss_ray.shards.schemas import READ_COLUMNS
@@ -119,7 +119,7 @@ def by_ray(units: list[Unit], images: Storage, sink: LabelSink, actors: int, *, 
     pool = Pool(actors=actors, cpus=0.8, gpus=0.0)
     spec = StageSpec(name="label", make=functools.partial(make_stage, name), pool=pool)
     recorder = Recorder(total=sum(unit.rows for unit in units))
-    run_units([Task(unit=unit) for unit in units], images=images, stages=[spec], sink=sink, progress=recorder)
+    run_units([UnitTask(unit=unit) for unit in units], images=images, stages=[spec], sink=sink, progress=recorder)
     return recorder
 
 

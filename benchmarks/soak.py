@@ -37,7 +37,7 @@ from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Outcome, Task
+from wsss_ray.engine.task import RunOutcome, UnitTask
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
@@ -185,7 +185,7 @@ def growth(samples: list[float]) -> float:
     return mean(samples[-third:]) - mean(samples[-2 * third : -third] or samples)
 
 
-def run(options: argparse.Namespace, folder: Path) -> tuple[ShardSet, dict[str, str], Outcome, Watch, float]:
+def run(options: argparse.Namespace, folder: Path) -> tuple[ShardSet, dict[str, str], RunOutcome, Watch, float]:
     """Run everything in a folder."""
     shards, expected = make_shards(folder / "in", options.images, options.images_per_unit, options.bytes)
     log = folder / "actors.log"
@@ -199,7 +199,7 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[ShardSet, dict[str, 
         start = time.monotonic()
         with watching(log, options.actors, options.kill_seconds) as watch:
             outcome = run_units(
-                [Task(unit=unit) for unit in shards.units],
+                [UnitTask(unit=unit) for unit in shards.units],
                 images=Storage(str(folder / "in")),
                 stages=[spec],
                 sink=JsonSink(Storage(str(folder / "out"))),

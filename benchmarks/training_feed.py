@@ -38,7 +38,7 @@ from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training import run
-from wsss_ray.training.plan import lay_out
+from wsss_ray.training.plan import allocate
 from wsss_ray.training.updates import Schedule, Updater
 
 CLASSES = ClassSet.load("voc")
@@ -178,7 +178,7 @@ def measure(case: Case, root: Path, resources: Resources, rounds: int) -> list[t
     found = []
     for number in range(rounds):
         config = configure(case, root / "shards", root / f"{case.architecture}-{number}")
-        found.append((in_a_process(config, lay_out(config, resources).threads), by_ray(config)))
+        found.append((in_a_process(config, allocate(config, resources).threads), by_ray(config)))
     return found
 
 

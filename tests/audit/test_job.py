@@ -88,20 +88,20 @@ def test_the_ranked_list_and_the_summary(
     assert summary["reasons"]["same_object"] == 0
     assert summary["classes"] == {"cat": {"low_mask_score": 1, "near_threshold": 1}, "dog": {"tag_without_pixels": 1}}
     assert summary["not_judged"] == []
-    assert not (Path(config.output) / "places.parquet").exists()
+    assert not (Path(config.output) / "disagreements.parquet").exists()
     printed = capsys.readouterr().out
     assert "   2  0.800  lost: dog is tagged, and no box was found for it" in printed
     assert "4 of 7 images have a reason" in printed
 
 
-def test_places_against_the_truth_and_equal_files_from_a_second_run(config: AuditConfig, local_ray: Resources) -> None:
+def test_regions_against_the_truth_and_equal_files_from_a_second_run(config: AuditConfig, local_ray: Resources) -> None:
     config = dataclasses.replace(config, against_truth=True)
     summary = run(config)
-    (place,) = pq.read_table(Path(config.output) / "places.parquet").to_pylist()
-    assert (place["image_id"], place["class"], place["kind"]) == ("left_out", "cat", "truth_only")
-    assert (place["box"], place["pixels"]) == ([30, 10, 50, 30], 400)
+    (region,) = pq.read_table(Path(config.output) / "disagreements.parquet").to_pylist()
+    assert (region["image_id"], region["class"], region["kind"]) == ("left_out", "cat", "truth_only")
+    assert (region["box"], region["pixels"]) == ([30, 10, 50, 30], 400)
     assert summary["against_truth"]["compared"] == 2
-    assert summary["against_truth"]["places"] == 1
+    assert summary["against_truth"]["disagreements"] == 1
     files = {path.name: path.read_bytes() for path in Path(config.output).iterdir()}
     run(config)
     assert {path.name: path.read_bytes() for path in Path(config.output).iterdir()} == files
@@ -162,7 +162,7 @@ def test_from_and_to_a_failing_s3(failing_s3: FaultyS3, local_ray: Resources) ->
     assert list(output.list()) == ["audit.csv", "audit.json", "audit.parquet"]
 
 
-def test_truth_as_label_has_no_place_and_a_shifted_one_has(shared: Path, tmp_path: Path, local_ray: Resources) -> None:
+def test_truth_as_label_has_no_region_and_a_shifted_one_has(shared: Path, tmp_path: Path, local_ray: Resources) -> None:
     """Real masks: against themselves nothing is to be corrected; against themselves moved, the moved edges are."""
     root = shared / "data/voc/VOCdevkit/VOC2012"
     ids = (root / "ImageSets/Segmentation/val.txt").read_text().split()[:6]
@@ -173,7 +173,7 @@ def test_truth_as_label_has_no_place_and_a_shifted_one_has(shared: Path, tmp_pat
         output = str(tmp_path / f"audit{shift}")
         summary = run(AuditConfig(labels=labels.uri, images=images.uri, output=output, against_truth=True))
         assert summary["against_truth"]["compared"] == len(ids)
-        assert (summary["against_truth"]["places"] > 0) == (shift > 0)
+        assert (summary["against_truth"]["disagreements"] > 0) == (shift > 0)
 
 
 def real_image(root: Path, image_id: str, shift: int) -> Made:

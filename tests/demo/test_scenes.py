@@ -32,7 +32,7 @@ def test_a_seed_gives_the_same_scene_again(scenes: list[Scene]) -> None:
     again = draw_scene(scenes[7].seed)
     assert np.array_equal(again.image, scenes[7].image)
     assert np.array_equal(again.semantic, scenes[7].semantic)
-    assert [i.box for i in again.instances] == [i.box for i in scenes[7].instances]
+    assert [i.box for i in again.objects] == [i.box for i in scenes[7].objects]
     assert not np.array_equal(again.image[:100, :100], scenes[8].image[:100, :100])
 
 
@@ -50,7 +50,7 @@ def test_seeds_beyond_a_split_are_refused() -> None:
 
 
 def test_every_phrase_occurs(scenes: list[Scene]) -> None:
-    assert {instance.phrase for scene in scenes for instance in scene.instances} == set(PHRASES)
+    assert {drawn.phrase for scene in scenes for drawn in scene.objects} == set(PHRASES)
     assert {tag for scene in scenes for tag in scene.tags} == set(CLASSES)
 
 
@@ -63,18 +63,18 @@ def test_sizes_vary_within_their_bounds(scenes: list[Scene]) -> None:
 
 def test_objects_are_one_to_four_and_not_small(scenes: list[Scene]) -> None:
     for scene in scenes:
-        objects = [instance for instance in scene.instances if instance.phrase in CLASSES]
+        objects = [drawn for drawn in scene.objects if drawn.phrase in CLASSES]
         assert 1 <= len(objects) <= 4
-        assert all(instance.mask.sum() >= 250 for instance in objects)
+        assert all(drawn.mask.sum() >= 250 for drawn in objects)
 
 
 def test_masks_are_disjoint_and_boxes_tight(scenes: list[Scene]) -> None:
     for scene in scenes:
-        assert sum(instance.mask.astype(int) for instance in scene.instances).max() == 1
-        for instance in scene.instances:
-            left, top, right, bottom = instance.box
-            inside = instance.mask[top:bottom, left:right]
-            assert inside.sum() == instance.mask.sum()
+        assert sum(drawn.mask.astype(int) for drawn in scene.objects).max() == 1
+        for drawn in scene.objects:
+            left, top, right, bottom = drawn.box
+            inside = drawn.mask[top:bottom, left:right]
+            assert inside.sum() == drawn.mask.sum()
             assert inside[0].any()
             assert inside[-1].any()
             assert inside[:, 0].any()
@@ -91,11 +91,11 @@ def test_truth_of_a_table_includes_its_dishes(scenes: list[Scene]) -> None:
     table = class_id("dining table")
     gained = own = 0
     for scene in scenes:
-        for instance in scene.instances:
-            assert (scene.semantic[instance.mask] == class_id(instance.phrase)).all()
-            own += int(instance.mask.sum()) if instance.phrase == "dining table" else 0
-            gained += int(instance.mask.sum()) if instance.phrase in DISHES else 0
-            assert instance.phrase not in DISHES or "dining table" in scene.tags
+        for drawn in scene.objects:
+            assert (scene.semantic[drawn.mask] == class_id(drawn.phrase)).all()
+            own += int(drawn.mask.sum()) if drawn.phrase == "dining table" else 0
+            gained += int(drawn.mask.sum()) if drawn.phrase in DISHES else 0
+            assert drawn.phrase not in DISHES or "dining table" in scene.tags
         assert set(np.unique(scene.semantic)) - {0} <= {class_id(tag) for tag in scene.tags}
     assert table == 3
     assert 0.25 < gained / (gained + own) < 0.4

@@ -22,7 +22,7 @@ from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Pool, Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Task
+from wsss_ray.engine.task import UnitTask
 from wsss_ray.errors import JobError
 from wsss_ray.storage.storage import Storage
 
@@ -60,7 +60,7 @@ def test_kills_of_every_kind_of_process_and_a_poisoned_image(tmp_path: Path, loc
     }
     with killing(kinds, times=KILLS, seconds=(0.05, 0.5), when_done=tmp_path / "gate") as killed:
         outcome = run_units(
-            [Task(unit=unit) for unit in shards.units],
+            [UnitTask(unit=unit) for unit in shards.units],
             images=images,
             stages=specs,
             sink=JsonSink(Storage(str(tmp_path / "out"))),
@@ -135,7 +135,7 @@ def test_a_shard_that_crashes_its_readers_is_named_and_left_out(
         monkeypatch.setattr(engine_run, "open_ledger", lambda: ledger)
     shards = write_shards(tmp_path / "in", [[[b"a"], [b"bb"]], [[b"c"]]])
     outcome = run_units(
-        [Task(unit=unit) for unit in shards.units],
+        [UnitTask(unit=unit) for unit in shards.units],
         images=KillingStorage(str(tmp_path / "in")),
         stages=[StageSpec(name="length", make=LengthStage, pool=POOL)],
         sink=JsonSink(Storage(str(tmp_path / "out"))),

@@ -27,7 +27,7 @@ from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Pool, Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Task
+from wsss_ray.engine.task import UnitTask
 from wsss_ray.engine.telemetry import NAMES
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.units import Unit
@@ -77,7 +77,7 @@ def endpoint(local_ray: Resources, tmp_path_factory: pytest.TempPathFactory) -> 
     images = Storage(str(folder))
     write_shards(images, image_rows(drawn_scenes(12)), images_per_unit=4, classes="demo")
     spec = StageSpec(name=STAGE, make=first_fails, pool=Pool(actors=1, cpus=0.5, gpus=0), device_memory=bytes_on_device)
-    tasks = [Task(unit=unit) for unit in read_shard_set(images).units]
+    tasks = [UnitTask(unit=unit) for unit in read_shard_set(images).units]
     run_units(
         tasks,
         images=images,

@@ -21,7 +21,7 @@ from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.export.job import Export
 from wsss_ray.export.job import run as run_job
-from wsss_ray.export.summary import Summary
+from wsss_ray.export.summary import ExportSummary
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels
 from wsss_ray.shards.schemas import LABEL_SCHEMA
@@ -320,7 +320,7 @@ def test_it_runs_from_and_to_a_failing_s3(run: Run, failing_s3: FaultyS3, s3: S3
     with away_once(failing_s3, lambda: failing_s3.requests["PUT"] > puts + 2):
         summaries = [export_here(config) for config in configs]
     for config, summary in zip(configs, summaries, strict=True):
-        assert isinstance(summary, Summary)
+        assert isinstance(summary, ExportSummary)
         assert Export.prepare(config).earlier_summary() == summary
     files = Storage(failing_s3.uri("export/yolo-seg"), failing_s3.config)
     for path in digests(expected):

@@ -33,7 +33,7 @@ from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import Stage
-from wsss_ray.engine.task import Task
+from wsss_ray.engine.task import UnitTask
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.labelling import job as labelling
 from wsss_ray.labelling.plan import stage_specs
@@ -78,7 +78,7 @@ def test_kills_of_the_models_change_no_label(
     kinds = {name: functools.partial(started, log) for name, log in logs.items()}
     with killing(kinds, times=10, seconds=(0.5, 4), when_done=tmp_path / "gate") as killed:
         run_units(
-            [Task(unit=unit) for unit in shards.units],
+            [UnitTask(unit=unit) for unit in shards.units],
             images=SlowStorage(config.input, gate=tmp_path / "gate"),
             stages=specs,
             sink=LabelSink(output=Storage(config.output), classes=classes, png=False, grey=False),
@@ -121,7 +121,7 @@ def test_an_image_of_100_megapixels_and_little_memory(
     shards = read_shard_set(Storage(config.input))
     (spec,) = stage_specs(config, ClassSet.load("voc"), shards, local_ray)
     outcome = run_units(
-        [Task(unit=unit) for unit in shards.units],
+        [UnitTask(unit=unit) for unit in shards.units],
         images=Storage(config.input),
         stages=[replace(spec, make=functools.partial(starved, spec.make, 20_000 if enough else 700))],
         sink=LabelSink(output=Storage(config.output), classes=ClassSet.load("voc"), png=False, grey=False),

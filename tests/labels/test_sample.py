@@ -10,7 +10,7 @@ from engine_stages import LengthStage
 
 from wsss_ray.engine.resources import Pool, Resources
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Task
+from wsss_ray.engine.task import UnitTask
 from wsss_ray.errors import JobError
 from wsss_ray.labels.sample import Timing, busiest, describe_sample, estimate
 from wsss_ray.storage.storage import Storage
@@ -22,7 +22,7 @@ def test_a_stage_that_raises_ends_the_job_with_its_name_and_reason(local_ray: Re
     shards = write_shards(tmp_path, [[[b"raise"]]])
     with pytest.raises(JobError, match=r"^length failed on the sample: RuntimeError: this image cannot be worked on$"):
         describe_sample(
-            [Task(unit=shards.units[0])],
+            [UnitTask(unit=shards.units[0])],
             [StageSpec(name="length", make=LengthStage, pool=Pool(actors=1, cpus=0.3, gpus=0))],
             Storage(str(tmp_path)),
             asked=lambda _rows: [],

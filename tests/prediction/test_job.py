@@ -31,7 +31,7 @@ from wsss_ray.engine import run as engine_run
 from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Outcome, Task
+from wsss_ray.engine.task import RunOutcome, UnitTask
 from wsss_ray.evaluation import job as evaluation
 from wsss_ray.export.job import run as run_export
 from wsss_ray.images.label_png import decode_label
@@ -149,7 +149,9 @@ def test_killed_actors_change_no_prediction(
     config = configure(tmp_path / "out", input=str(tmp_path / "in"), soft=True)
     log, gate = tmp_path / "log", tmp_path / "gate"
 
-    def run_slowly(tasks: Sequence[Task], *, images: Storage, stages: Sequence[StageSpec], **rest: Any) -> Outcome:
+    def run_slowly(
+        tasks: Sequence[UnitTask], *, images: Storage, stages: Sequence[StageSpec], **rest: Any
+    ) -> RunOutcome:
         stages = [replace(spec, make=functools.partial(noted, spec.make, log)) for spec in stages]
         return run_units(tasks, images=SlowStorage(images.uri, gate=gate), stages=stages, **rest)
 

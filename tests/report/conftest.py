@@ -47,7 +47,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory, local_ray: Resources) -> G
         "images": str(root / "images"),
         "classes": str(root / "pets.yaml"),
     }
-    audit.run(AuditConfig(**inputs, output=str(root / "audit"), against_truth=True, place_width=3))
+    audit.run(AuditConfig(**inputs, output=str(root / "audit"), against_truth=True, disagreement_width=3))
     config = ReportConfig(
         **inputs, output=str(root / "site"), audit=str(root / "audit"), images_per_page=5, title=f"Pets & {HOSTILE}"
     )

@@ -195,8 +195,10 @@ def test_images_are_filtered_by_iou_and_audit_rank(browser: Browser, gallery: Ga
 def test_ranks_are_counted_from_the_first(browser: Browser, gallery: Gallery, tmp_path: Path) -> None:
     shutil.copytree(gallery.path, tmp_path / "site")
     data = tmp_path / "site/data/index.js"
-    place = "gallery.fields.indexOf('rank')"
-    changed = f"gallery.images.forEach((row, i) => {{ row[{place}] = i ? 11 * i - 2 : null; }});\n"  # 9, 20, 31 ... 130
+    column = "gallery.fields.indexOf('rank')"
+    changed = (
+        f"gallery.images.forEach((row, i) => {{ row[{column}] = i ? 11 * i - 2 : null; }});\n"  # 9, 20, 31 ... 130
+    )
     data.write_text(data.read_text() + changed)
     browser.open(f"file://{tmp_path}/site/pages/page-0001.html#ranked=20")
     assert ids(browser) == ["cat_1", "cat_2"]
@@ -238,7 +240,7 @@ def test_the_viewer_by_keyboard(browser: Browser, gallery: Gallery) -> None:
     browser.press(Keys.ENTER)
     browser.wait("return document.querySelector('#viewer-facts table')")
     assert browser.find("#viewer-title").text == "cat_4"
-    assert browser.find("#viewer-place").text == "5 of 13"
+    assert browser.find("#viewer-position").text == "5 of 13"
     assert browser.texts("#viewer figcaption") == ["Label", "Truth"]
     assert browser.texts(".viewer .box-name") == ["cat 0.70"]
     assert "#image=cat_4" in browser.driver.current_url

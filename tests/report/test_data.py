@@ -105,7 +105,7 @@ def test_agreement_counts_images_and_classes() -> None:
     assert (agreement.images, agreement.mean) == (2, 0.75)
     assert agreement.of_class(0) == pytest.approx(0.6)
     assert agreement.of_class(1) == 0
-    assert [place for place, images in enumerate(agreement.bins) if images] == [10, 19]
+    assert [index for index, images in enumerate(agreement.bins) if images] == [10, 19]
     assert Agreement(1).mean is None
     assert Agreement(1).of_class(0) is None
 

@@ -17,7 +17,7 @@ from wsss_ray.export.exported import PARTS, ExportedUnit, ExportedUnits
 from wsss_ray.export.job import Export
 from wsss_ray.export.plan import EXPORT_FILE, directory_of
 from wsss_ray.export.summary import SUMMARY_FILE as EXPORT_SUMMARY_FILE
-from wsss_ray.export.summary import Summary
+from wsss_ray.export.summary import ExportSummary
 from wsss_ray.labels.inputs import RunLabels
 from wsss_ray.labels.run import read_label_rows
 from wsss_ray.labels.summary import SUMMARY_FILE, summarise
@@ -129,7 +129,7 @@ def read_reports(run: Run) -> Iterator[Any]:
 def read_export(export: Export) -> Iterator[Any]:
     output = export.output
     yield piece(directory_of(output).claim, export.identity)
-    yield piece(Summary.from_json, output.read(EXPORT_SUMMARY_FILE), EXPORT_SUMMARY_FILE)
+    yield piece(ExportSummary.from_json, output.read(EXPORT_SUMMARY_FILE), EXPORT_SUMMARY_FILE)
     units = ExportedUnits(output=output, slots=export.slots)
     yield piece(lambda: list(units.parts()))
     for name in output.list(PARTS):

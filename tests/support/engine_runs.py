@@ -17,7 +17,7 @@ from wsss_ray.engine.resources import Pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.run_directory import units_to_do
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Outcome, Task
+from wsss_ray.engine.task import RunOutcome, UnitTask
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
@@ -58,11 +58,11 @@ def spec(*, log: Path | None = None, seconds: float = 0.0, name: str = "length")
     return StageSpec(name=name, make=make, pool=POOL)
 
 
-def run(folder: Path, shards: ShardSet, steps: list[StageSpec], progress: Progress | None = None) -> Outcome:
+def run(folder: Path, shards: ShardSet, steps: list[StageSpec], progress: Progress | None = None) -> RunOutcome:
     output = Storage(str(folder / "out"))
     _, missing = units_to_do(shards, output, limit=None)
     return run_units(
-        [Task(unit=unit) for unit in missing],
+        [UnitTask(unit=unit) for unit in missing],
         images=Storage(str(folder / "in")),
         stages=steps,
         sink=JsonSink(output),

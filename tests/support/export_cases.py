@@ -15,7 +15,7 @@ from made_runs import Made, instance, write_run
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ExportConfig
 from wsss_ray.export.job import Export
-from wsss_ray.export.summary import Summary
+from wsss_ray.export.summary import ExportSummary
 from wsss_ray.storage.storage import Storage
 
 HEIGHT, WIDTH = 60, 90
@@ -121,13 +121,13 @@ class Run:
             }
         )
 
-    def export(self, name: str, **options: Any) -> tuple[Path, Summary]:
+    def export(self, name: str, **options: Any) -> tuple[Path, ExportSummary]:
         """Export in this process; the output and its summary."""
         config = self.config(name, **options)
         return Path(config.output), export_here(config)
 
 
-def export_here(config: ExportConfig) -> Summary:
+def export_here(config: ExportConfig) -> ExportSummary:
     """The job's steps without a cluster."""
     export = Export.prepare(config)
     writer = pickle.loads(pickle.dumps(export.writer))

@@ -24,7 +24,7 @@ from wsss_ray.engine.resources import Resources, model_pool
 from wsss_ray.engine.run import run_units
 from wsss_ray.engine.run_directory import units_to_do
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Task
+from wsss_ray.engine.task import UnitTask
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
@@ -75,7 +75,7 @@ def run(folder: Path, spec: StageSpec, told: dict[str, object]) -> None:
     """Run all units through the stage."""
     shards, output = read_shard_set(Storage(str(folder / "in"))), Storage(str(folder / "out"))
     outcome = run_units(
-        [Task(unit=unit) for unit in units_to_do(shards, output, limit=None)[1]],
+        [UnitTask(unit=unit) for unit in units_to_do(shards, output, limit=None)[1]],
         images=Storage(str(folder / "in")),
         stages=[spec],
         sink=JsonSink(output),

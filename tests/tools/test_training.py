@@ -33,10 +33,10 @@ def test_data_are_the_scenes(scenes: Path) -> None:
     assert len(data) == 12
     scene, sample = draw_scene(split_seeds("train", 12)[5]), data[5]
     assert np.abs(sample.image.astype(int) - scene.image).mean() < 6
-    assert [PHRASES[phrase] for phrase in sample.phrases] == [instance.phrase for instance in scene.instances]
-    assert np.array_equal(sample.boxes, [instance.box for instance in scene.instances])
-    for place, instance in enumerate(scene.instances):
-        assert np.array_equal(sample.things == place + 1, instance.mask)
+    assert [PHRASES[phrase] for phrase in sample.phrases] == [drawn.phrase for drawn in scene.objects]
+    assert np.array_equal(sample.boxes, [drawn.box for drawn in scene.objects])
+    for place, drawn in enumerate(scene.objects):
+        assert np.array_equal(sample.things == place + 1, drawn.mask)
     assert data.sizes()[5].tolist() == list(scene.image.shape[:2])
 
 

@@ -6,7 +6,7 @@ from training_cases import configure
 from wsss_ray.config import RayConfig
 from wsss_ray.engine.resources import Node, Resources
 from wsss_ray.training.order import Order
-from wsss_ray.training.plan import describe, lay_out
+from wsss_ray.training.plan import allocate, describe
 from wsss_ray.training.sources import Survey
 
 
@@ -35,26 +35,26 @@ def resources(cpus: float, gpus: float = 0, *, nodes: int = 1) -> Resources:
 def test_workers_and_tasks_fit_together(
     there: Resources, ray: RayConfig, workers: int, cpus: float, gpus: float, feed: float, threads: int
 ) -> None:
-    layout = lay_out(configure("f", "o", batch_size=8, ray=ray), there)
-    assert (layout.workers.actors, layout.workers.gpus, layout.threads) == (workers, gpus, threads)
-    assert layout.workers.cpus == pytest.approx(cpus, abs=0.02)
-    assert layout.feed_cpus == pytest.approx(feed, abs=0.02)
+    allocation = allocate(configure("f", "o", batch_size=8, ray=ray), there)
+    assert (allocation.workers.actors, allocation.workers.gpus, allocation.threads) == (workers, gpus, threads)
+    assert allocation.workers.cpus == pytest.approx(cpus, abs=0.02)
+    assert allocation.feed_cpus == pytest.approx(feed, abs=0.02)
 
 
 def test_workers_that_leave_nothing_for_the_feed_are_refused() -> None:
     with pytest.raises(ValueError, match="the pools need"):
-        lay_out(configure("f", "o", ray=RayConfig(actors=2, cpus_per_actor=1)), resources(2))
+        allocate(configure("f", "o", ray=RayConfig(actors=2, cpus_per_actor=1)), resources(2))
 
 
 @pytest.mark.parametrize("ray", [RayConfig(cpus_per_actor=12), RayConfig(actors=3, cpus_per_actor=5)])
 def test_workers_larger_than_what_a_node_has_are_refused(ray: RayConfig) -> None:
     with pytest.raises(ValueError, match=r"do not fit on 2 nodes x [(]8 cores, 0 GPUs[)]: each must fit on one"):
-        lay_out(configure("f", "o", batch_size=6, ray=ray), resources(8, nodes=2))
+        allocate(configure("f", "o", batch_size=6, ray=ray), resources(8, nodes=2))
 
 
 def test_a_cluster_still_to_grow_does_not_tell_whether_it_will_have_gpus() -> None:
     with pytest.raises(ValueError, match=r"needs --ray[.]actors and --ray[.]gpus-per-actor"):
-        lay_out(configure("f", "o", ray=RayConfig(actors=4, wait_for_nodes=True)), resources(8))
+        allocate(configure("f", "o", ray=RayConfig(actors=4, wait_for_nodes=True)), resources(8))
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_a_cluster_still_to_grow_does_not_tell_whether_it_will_have_gpus() -> No
 def test_the_plan_says_that_it_trains_on_cpus(there: Resources, fields: dict, on_cpus: bool, noted: bool) -> None:
     config = configure("f", "o", **{"ray": RayConfig(), **fields})
     order = Order(rows=[8], left_out={}, seed=0, batch_size=4, window=1024)
-    text = describe(config, order, Survey(), lay_out(config, there), start=0)
+    text = describe(config, order, Survey(), allocate(config, there), start=0)
     assert (", on CPUs;" in text) == on_cpus
     assert ("--ray.wait-for-nodes --ray.actors N --ray.gpus-per-actor 1" in text) == noted
 
 
 def test_a_device_without_gpus_takes_none() -> None:
-    layout = lay_out(configure("f", "o", device="cpu", ray=RayConfig()), resources(8, 2))
-    assert (layout.workers.gpus, layout.workers.actors) == (0, 1)
+    allocation = allocate(configure("f", "o", device="cpu", ray=RayConfig()), resources(8, 2))
+    assert (allocation.workers.gpus, allocation.workers.actors) == (0, 1)

@@ -82,14 +82,14 @@ def _draw_file(seeds: Sequence[int], path: Path) -> None:
     for seed in seeds:
         scene = draw_scene(seed)
         things = np.zeros(scene.image.shape[:2], np.uint8)
-        for index, instance in enumerate(scene.instances):
-            things[instance.mask] = index + 1
+        for index, drawn in enumerate(scene.objects):
+            things[drawn.mask] = index + 1
         rows.append(
             {
                 "image": _encode(scene.image, "JPEG", quality=92, subsampling=0),
                 "things": _encode(things, "PNG", compress_level=3),
-                "phrases": [PHRASES.index(instance.phrase) for instance in scene.instances],
-                "boxes": [instance.box for instance in scene.instances],
+                "phrases": [PHRASES.index(drawn.phrase) for drawn in scene.objects],
+                "boxes": [drawn.box for drawn in scene.objects],
             }
         )
     partial = path.with_suffix(f".{os.getpid()}.partial")

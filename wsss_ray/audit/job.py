@@ -10,7 +10,7 @@ from typing import Any
 from wsss_ray.audit.drift import Shares, find_drift
 from wsss_ray.audit.findings import NEED_BOXES, WEIGHTS
 from wsss_ray.audit.ranking import Ranking
-from wsss_ray.audit.unit import AUDIT_SCHEMA, PLACES_SCHEMA, Auditor, UnitAudit
+from wsss_ray.audit.unit import AUDIT_SCHEMA, DISAGREEMENTS_SCHEMA, Auditor, UnitAudit
 from wsss_ray.config import AuditConfig
 from wsss_ray.engine.cluster import connect_for
 from wsss_ray.engine.mapping import map_units
@@ -22,8 +22,8 @@ from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
 
 AUDIT_FILE = "audit.parquet"
-PLACES_FILE = "places.parquet"
-AUDIT_TABLE, PLACES_TABLE = "audit.csv", "places.csv"
+DISAGREEMENTS_FILE = "disagreements.parquet"
+AUDIT_TABLE, DISAGREEMENTS_TABLE = "audit.csv", "disagreements.csv"
 """The same rows for a spreadsheet."""
 SUMMARY_FILE = "audit.json"
 UNITS_PER_TASK = 8
@@ -43,7 +43,7 @@ class _Total:
         self.with_boxes = 0
         self.shards: defaultdict[str, Shares] = defaultdict(Shares)
         self.images = Ranking(AUDIT_SCHEMA, most=config.most)
-        self.places = Ranking(PLACES_SCHEMA, most=config.most)
+        self.disagreements = Ranking(DISAGREEMENTS_SCHEMA, most=config.most)
         self.compared = 0
         self.not_compared = 0
         self.why: dict[str, str] = {}
@@ -58,14 +58,14 @@ class _Total:
             self.damaged[unit.name] = audit.damage
         self.shards[unit.shard].add(audit.shares)
         self.images.add(audit.rows)
-        self.places.add(audit.places)
+        self.disagreements.add(audit.disagreements)
         self.compared += audit.compared
         self.not_compared += len(audit.not_compared)
         self.why = dict(sorted({**self.why, **audit.not_compared}.items())[:SHOWN])
 
 
 def run(config: AuditConfig) -> dict[str, Any]:
-    """Audit a run and write audit.parquet, audit.json and, against the truth, places.parquet.
+    """Audit a run and write audit.parquet, audit.json and, against the truth, disagreements.parquet.
 
     Returns:
         The summary, as in audit.json.
@@ -101,8 +101,8 @@ def run(config: AuditConfig) -> dict[str, Any]:
     output.write(AUDIT_FILE, total.images.to_parquet())
     output.write(AUDIT_TABLE, total.images.to_csv())
     if config.against_truth:
-        output.write(PLACES_FILE, total.places.to_parquet())
-        output.write(PLACES_TABLE, total.places.to_csv())
+        output.write(DISAGREEMENTS_FILE, total.disagreements.to_parquet())
+        output.write(DISAGREEMENTS_TABLE, total.disagreements.to_csv())
     output.write(SUMMARY_FILE, json.dumps(summary, indent=2).encode())
     print(format_summary(summary), flush=True)
     print(f"ranked list in {output.describe(AUDIT_FILE)} and {AUDIT_TABLE}", flush=True)
@@ -140,10 +140,10 @@ def _summary(config: AuditConfig, run: LabelRun, total: _Total) -> dict[str, Any
             "compared": total.compared,
             "not_compared": total.not_compared,
             "why_not": total.why,
-            "places": total.places.seen,
-            "place_width": config.place_width,
-            "smallest_place": config.smallest_place,
-            "top": total.places.rows()[:TOP],
+            "disagreements": total.disagreements.seen,
+            "disagreement_width": config.disagreement_width,
+            "smallest_disagreement": config.smallest_disagreement,
+            "top": total.disagreements.rows()[:TOP],
         }
     return summary
 
@@ -176,22 +176,23 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append("rank  score  image")
     for row in summary["top"]:
         lines.append(f"{row['rank']:>4}  {row['score']:.3f}  {row['image_id']}: {row['reasons'][0]['text']}")
-    places = summary.get("against_truth")
-    if places:
+    compared = summary.get("against_truth")
+    if compared:
         lines.append(
-            f"{places['places']:,} places in {places['compared']:,} images where SAM and the human label disagree"
+            f"{compared['disagreements']:,} regions in {compared['compared']:,} images where SAM and the human label "
+            "disagree"
         )
-        for row in places["top"]:
+        for row in compared["top"]:
             lines.append(
-                f"{row['rank']:>4}  {row['score']:.3f}  {row['image_id']}: {_says(row)}; {row['pixels']:,} pixels in "
-                f"{tuple(row['box'])}"
+                f"{row['rank']:>4}  {row['score']:.3f}  {row['image_id']}: {_describe(row)}; {row['pixels']:,} pixels "
+                f"in {tuple(row['box'])}"
             )
-        if places["not_compared"]:
-            lines.append(f"{places['not_compared']:,} images could not be compared; {SUMMARY_FILE} says why")
+        if compared["not_compared"]:
+            lines.append(f"{compared['not_compared']:,} images could not be compared; {SUMMARY_FILE} says why")
     return "\n".join(lines)
 
 
-def _says(place: dict[str, Any]) -> str:
-    if place["kind"] == "sam_only":
-        return f"SAM says {place['class']}, the truth {place['other']}"
-    return f"the truth says {place['class']}, SAM {place['other']}"
+def _describe(region: dict[str, Any]) -> str:
+    if region["kind"] == "sam_only":
+        return f"SAM says {region['class']}, the truth {region['other']}"
+    return f"the truth says {region['class']}, SAM {region['other']}"

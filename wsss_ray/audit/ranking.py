@@ -70,5 +70,5 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:
-    # An image has several places; their boxes tell them apart.
+    # An image has several regions; their boxes distinguish them.
     return -row["score"], row["image_id"], row.get("class", ""), row.get("box", ())

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from wsss_ray.audit.checks import check_row
+from wsss_ray.audit.disagreements import find_disagreements
 from wsss_ray.audit.drift import Shares
 from wsss_ray.audit.findings import Finding, score
-from wsss_ray.audit.places import find_places
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
 from wsss_ray.labels.run import read_joined, read_label_rows, truth_of
@@ -41,7 +41,7 @@ AUDIT_SCHEMA = pa.schema(
 )
 """One image with a reason to look at it: rank from 1, score from 0 to 1, and the reasons, the clearest first."""
 
-PLACES_SCHEMA = pa.schema(
+DISAGREEMENTS_SCHEMA = pa.schema(
     [
         pa.field("rank", pa.int32(), nullable=False),
         pa.field("image_id", pa.string(), nullable=False),
@@ -56,7 +56,7 @@ PLACES_SCHEMA = pa.schema(
         pa.field("unit", pa.string(), nullable=False),
     ]
 )
-"""One place where SAM and the annotator disagree; see `places.Place`."""
+"""One region where SAM and the annotator disagree; see `disagreements.Disagreement`."""
 
 
 @dataclass(kw_only=True)
@@ -73,10 +73,10 @@ class UnitAudit:
     shares: Shares = field(default_factory=Shares)
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Images with findings, in AUDIT_SCHEMA but for the rank."""
-    places: list[dict[str, Any]] = field(default_factory=list)
-    """In PLACES_SCHEMA but for the rank."""
+    disagreements: list[dict[str, Any]] = field(default_factory=list)
+    """In DISAGREEMENTS_SCHEMA but for the rank."""
     compared: int = 0
-    """Images whose label was held against a truth."""
+    """Images whose label was compared with a truth."""
     not_compared: dict[str, str] = field(default_factory=dict)
     """Why an image's label or truth could not be used, by image id."""
     damage: str | None = None
@@ -109,7 +109,7 @@ class Auditor:
                 self.images, self.labels, unit, self.classes, columns=columns, on_damage=audit.note_damage
             ):
                 self._add(row, unit, audit)
-                self._add_places(image, row, unit, audit)
+                self._add_disagreements(image, row, unit, audit)
         else:  # the image shards are needed only where a label file is damaged
             for row in read_label_rows(self.images, self.labels, unit, self.classes, audit.note_damage):
                 self._add(row, unit, audit)
@@ -135,32 +135,32 @@ class Auditor:
                 }
             )
 
-    def _add_places(self, image: Mapping[str, Any], row: LabelRow, unit: Unit, audit: UnitAudit) -> None:
+    def _add_disagreements(self, image: Mapping[str, Any], row: LabelRow, unit: Unit, audit: UnitAudit) -> None:
         if row.failed or not row.instances or image["truth"] is None:
             return
         try:
             truth = truth_of(image, self.classes)
             assert truth is not None, "the row has a truth"
-            found = find_places(
+            found = find_disagreements(
                 row.label_map(),
                 truth,
                 row.instances,
                 self.classes,
-                width=self.config.place_width,
-                smallest_share=self.config.smallest_place,
+                width=self.config.disagreement_width,
+                smallest_share=self.config.smallest_disagreement,
             )
         except ValueError as error:  # of this image's label, truth or masks
             audit.not_compared[row.image_id] = str(error)
             return
         audit.compared += 1
-        audit.places += [
+        audit.disagreements += [
             {
                 "image_id": row.image_id,
-                "class": place.class_name,
-                **{key: value for key, value in asdict(place).items() if key != "class_name"},
+                "class": region.class_name,
+                **{key: value for key, value in asdict(region).items() if key != "class_name"},
                 "unit": unit.name,
             }
-            for place in found
+            for region in found
         ]
 
 

@@ -36,9 +36,9 @@ class AuditConfig:
     against_truth: bool = False
     """For shards with human labels: also rank the regions where these and SAM's masks differ most, as candidates
     for correcting the human label (paper, 5.2)."""
-    place_width: int = 5
+    disagreement_width: int = 5
     """Against the truth: disagreement narrower than this many pixels is not listed: outlines differ so far."""
-    smallest_place: float = 0.001
+    smallest_disagreement: float = 0.001
     """Against the truth: regions that cover less of their image than this are left out (0 to 1)."""
     status_seconds: float = 5.0
     """Seconds between status lines."""
@@ -57,9 +57,9 @@ class AuditConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         shares = ("largest_share", "smallest_share", "same_object_iou", "low_mask_score", "near_threshold")
-        for name in (*shares, "smallest_place"):
+        for name in (*shares, "smallest_disagreement"):
             require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
-        for name in ("most", "place_width"):
+        for name in ("most", "disagreement_width"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("drift", "status_seconds"):
             require(self, name, getattr(self, name) > 0, "more than 0")

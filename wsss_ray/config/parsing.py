@@ -141,9 +141,9 @@ def _build(config_type: type[ConfigT], written: _Written, base: object = None) -
     try:
         return config_type(**arguments)
     except ValueError as error:
-        place = written.at.get(error.field) if isinstance(error, FieldError) else None
-        place = place or next(iter(written.at.values()), None)
-        raise ConfigError(f"{place.position}: {error}" if place else str(error)) from error
+        located = written.at.get(error.field) if isinstance(error, FieldError) else None
+        located = located or next(iter(written.at.values()), None)
+        raise ConfigError(f"{located.position}: {error}" if located else str(error)) from error
 
 
 def _default(item: dataclasses.Field[Any], base: object | None) -> Any:

@@ -33,7 +33,7 @@ def detect(scenes: Sequence[Scene], labeller: Labeller) -> list[Detections]:
 
 
 def measure_segmenter(scenes: Sequence[Scene], *, checkpoint: str | None = None) -> dict[str, float]:
-    """Return the mIoU over classes and background from the exact boxes of all things, and each class's IoU.
+    """Return the mIoU over classes and background from the exact boxes of all objects, and each class's IoU.
 
     Smaller masks are painted over larger ones. `checkpoint`: a model.safetensors; the shipped one by default.
     """
@@ -43,20 +43,20 @@ def measure_segmenter(scenes: Sequence[Scene], *, checkpoint: str | None = None)
 
 
 def measure_detector(scenes: Sequence[Scene], found: Sequence[Detections]) -> dict[str, float]:
-    """Return the recall of instances by boxes of the right class at IoU 0.5 or more, of all classes and of each."""
+    """Return the recall of objects by boxes of the right class at IoU 0.5 or more, of all classes and of each."""
     hits: dict[str, list[bool]] = {name: [] for name in CLASSES}
     for scene, detections in zip(scenes, found, strict=True):
-        things = [instance for instance in scene.instances if instance.phrase in CLASSES]
-        truth = torch.tensor([instance.box for instance in things], dtype=torch.float32)
-        right = detections.class_ids[:, None] == np.array([class_id(instance.phrase) for instance in things])
+        objects = [drawn for drawn in scene.objects if drawn.phrase in CLASSES]
+        truth = torch.tensor([drawn.box for drawn in objects], dtype=torch.float32)
+        right = detections.class_ids[:, None] == np.array([class_id(drawn.phrase) for drawn in objects])
         overlap = box_iou(torch.from_numpy(detections.boxes), truth).numpy() * right
-        taken = np.zeros(len(things), dtype=bool)
+        taken = np.zeros(len(objects), dtype=bool)
         for row in overlap[np.argsort(-detections.scores, kind="stable")]:
             free = np.where(taken, 0.0, row)
             if free.max() >= MATCH_IOU:
                 taken[free.argmax()] = True
-        for instance, hit in zip(things, taken.tolist(), strict=True):
-            hits[instance.phrase].append(hit)
+        for drawn, hit in zip(objects, taken.tolist(), strict=True):
+            hits[drawn.phrase].append(hit)
     every = [hit for values in hits.values() for hit in values]
     return {
         "recall": float(np.mean(every)),
@@ -92,12 +92,12 @@ def _pictures(scenes: Sequence[Scene]) -> list[Picture]:
 
 
 def _exact_detections(scene: Scene) -> Detections:
-    """Return the instances of a scene as detections."""
+    """Return the objects of a scene as detections."""
     return Detections(
-        boxes=np.array([instance.box for instance in scene.instances], np.float32),
-        scores=np.ones(len(scene.instances), np.float32),
-        class_ids=np.array([class_id(instance.phrase) for instance in scene.instances], np.int32),
-        phrases=tuple(instance.phrase for instance in scene.instances),
+        boxes=np.array([drawn.box for drawn in scene.objects], np.float32),
+        scores=np.ones(len(scene.objects), np.float32),
+        class_ids=np.array([class_id(drawn.phrase) for drawn in scene.objects], np.int32),
+        phrases=tuple(drawn.phrase for drawn in scene.objects),
     )
 
 

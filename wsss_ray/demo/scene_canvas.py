@@ -1,4 +1,4 @@
-"""Paint a scene: things over a background, with the visible mask of each thing."""
+"""Paint a scene: objects over a background, with the visible mask of each object."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ _OVERSAMPLING = 2
 
 
 class SceneCanvas:
-    """A picture that is being painted, with the visible mask of every thing on it."""
+    """A picture that is being painted, with the visible mask of every object on it."""
 
     def __init__(self, random: np.random.Generator, height: int, width: int) -> None:
         self.random, self.height, self.width = random, height, width
@@ -22,8 +22,8 @@ class SceneCanvas:
         self.areas: list[int] = []
         self.objects = 0
 
-    def place(self, phrase: str) -> None:
-        """Paint one thing at a random position, unless it would hide too much of another."""
+    def paint_object(self, phrase: str) -> None:
+        """Paint one object at a random position, unless it would hide too much of another."""
         half = self._half_height()
         aspect = self.random.uniform(0.9, 1.15)
         turn = self.random.normal(0, 0.2 if phrase == "umbrella" else 0.07)
@@ -31,7 +31,7 @@ class SceneCanvas:
         if self._paint(phrase, center, (half * aspect, half), turn=turn):
             self.objects += 1
 
-    def place_table(self) -> None:
+    def paint_table(self) -> None:
         """Paint a table at a random position, in most cases with two or three dishes on it."""
         half = max(44.0, 1.25 * self._half_height())
         depth = half * self.random.uniform(0.9, 1.1)
@@ -56,7 +56,7 @@ class SceneCanvas:
         return float(np.clip(self.random.uniform(0.17, 0.31) * min(self.height, self.width), 24, 70))
 
     def _center(self, half_width: float, half_height: float, *, high: bool = False) -> tuple[float, float]:
-        """Return a center at which most of the thing is inside the picture: high for things in the sky, else low."""
+        """Return a center at which most of the object is inside the picture: high for objects in the sky, else low."""
         margin_x, margin_y = min(0.85 * half_width, self.width / 2), min(0.85 * half_height, self.height / 2)
         x = self.random.uniform(margin_x, self.width - margin_x)
         share = self.random.beta(1.3, 2.2) if high else self.random.beta(2.2, 1.5)
@@ -71,7 +71,7 @@ class SceneCanvas:
         turn: float = 0.0,
         exempt: int | None = None,
     ) -> bool:
-        """Paint a thing unless it would hide more than 30 % of another (save `exempt`)."""
+        """Paint an object unless it would hide more than 30 % of another (save `exempt`)."""
         parts = DRAWINGS[phrase](self.random)
         mirrored = phrase == "cat" and self.random.random() < 0.5
         polygons = [_transformed(points, center, radii, turn, mirrored) for points, _ in parts]

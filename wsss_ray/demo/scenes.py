@@ -46,8 +46,8 @@ _SHORTEST, _LONGEST = 160, 320
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Instance:
-    """A drawn thing: its phrase, its visible pixels (H, W) bool, and their box XYXY in pixels, exclusive end."""
+class DrawnObject:
+    """A drawn object: its phrase, its visible pixels (H, W) bool, and their box XYXY in pixels, exclusive end."""
 
     phrase: str
     mask: np.ndarray
@@ -56,24 +56,24 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """A picture (H, W, 3) uint8 RGB and its things. A table's mask leaves out the dishes on it."""
+    """A picture (H, W, 3) uint8 RGB and its objects. A table's mask leaves out the dishes on it."""
 
     seed: int
     image: np.ndarray
-    instances: tuple[Instance, ...]
+    objects: tuple[DrawnObject, ...]
 
     @property
     def tags(self) -> tuple[str, ...]:
         """Return the classes that are present, in the order of CLASSES; dishes are part of their table's class."""
-        present = {instance.phrase for instance in self.instances}
+        present = {drawn.phrase for drawn in self.objects}
         return tuple(name for name in CLASSES if name in present)
 
     @property
     def semantic(self) -> np.ndarray:
         """Return the ground truth (H, W) uint8 of class ids; the dishes on a table count as dining table."""
         truth = np.zeros(self.image.shape[:2], np.uint8)
-        for instance in self.instances:
-            truth[instance.mask] = class_id(instance.phrase)
+        for drawn in self.objects:
+            truth[drawn.mask] = class_id(drawn.phrase)
         return truth
 
 
@@ -96,7 +96,7 @@ def split_seeds(split: Split, count: int, *, first: int = 0) -> range:
 
 
 def draw_scene(seed: int) -> Scene:
-    """Draw the scene of a seed: 1 to 4 things of CLASSES, and the dishes on their tables."""
+    """Draw the scene of a seed: 1 to 4 objects of CLASSES, and the dishes on their tables."""
     random = np.random.default_rng(seed)
     canvas = SceneCanvas(random, *_draw_size(random))
     count, tries = int(random.choice([1, 2, 3, 4], p=[0.25, 0.3, 0.25, 0.2])), 0
@@ -104,14 +104,14 @@ def draw_scene(seed: int) -> Scene:
         tries += 1
         phrase = CLASSES[int(random.choice(len(CLASSES), p=_CLASS_WEIGHTS))]
         if phrase == "dining table":
-            canvas.place_table()
+            canvas.paint_table()
         else:
-            canvas.place(phrase)
-    instances = tuple(
-        Instance(phrase=phrase, mask=mask, box=tight_box(mask))
+            canvas.paint_object(phrase)
+    objects = tuple(
+        DrawnObject(phrase=phrase, mask=mask, box=tight_box(mask))
         for phrase, mask in zip(canvas.phrases, canvas.masks, strict=True)
     )
-    return Scene(seed=seed, image=canvas.finish(), instances=instances)
+    return Scene(seed=seed, image=canvas.finish(), objects=objects)
 
 
 def _draw_size(random: np.random.Generator) -> tuple[int, int]:

@@ -43,7 +43,7 @@ class AttemptHistory:
 
 
 @dataclass(kw_only=True)
-class _Record:
+class _UnitAttempts:
     running: tuple[str, str | None] | None = None
     """Node and, in isolation, image of the attempt that has begun and not ended."""
     attempts: int = 0
@@ -63,13 +63,13 @@ class Ledger:
         Args:
             node_is_alive: returns whether the node of an id is alive; by default Ray's list of nodes decides.
         """
-        self._records: dict[tuple[str, str], _Record] = {}
+        self._records: dict[tuple[str, str], _UnitAttempts] = {}
         self._loaded: Counter[str] = Counter()
         self._node_is_alive = node_is_alive or _ray_node_is_alive
 
     def history(self, stage: str, unit: str) -> AttemptHistory:
         """Return the history of a unit. An attempt that began and never ended counts as a death."""
-        record = self._records.setdefault((stage, unit), _Record())
+        record = self._records.setdefault((stage, unit), _UnitAttempts())
         if record.running is not None:
             node, image = record.running
             record.running = None
@@ -90,7 +90,7 @@ class Ledger:
 
     def begin(self, stage: str, unit: str, node: str, image: str | None = None) -> None:
         """Record the start of an attempt, at the whole unit or at one image of it alone."""
-        record = self._records.setdefault((stage, unit), _Record())
+        record = self._records.setdefault((stage, unit), _UnitAttempts())
         record.running = (node, image)
         record.attempts += 1
         if image is None:

@@ -59,7 +59,7 @@ def map_in_tasks(
         {"index": index, "name": name, "item": pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)}
         for index, (name, item) in enumerate(zip(names, items, strict=True))
     ]
-    task = _Task(work=work, isolate=isolate, ledger=open_ledger(), stage=uuid.uuid4().hex)
+    task = _MappingTask(work=work, isolate=isolate, ledger=open_ledger(), stage=uuid.uuid4().hex)
     dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size)).map_batches(
         task.run,
         batch_size=None,
@@ -104,7 +104,7 @@ class Isolation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Task(Generic[ItemT, ResultT]):
+class _MappingTask(Generic[ItemT, ResultT]):
     """Runs `work` on the items of one Ray task and returns their results, or the text of an exception.
 
     The ledger records the task as a whole; only a task whose process died is then recorded item by item.

@@ -34,7 +34,7 @@ def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle, run: str) -
     A unit that cannot be read, or that kills each process that tries, travels on with the reason instead of its rows.
 
     Args:
-        batch: one Task as JSON.
+        batch: one UnitTask as JSON.
         images: folder of the image shards.
         ledger: the Ledger actor.
         run: part of the unit's name in the ledger, as for UnitWorker.

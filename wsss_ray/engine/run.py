@@ -19,7 +19,7 @@ from wsss_ray.engine.ray_data import explain, set_data_context
 from wsss_ray.engine.reading import read_task
 from wsss_ray.engine.resources import READ_CPUS
 from wsss_ray.engine.stage import Sink, StageSpec
-from wsss_ray.engine.task import Outcome, Task, UnitReport
+from wsss_ray.engine.task import RunOutcome, UnitReport, UnitTask
 from wsss_ray.engine.worker import UnitWorker
 from wsss_ray.errors import JobError
 from wsss_ray.storage import retries
@@ -34,13 +34,13 @@ _ASK_SECONDS = 1.0
 
 
 def run_units(
-    tasks: Sequence[Task],
+    tasks: Sequence[UnitTask],
     *,
     images: Storage,
     stages: Sequence[StageSpec],
     sink: Sink,
     progress: Progress,
-) -> Outcome:
+) -> RunOutcome:
     """Run the stages on all tasks and commit each unit as it finishes. Ray must be connected.
 
     Args:
@@ -57,7 +57,7 @@ def run_units(
     retried_before = retries.counted()
     ledger, run = open_ledger(), uuid.uuid4().hex
     dataset = _dataset(tasks, images, stages, sink, ledger=ledger, run=run)
-    outcome = Outcome()
+    outcome = RunOutcome()
     progress.activity = _activity_of(ledger, stages, run)
     with progress.printing():
         try:
@@ -75,7 +75,7 @@ def run_units(
 
 
 def _dataset(
-    tasks: Sequence[Task],
+    tasks: Sequence[UnitTask],
     images: Storage,
     stages: Sequence[StageSpec],
     sink: Sink,
@@ -110,7 +110,7 @@ def _dataset(
     return dataset
 
 
-def _count(report: UnitReport, progress: Progress, outcome: Outcome) -> None:
+def _count(report: UnitReport, progress: Progress, outcome: RunOutcome) -> None:
     """Count a unit.
 
     Raises:

@@ -22,12 +22,12 @@ TASK_SCHEMA = pa.schema(
         ("report", pa.string()),
     ]
 )
-"""One unit between two steps: its Task, its rows as an Arrow stream, and its UnitReport as JSON. One row is one unit,
-which Ray Data cannot split."""
+"""One unit between two steps: its UnitTask, its rows as an Arrow stream, and its UnitReport as JSON. One row is one
+unit, which Ray Data cannot split."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class UnitTask:
     """A unit to run, whole or in part."""
 
     unit: Unit
@@ -82,7 +82,7 @@ class UnitReport:
 
 
 @dataclass(kw_only=True)
-class Outcome:
+class RunOutcome:
     """What one call of `run_units` did."""
 
     images: int = 0

@@ -29,7 +29,7 @@ _LONGEST = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layout:
+class _ImageLayout:
     """Sizes of the image's parts in pixels."""
 
     rows: int
@@ -68,7 +68,7 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
     rows = [_cut(entry.name) for entry in evaluation.classes]
     columns = [*rows, "ignore"]
     font = ImageFont.load_default(_TEXT)
-    layout = _Layout(
+    layout = _ImageLayout(
         rows=len(rows),
         columns=len(columns),
         names=int(max(font.getlength(name) for name in columns)) + 1,
@@ -101,7 +101,7 @@ def _cut(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
-def _paste_cells(image: Image.Image, shares: np.ndarray, layout: _Layout) -> None:
+def _paste_cells(image: Image.Image, shares: np.ndarray, layout: _ImageLayout) -> None:
     cell = layout.cell
     picture = colors(shares).repeat(cell, axis=0).repeat(cell, axis=1)
     if cell >= 10:
@@ -112,7 +112,7 @@ def _paste_cells(image: Image.Image, shares: np.ndarray, layout: _Layout) -> Non
     ImageDraw.Draw(image).rectangle((layout.left - 1, layout.upper - 1, right, bottom), outline=_INK)
 
 
-def _write_names(image: Image.Image, rows: list[str], columns: list[str], layout: _Layout) -> None:
+def _write_names(image: Image.Image, rows: list[str], columns: list[str], layout: _ImageLayout) -> None:
     """Write names at the left and, rotated, on top; every n-th if the cells are small."""
     cell, step = layout.cell, -(-(_TEXT + 1) // layout.cell)
     font = ImageFont.load_default(_TEXT)
@@ -128,7 +128,7 @@ def _write_names(image: Image.Image, rows: list[str], columns: list[str], layout
         image.paste(_INK, corner, mask)
 
 
-def _write_numbers(image: Image.Image, shares: np.ndarray, layout: _Layout) -> None:
+def _write_numbers(image: Image.Image, shares: np.ndarray, layout: _ImageLayout) -> None:
     """Write percentages into the cells, unless they round to 0."""
     font = ImageFont.load_default(_SMALL)
     draw = ImageDraw.Draw(image)
@@ -143,7 +143,7 @@ def _write_numbers(image: Image.Image, shares: np.ndarray, layout: _Layout) -> N
         draw.text(middle, text, _INK if light[row, column] else (255, 255, 255), font=font, anchor="mm")
 
 
-def _draw_legend(image: Image.Image, layout: _Layout) -> None:
+def _draw_legend(image: Image.Image, layout: _ImageLayout) -> None:
     """Draw the color scale below the matrix at the left margin."""
     width = 300
     top = layout.upper + layout.rows * layout.cell + _LINE // 2

@@ -71,7 +71,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     progress = Progress(total=shards.rows, done=0, every_seconds=config.status_seconds)
     with connect_for(shards.rows, config.ray) as resources, progress.printing():
         warn_of_local_paths(resources, images, Storage(config.labels, config.storage))
-        for place, result in map_units(
+        for index, result in map_units(
             shards.units,
             evaluator,
             config=config.ray,
@@ -80,13 +80,13 @@ def run(config: EvaluateConfig) -> Evaluation:
             attachments=packed,
         ):
             tally.add(result.tally)
-            tables[place] = result.images
+            tables[index] = result.images
             if result.damage is not None:
-                damaged[shards.units[place].name] = result.damage
+                damaged[shards.units[index].name] = result.damage
             failed = sum(state in {MISSING, FAILED} for state in result.images["state"].to_pylist())
-            progress.add(shards.units[place].rows, failed=failed)
+            progress.add(shards.units[index].rows, failed=failed)
         rate = progress.rate
-    rows = pa.concat_tables([IMAGES_SCHEMA.empty_table(), *(tables[place] for place in sorted(tables))])
+    rows = pa.concat_tables([IMAGES_SCHEMA.empty_table(), *(tables[index] for index in sorted(tables))])
     evaluation = conclude(
         tally,
         rows,

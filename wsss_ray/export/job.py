@@ -21,7 +21,7 @@ from wsss_ray.export.exported import ExportedUnits, Slot
 from wsss_ray.export.format import ExportFormat
 from wsss_ray.export.plan import directory_of, find_slots, identity_of, make_format
 from wsss_ray.export.records import RecordReader
-from wsss_ray.export.summary import SUMMARY_FILE, Summary, state_of, summarize
+from wsss_ray.export.summary import SUMMARY_FILE, ExportSummary, state_of, summarize
 from wsss_ray.export.unit_output import UnitOutput
 from wsss_ray.labels.inputs import ids_by_shard
 from wsss_ray.labels.run import LabelRun, damage_error
@@ -92,18 +92,18 @@ class Export:
         slots = {slot.unit.name: slot for slot in self.todo}
         return UnitWriter(form=self.form, reader=reader, output=self.output, slots=slots)
 
-    def earlier_summary(self) -> Summary | None:
+    def earlier_summary(self) -> ExportSummary | None:
         """Return the summary of an earlier call that finished with the present label files, or None."""
         if self.todo or not self.output.exists(SUMMARY_FILE):
             return None
         try:
-            summary = Summary.from_json(self.output.read(SUMMARY_FILE), self.output.describe(SUMMARY_FILE))
+            summary = ExportSummary.from_json(self.output.read(SUMMARY_FILE), self.output.describe(SUMMARY_FILE))
         except ValueError as error:
             _LOG.warning("%s It is written again.", error)
             return None
         return summary if summary.state == state_of(self.slots, self.run.missing) else None
 
-    def finish(self) -> Summary:
+    def finish(self) -> ExportSummary:
         """Join the units' parts, and write the summary, which marks the export as complete.
 
         Raises:
@@ -152,7 +152,7 @@ class UnitWriter:
         return len(output.left_out)
 
 
-def run(config: ExportConfig) -> Summary:
+def run(config: ExportConfig) -> ExportSummary:
     """Export the labels of a run, or the units that an earlier call did not reach.
 
     The output holds the format's files, `export.json` (what decides them), `export-summary.json` (what is in them and

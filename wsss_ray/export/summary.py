@@ -16,7 +16,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class ExportSummary:
     """What an export holds, and what it does not."""
 
     format: str
@@ -39,14 +39,14 @@ class Summary:
         return encode_json(asdict(self))
 
     @staticmethod
-    def from_json(data: bytes, name: str) -> Summary:
+    def from_json(data: bytes, name: str) -> ExportSummary:
         """Parse a summary file called `name`; ValueError where it is damaged."""
         content = decode_json(data, name)
         try:
             content["left_out"] = tuple(LeftOut(**image) for image in content["left_out"])
             content["unlabelled_units"] = tuple(content["unlabelled_units"])
             content["notes"] = tuple(content["notes"])
-            return Summary(**content)
+            return ExportSummary(**content)
         except (LookupError, TypeError) as error:
             raise ValueError(f"{name} is damaged: {error!r}.") from error
 
@@ -67,7 +67,7 @@ class Summary:
         return "\n".join([*lines, *self.notes])
 
 
-def summarize(exported: ExportedUnits, *, format_name: str, split: str, missing: Sequence[Unit]) -> Summary:
+def summarize(exported: ExportedUnits, *, format_name: str, split: str, missing: Sequence[Unit]) -> ExportSummary:
     """Sum up all units; `notes` are empty yet."""
     counts: Counter[str] = Counter()
     left_out: list[LeftOut] = []
@@ -77,7 +77,7 @@ def summarize(exported: ExportedUnits, *, format_name: str, split: str, missing:
         left_out += unit.left_out
         if unit.damage is not None:
             damaged[slot.unit.name] = unit.damage
-    return Summary(
+    return ExportSummary(
         format=format_name,
         split=split,
         images=counts["images"],

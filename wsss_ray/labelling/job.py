@@ -61,11 +61,11 @@ class _LabellingJob(LabelJob[LabelConfig]):
 
     def expected_seconds(self, device: str) -> float | None:
         settings = self.config.segmenter
-        card = limits.card_of(device)
-        if card is None or settings.type != "sam" or settings.model not in limits.ENCODER_GFLOP:
+        gpu = limits.find_gpu(device)
+        if gpu is None or settings.type != "sam" or settings.model not in limits.ENCODER_GFLOP:
             return None
         precisions = {"detector": self.config.detector.precision, "segmenter": settings.precision}
-        return limits.seconds_per_image(card, settings.model, **precisions, share=limits.PUBLISHED_SHARE)
+        return limits.seconds_per_image(gpu, settings.model, **precisions, share=limits.PUBLISHED_SHARE)
 
     def rows_with_work(self, rows: pa.Table) -> pa.Table:
         return rows.filter([bool(tags) for tags in rows["tags"].to_pylist()])

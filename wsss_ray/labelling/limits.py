@@ -25,8 +25,8 @@ A100, 22.9 images/s. The same share is assumed for other GPUs and networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
-    """A GPU by its data sheet, without sparsity."""
+class Gpu:
+    """Figures of a GPU's data sheet, without sparsity."""
 
     name: str
     """A word of the name that CUDA reports."""
@@ -42,14 +42,12 @@ class Card:
     """Assumed price, similar to on-demand prices of public clouds."""
 
 
-CARDS = (
-    Card(
+GPUS = (
+    Gpu(
         name="T4", half_tflops=65, float32_tflops=8.1, tf32_tflops=None, gigabytes_per_second=320, dollars_per_hour=0.55
     ),
-    Card(
-        name="L4", half_tflops=121, float32_tflops=30, tf32_tflops=60, gigabytes_per_second=300, dollars_per_hour=0.80
-    ),
-    Card(
+    Gpu(name="L4", half_tflops=121, float32_tflops=30, tf32_tflops=60, gigabytes_per_second=300, dollars_per_hour=0.80),
+    Gpu(
         name="A100",
         half_tflops=312,
         float32_tflops=19.5,
@@ -57,7 +55,7 @@ CARDS = (
         gigabytes_per_second=1555,
         dollars_per_hour=3.5,
     ),
-    Card(
+    Gpu(
         name="H100",
         half_tflops=989,
         float32_tflops=67,
@@ -68,37 +66,37 @@ CARDS = (
 )
 
 
-def card_of(device_name: str) -> Card | None:
-    """Return the GPU of a name that CUDA reports, or None where it is not in CARDS."""
-    return next((card for card in CARDS if card.name in device_name.replace("-", " ").split()), None)
+def find_gpu(device_name: str) -> Gpu | None:
+    """Return the GPU of a name that CUDA reports, or None where it is not in GPUS."""
+    return next((gpu for gpu in GPUS if gpu.name in device_name.replace("-", " ").split()), None)
 
 
-def tflops(card: Card, precision: Precision) -> float:
+def tflops(gpu: Gpu, precision: Precision) -> float:
     """Return the peak in a precision. auto is bfloat16 where the GPU has it, else float32."""
-    if precision == "float16" or (precision in ("auto", "bfloat16") and card.tf32_tflops is not None):
-        return card.half_tflops
-    return (precision == "tf32" and card.tf32_tflops) or card.float32_tflops
+    if precision == "float16" or (precision in ("auto", "bfloat16") and gpu.tf32_tflops is not None):
+        return gpu.half_tflops
+    return (precision == "tf32" and gpu.tf32_tflops) or gpu.float32_tflops
 
 
 def seconds_per_image(
-    card: Card, model: str, *, detector: Precision = "auto", segmenter: Precision = "auto", share: float = 1.0
+    gpu: Gpu, model: str, *, detector: Precision = "auto", segmenter: Precision = "auto", share: float = 1.0
 ) -> float:
     """Return the least seconds that a GPU needs for an image.
 
     The encoder needs the larger of its arithmetic's and its memory traffic's time; decoder and detector are added.
 
     Args:
-        card: the GPU.
+        gpu: the GPU.
         model: SAM's model, a key of ENCODER_GFLOP.
         detector: precision of the detector.
         segmenter: precision of the segmenter.
         share: share of the arithmetic peak that is used; 1 is the physical limit.
     """
-    half = tflops(card, segmenter) == card.half_tflops
-    peak = tflops(card, segmenter) * 1000 * share
-    traffic = ENCODER_GB[model] * (1 if half else 2) / card.gigabytes_per_second
+    half = tflops(gpu, segmenter) == gpu.half_tflops
+    peak = tflops(gpu, segmenter) * 1000 * share
+    traffic = ENCODER_GB[model] * (1 if half else 2) / gpu.gigabytes_per_second
     segmenting = max(ENCODER_GFLOP[model] / peak, traffic) + BOXES * BOX_GFLOP / peak
-    return segmenting + DETECTOR_GFLOP / (tflops(card, detector) * 1000 * share)
+    return segmenting + DETECTOR_GFLOP / (tflops(gpu, detector) * 1000 * share)
 
 
 def table(images: int, model: str = "vit_h") -> str:
@@ -114,10 +112,10 @@ def table(images: int, model: str = "vit_h") -> str:
         "| GPU | images/s at peak | at the published share | hours on 1 / 8 / 64 GPUs | dollars |",
         "|---|---|---|---|---|",
     ]
-    for card in CARDS:
-        peak = 1 / seconds_per_image(card, model, segmenter="float16")
-        rate = 1 / seconds_per_image(card, model, segmenter="float16", share=PUBLISHED_SHARE)
+    for gpu in GPUS:
+        peak = 1 / seconds_per_image(gpu, model, segmenter="float16")
+        rate = 1 / seconds_per_image(gpu, model, segmenter="float16", share=PUBLISHED_SHARE)
         hours = images / rate / 3600
         parts = " / ".join(f"{hours / gpus:.2g}" for gpus in (1, 8, 64))
-        lines.append(f"| {card.name} | {peak:.0f} | {rate:.1f} | {parts} | {hours * card.dollars_per_hour:.0f} |")
+        lines.append(f"| {gpu.name} | {peak:.0f} | {rate:.1f} | {parts} | {hours * gpu.dollars_per_hour:.0f} |")
     return "\n".join(lines)

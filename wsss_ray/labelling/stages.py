@@ -33,7 +33,7 @@ DETECTED_SCHEMA = pa.schema(
 assert set(READ_COLUMNS) < set(DETECTED_SCHEMA.names)
 
 
-class _Stage:
+class _LabellerStage:
     """Base of the three stages: a labeller, and decoding in pieces of bounded size."""
 
     def __init__(self, config: LabelConfig, classes: ClassSet, exif: Exif, *, labeller: Labeller | None = None) -> None:
@@ -51,7 +51,7 @@ class _Stage:
         return [label.to_row() for label in self._labeller.label_pictures(piece, found, meter)]
 
 
-class DetectStage(_Stage):
+class DetectStage(_LabellerStage):
     """Image rows to rows with boxes; the first of two pools."""
 
     def _load(self) -> None:
@@ -68,7 +68,7 @@ class DetectStage(_Stage):
         return pa.Table.from_pylist(results, schema=DETECTED_SCHEMA)
 
 
-class SegmentStage(_Stage):
+class SegmentStage(_LabellerStage):
     """Rows with boxes to label rows; the second of two pools."""
 
     def _load(self) -> None:
@@ -83,7 +83,7 @@ class SegmentStage(_Stage):
         return pa.Table.from_pylist(results, schema=nullable(self.output_schema))
 
 
-class LabelStage(_Stage):
+class LabelStage(_LabellerStage):
     """Image rows to label rows with both models in one actor. Images are decoded once."""
 
     def _load(self) -> None:

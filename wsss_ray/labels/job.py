@@ -18,7 +18,7 @@ from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources, uses_gpus
 from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, explain_shards, units_to_do
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Outcome, Task
+from wsss_ray.engine.task import RunOutcome, UnitTask
 from wsss_ray.errors import JobError
 from wsss_ray.labels.observing import observed
 from wsss_ray.labels.sink import LabelSink, png_path
@@ -124,7 +124,7 @@ class LabelJob(ABC, Generic[ConfigT]):
         if self.config.png:
             self.sink.claim_png_form()
 
-    def _find_work(self) -> tuple[list[Unit], tuple[Task, ...]]:
+    def _find_work(self) -> tuple[list[Unit], tuple[UnitTask, ...]]:
         """Return the finished units and the tasks for the others. A damaged label file counts as missing."""
         if not self.config.dry_run:
             self.output.sweep()
@@ -139,12 +139,12 @@ class LabelJob(ABC, Generic[ConfigT]):
         finished = [unit for unit in listed if unit.name not in damaged]
         missing = [unit for unit in self.shards.units if unit.name in {*damaged, *(unit.name for unit in missing)}]
         retried = _failed_tasks(self.output, finished) if self.config.retry_failed else ()
-        return finished, (*(Task(unit=unit) for unit in missing), *retried)
+        return finished, (*(UnitTask(unit=unit) for unit in missing), *retried)
 
     def _work(
         self,
         finished: Sequence[Unit],
-        tasks: tuple[Task, ...],
+        tasks: tuple[UnitTask, ...],
         stages: tuple[StageSpec, ...],
         resources: Resources,
         retried_before: Counter[str],
@@ -171,7 +171,7 @@ class LabelJob(ABC, Generic[ConfigT]):
             )
         return summary
 
-    def _describe(self, done: int, tasks: Sequence[Task], stages: Sequence[StageSpec]) -> list[str]:
+    def _describe(self, done: int, tasks: Sequence[UnitTask], stages: Sequence[StageSpec]) -> list[str]:
         """Return the plan as lines of text."""
         shards, units = self.shards, len(self.shards.units)
         to_do = sum(task.images for task in tasks)
@@ -187,7 +187,7 @@ class LabelJob(ABC, Generic[ConfigT]):
             "at work",
         ]
 
-    def _describe_sample(self, tasks: Sequence[Task], stages: Sequence[StageSpec]) -> list[str]:
+    def _describe_sample(self, tasks: Sequence[UnitTask], stages: Sequence[StageSpec]) -> list[str]:
         if not tasks:
             return [f"nothing to do: all images are {self.done_word}"]
         from wsss_ray.labels.sample import describe_sample  # noqa: PLC0415 - as above
@@ -201,7 +201,7 @@ class LabelJob(ABC, Generic[ConfigT]):
             expected=self.expected_seconds,
         )
 
-    def _finish(self, outcome: Outcome | None) -> dict[str, Any]:
+    def _finish(self, outcome: RunOutcome | None) -> dict[str, Any]:
         """Write missing PNGs and the summary of all label files, and return the summary."""
         output = self.output
         units, _ = units_to_do(self.shards, output, limit=None)
@@ -240,17 +240,17 @@ def _write_missing_pngs(sink: LabelSink, units: Sequence[Unit]) -> None:
         list(pool.map(write, units))
 
 
-def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[Task, ...]:
+def _failed_tasks(output: Storage, finished: Sequence[Unit]) -> tuple[UnitTask, ...]:
     """Return tasks for the failed images of finished units, each with the version of the label file that it read."""
     versions = output.list("labels")
 
-    def look(unit: Unit) -> Task | None:
+    def look(unit: Unit) -> UnitTask | None:
         if not read_label_counts(output, unit).get("statuses", {}).get("failed"):
             return None
         rows = read_labels(output, unit)
         failed = rows.filter([status == "failed" for status in rows["status"].to_pylist()])
         version = versions[unit.label_path.removeprefix("labels/")].version
-        return Task(unit=unit, only=tuple(failed["image_id"].to_pylist()), version=version)
+        return UnitTask(unit=unit, only=tuple(failed["image_id"].to_pylist()), version=version)
 
     with ThreadPoolExecutor(footer_readers(output)) as pool:
         return tuple(task for task in pool.map(look, finished) if task is not None)

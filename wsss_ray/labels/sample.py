@@ -15,7 +15,7 @@ from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.progress import format_seconds
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.engine.task import Task
+from wsss_ray.engine.task import UnitTask
 from wsss_ray.errors import JobError
 from wsss_ray.shards.image_shards import read_unit
 from wsss_ray.shards.schemas import READ_COLUMNS
@@ -25,7 +25,7 @@ IMAGES_TIMED = 4
 
 
 def describe_sample(
-    tasks: Sequence[Task],
+    tasks: Sequence[UnitTask],
     stages: Sequence[StageSpec],
     images: Storage,
     *,

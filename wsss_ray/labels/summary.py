@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.engine.task import Outcome
+from wsss_ray.engine.task import RunOutcome
 from wsss_ray.labels.sink import add_counts
 from wsss_ray.shards.footers import ShardError, footer_readers
 from wsss_ray.shards.label_files import read_label_counts
@@ -20,7 +20,7 @@ SUMMARY_FILE = "summary.json"
 
 
 def summarise(
-    output: Storage, units: Sequence[Unit], outcome: Outcome | None, classes: ClassSet | None = None
+    output: Storage, units: Sequence[Unit], outcome: RunOutcome | None, classes: ClassSet | None = None
 ) -> dict[str, Any]:
     """Sum the counts in the label files' footers. The images of a damaged label file count as failed.
 

@@ -25,7 +25,7 @@ from wsss_ray.shards.image_shards import check_label_space, read_shard_set
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.initial_weights import check_initial_weights
-from wsss_ray.training.plan import check_batch, lay_out
+from wsss_ray.training.plan import allocate, check_batch
 
 
 def in_step(name: str, work: Callable[[], Any]) -> Any:
@@ -78,7 +78,7 @@ def check_resources(plan: Plan, resources: Resources) -> None:
     """
     for name, training in (("pretraining", plan.pretraining), ("train", plan.train)):
         if training is not None:
-            in_step(name, partial(lay_out, training, resources))
+            in_step(name, partial(allocate, training, resources))
     for name, config in (("label", plan.label), ("predict", plan.predict)):
         in_step(name, partial(_check_pool, config.ray, resources))
 

@@ -32,7 +32,7 @@ from wsss_ray.pipeline.checks import in_step
 from wsss_ray.pipeline.plan import Plan, Step
 from wsss_ray.sharding.plan import resolve_exif
 from wsss_ray.shards.schemas import IMAGE_SCHEMA, READ_COLUMNS
-from wsss_ray.training.plan import Layout, lay_out
+from wsss_ray.training.plan import Allocation, allocate
 
 EVALUATION_SECONDS = 0.005
 """Assumed for one image and core; a unit of 32 takes about 0.15 s."""
@@ -168,27 +168,27 @@ def _label(plan: Plan, step: Step, images: Images, resources: Resources) -> Esti
 
 def _train(step: Step, images: Images, resources: Resources) -> Estimate:
     config: TrainConfig = step.config
-    layout = lay_out(config, resources)
-    timed = ray.remote(_time_updates).options(num_cpus=layout.workers.cpus, num_gpus=layout.workers.gpus)
+    allocation = allocate(config, resources)
+    timed = ray.remote(_time_updates).options(num_cpus=allocation.workers.cpus, num_gpus=allocation.workers.gpus)
     try:
-        seconds, parameters, states = ray.get(timed.remote(config, layout))
+        seconds, parameters, states = ray.get(timed.remote(config, allocation))
     except RayError as error:
         raise JobError(f"an update failed: {explain(error)}") from error
     recipe = config.recipe
-    work = f"{recipe.iterations:,} updates of {recipe.batch_size} of {images.count:,} images, {layout.workers}"
+    work = f"{recipe.iterations:,} updates of {recipe.batch_size} of {images.count:,} images, {allocation.workers}"
     size = 4 * parameters * (1 + config.keep_checkpoints * (1 + states))
     return Estimate(step=step.name, work=work, seconds=recipe.iterations * seconds, size=size)
 
 
-def _time_updates(config: TrainConfig, layout: Layout) -> tuple[float, int, int]:
+def _time_updates(config: TrainConfig, allocation: Allocation) -> tuple[float, int, int]:
     """Return the seconds of one update, the parameters of the network, and the optimizer's states for each."""
     import torch  # noqa: PLC0415 - in the worker alone
 
     from wsss_ray.models.device import resolve_compute  # noqa: PLC0415
     from wsss_ray.training.updates import Schedule, Updater  # noqa: PLC0415
 
-    recipe, workers = config.recipe, layout.workers.actors
-    torch.set_num_threads(layout.threads)
+    recipe, workers = config.recipe, allocation.workers.actors
+    torch.set_num_threads(allocation.threads)
     compute = resolve_compute(config.device, config.precision)
     student = _untrained(config).to(compute.device).train()
     updater = Updater(

@@ -25,7 +25,7 @@ class Audit:
         self.summary: dict[str, Any] | None = None
         self.kinds: list[str] = []
         self._rows: dict[str, dict[str, Any]] = {}
-        self._places: dict[str, list[dict[str, Any]]] = {}
+        self._disagreements: dict[str, list[dict[str, Any]]] = {}
         if config.audit is None:
             return
         storage = Storage(config.audit, config.storage)
@@ -35,9 +35,11 @@ class Audit:
             if row["unit"] in units:
                 self._rows[row["image_id"]] = row
         if self.summary.get("against_truth"):
-            for row in _parquet_rows(storage, "places.parquet", ["image_id", "class", "kind", "other", "box", "unit"]):
+            for row in _parquet_rows(
+                storage, "disagreements.parquet", ["image_id", "class", "kind", "other", "box", "unit"]
+            ):
                 if row["unit"] in units:
-                    self._places.setdefault(row["image_id"], []).append(row)
+                    self._disagreements.setdefault(row["image_id"], []).append(row)
 
     def join(self, cards: Iterable[Card]) -> None:
         """Add rank, reasons and disagreements with the truth to the cards."""
@@ -45,7 +47,7 @@ class Audit:
             row = self._rows.get(card.image_id)
             if row is not None:
                 card.rank, card.reasons = row["rank"], row["reasons"]
-            card.places = self._places.get(card.image_id, [])
+            card.disagreements = self._disagreements.get(card.image_id, [])
 
 
 def _parquet_rows(storage: Storage, path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -71,10 +71,10 @@ class Index:
         """Return the paths of the pictures and details that the gallery refers to."""
         for name in self._units:
             yield details_path(name)
-        place = FIELDS.index("files")
+        column = FIELDS.index("files")
         for row in self._rows:
             for flag, paths in _PICTURES.items():
-                if row[place] & flag:
+                if row[column] & flag:
                     yield from (path.format(row[0]) for path in paths)
 
     def encode(self, page: Mapping[str, Any]) -> bytes:
@@ -107,7 +107,9 @@ def encode_details(unit: str, cards: Sequence[Card]) -> bytes:
             else [[box.class_index, box.phrase, box.score, box.mask_score, *box.corners] for box in card.boxes],
             "problems": card.problems,
             "reasons": [[reason["kind"], reason["text"]] for reason in card.reasons],
-            "places": [[place["class"], place["kind"], place["other"], *place["box"]] for place in card.places],
+            "disagreements": [
+                [region["class"], region["kind"], region["other"], *region["box"]] for region in card.disagreements
+            ],
         }
         for card in cards
     }

@@ -157,9 +157,12 @@ def read_audit(storage: Storage) -> dict[str, Any]:
     """Return the audit's summary.
 
     Raises:
-        ValueError: the folder holds none, or it is damaged.
+        ValueError: the folder holds none, it is damaged, or an older version wrote it.
     """
-    return _read_result(storage, AUDIT_FILE, option="audit")
+    audit = _read_result(storage, AUDIT_FILE, option="audit")
+    if "disagreements" not in audit.get("against_truth", {"disagreements": 0}):
+        raise ValueError(f"--audit: an older version wrote {storage.describe(AUDIT_FILE)}. Run wsss-ray audit again.")
+    return audit
 
 
 def read_evaluation(config: ReportConfig, run: LabelRun) -> dict[str, Any] | None:

@@ -43,13 +43,13 @@ class Overlay:
         height, width = fit(label.shape[0], label.shape[1], longest)
         rows = ((np.arange(height) + 0.5) * label.shape[0] / height).astype(np.intp)
         columns = ((np.arange(width) + 0.5) * label.shape[1] / width).astype(np.intp)
-        ids, places = np.unique(label[np.ix_(rows, columns)], return_inverse=True)
+        ids, indexes = np.unique(label[np.ix_(rows, columns)], return_inverse=True)
         colors = self._colors[ids]
         if len(ids) <= 256:
-            image = Image.fromarray(places.reshape(height, width).astype(np.uint8))
+            image = Image.fromarray(indexes.reshape(height, width).astype(np.uint8))
             image.putpalette(colors.tobytes(), "RGBA")
         else:
-            image = Image.fromarray(colors[places.reshape(height, width)])
+            image = Image.fromarray(colors[indexes.reshape(height, width)])
         stream = io.BytesIO()
         image.save(stream, "PNG", compress_level=6)
         return stream.getvalue()

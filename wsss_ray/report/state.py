@@ -19,9 +19,9 @@ from wsss_ray.storage.storage import Storage
 
 MARKER = "gallery.json"
 """Marks a folder as a gallery. It holds the state of a complete gallery, or the writer of an unfinished one."""
-GALLERY_VERSION = 3
+GALLERY_VERSION = 4
 """Counts changes of the code that change galleries."""
-_AUDIT_FILES = (AUDIT_FILE, "audit.parquet", "places.parquet")
+_AUDIT_FILES = (AUDIT_FILE, "audit.parquet", "disagreements.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)

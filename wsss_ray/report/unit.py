@@ -77,8 +77,8 @@ class Card:
     """Rank in the audit's list."""
     reasons: list[dict[str, Any]] = field(default_factory=list)
     """Reasons of the audit."""
-    places: list[dict[str, Any]] = field(default_factory=list)
-    """Places of the audit against the truth."""
+    disagreements: list[dict[str, Any]] = field(default_factory=list)
+    """Regions of the audit where SAM and the truth disagree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class UnitReporter:
         return UnitCards(cards=cards, damage=damage[0] if damage else None)
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def _class_indexes(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.classes.names)}
 
     @cached_property
@@ -134,7 +134,7 @@ class UnitReporter:
 
     def _show(self, unit: Unit, image: dict[str, Any], row: LabelRow) -> tuple[Card, dict[str, bytes]]:
         """The card of an image and its files by path."""
-        tags = [self._places[name] for name in row.tags]
+        tags = [self._class_indexes[name] for name in row.tags]
         card = Card(
             image_id=row.image_id,
             unit=unit.name,
@@ -156,7 +156,7 @@ class UnitReporter:
     def _box(self, instance: Instance) -> Box:
         left, top, right, bottom = (round(value, 1) for value in instance.box)
         return Box(
-            class_index=self._places[self.classes.by_id[instance.class_id].name],
+            class_index=self._class_indexes[self.classes.by_id[instance.class_id].name],
             phrase=instance.phrase,
             score=round(instance.score, 3),
             mask_score=round(instance.mask_score, 3),
@@ -185,7 +185,7 @@ class UnitReporter:
             return None
         ids, counts = np.unique(label, return_counts=True)
         shares = [
-            (self._places[self.classes.by_id[class_id].name], count / label.size)
+            (self._class_indexes[self.classes.by_id[class_id].name], count / label.size)
             for class_id, count in zip(ids.tolist(), counts.tolist(), strict=True)
             if class_id in self.classes.by_id
         ]
@@ -211,7 +211,7 @@ class UnitReporter:
             scores = score(headline(confusion_counts(index(truth), index(label), index.count)))
             card.iou = None if np.isnan(scores.miou) else round(scores.miou, 4)
             card.class_iou = [
-                (place - 1, round(float(np.nan_to_num(scores.iou[place])), 4))
-                for place in np.flatnonzero(scores.truth + scores.predicted).tolist()
-                if place > 0
+                (index - 1, round(float(np.nan_to_num(scores.iou[index])), 4))
+                for index in np.flatnonzero(scores.truth + scores.predicted).tolist()
+                if index > 0
             ]

@@ -20,7 +20,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.images.decoding import ExifRule
 from wsss_ray.sharding.child import write_in_child
 from wsss_ray.sharding.plan import directory_of, group_items, identity_of, notes_of, resolve_exif
-from wsss_ray.sharding.summary import SUMMARY_FILE, Summary, encode_rejected, summarize
+from wsss_ray.sharding.summary import SUMMARY_FILE, ShardSummary, encode_rejected, summarize
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
 from wsss_ray.shards.image_shards import REJECTED_FILE, find_shard_damage
 from wsss_ray.storage.storage import Storage
@@ -29,7 +29,7 @@ _STATUS_SECONDS = 5.0
 _READERS = 8
 
 
-def run(config: ShardConfig) -> Summary:
+def run(config: ShardConfig) -> ShardSummary:
     """Write the image shards of a source, or those that are still missing.
 
     The output gets `shard-00000-of-00012.parquet` and so on, `rejected.parquet` (images that became no
@@ -119,7 +119,7 @@ def _update(output: Storage, path: str, data: bytes) -> None:
     output.write(path, data)
 
 
-def _no_rows(summary: Summary, output: Storage) -> str:
+def _no_rows(summary: ShardSummary, output: Storage) -> str:
     reason = next(iter(summary.reasons), "every image was skipped")
     return (
         f"none of the {summary.images} images became a row; most often: {reason}. "

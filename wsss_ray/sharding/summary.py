@@ -24,7 +24,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class ShardSummary:
     """Counts of a shard job. images = rows + rejected + skipped."""
 
     images: int
@@ -83,12 +83,12 @@ class Summary:
         return "\n".join([*(f"{label:<{width}}  {text}" for label, text in lines), *self.notes])
 
 
-def summarize(reports: Sequence[ShardReport], listing: Listing, class_set: ClassSet, *, skipped: int) -> Summary:
+def summarize(reports: Sequence[ShardReport], listing: Listing, class_set: ClassSet, *, skipped: int) -> ShardSummary:
     """Return the sum of all shards' reports; `skipped` counts untagged images that are in none of them."""
     rejected = [entry for report in reports for entry in report.rejected]
     tags = sum((Counter(report.tags) for report in reports), Counter[str]())
     reasons = Counter(f"{entry.stage}: {entry.reason.partition(':')[0]}" for entry in rejected)
-    summary = Summary(
+    summary = ShardSummary(
         images=len(listing.items),
         rows=sum(report.rows for report in reports),
         rejected=len(rejected),

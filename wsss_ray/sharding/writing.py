@@ -110,8 +110,8 @@ class ShardWriter:
 
         In memory are the shard's bytes, the read-ahead (64 MB), and a few copies of one unit.
         """
-        outcome = _Outcome()
-        groups = self._groups(task, outcome)
+        counts = _ShardCounts()
+        groups = self._groups(task, counts)
         data = encode_image_shard(
             groups,
             exif=self.exif,
@@ -120,7 +120,7 @@ class ShardWriter:
             max_pixels=self.max_pixels,
         )
         footer = parse_footer(data, task.name, kind="images")
-        report = outcome.report(images=len(task.items), size=len(data), footer=footer)
+        report = counts.report(images=len(task.items), size=len(data), footer=footer)
         self.output.write(task.report_path, report.to_json())
         self.output.write(task.name, data)
         return report
@@ -137,16 +137,16 @@ class ShardWriter:
         if isinstance(fetched, Fetched):
             self.maker.make(item, fetched)
 
-    def _groups(self, task: ShardTask, outcome: _Outcome) -> Iterator[pa.Table]:
+    def _groups(self, task: ShardTask, counts: _ShardCounts) -> Iterator[pa.Table]:
         rows: list[dict[str, Any]] = []
         for item, fetched in self._fetch_ahead(task):
             row = fetched if isinstance(fetched, Rejected) else self.maker.make(item, fetched)
             if isinstance(row, Rejected):
-                outcome.rejected.append(row)
+                counts.rejected.append(row)
             elif self.skip_untagged and not row["tags"]:
-                outcome.skipped += 1
+                counts.skipped += 1
             else:
-                outcome.add(row)
+                counts.add(row)
                 rows.append(row)
             if len(rows) == self.images_per_unit:
                 yield pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
@@ -176,7 +176,7 @@ def _condemn(item: Item) -> Rejected:
 
 
 @dataclass(kw_only=True)
-class _Outcome:
+class _ShardCounts:
     """Counts while a shard is written."""
 
     rows: int = 0

@@ -146,23 +146,23 @@ def _is_finished(training: TrainingRun) -> bool:
 def _train(training: TrainingRun) -> TrainingState | None:
     """Claim the output and run the workers to the end; return their last state."""
     from wsss_ray.engine.cluster import connect, warn_of_local_paths  # noqa: PLC0415 - a finished run needs no Ray
-    from wsss_ray.training.plan import describe, lay_out  # noqa: PLC0415
+    from wsss_ray.training.plan import allocate, describe  # noqa: PLC0415
     from wsss_ray.training.session import broken_off, train  # noqa: PLC0415 - it imports PyTorch
 
     config, output = training.config, training.output
     check_initial_weights(config.student, training.classes, config.storage)
     with connect(config.ray) as resources:
-        layout = lay_out(config, resources)
+        allocation = allocate(config, resources)
         directory = RunDirectory(storage=output, content="checkpoints", content_paths=(FOLDER, STUDENT_FILE))
-        content = training.identity(has_gpus=layout.workers.gpus > 0)
+        content = training.identity(has_gpus=allocation.workers.gpus > 0)
         if directory.claim(content):
             print(f"started the run in {output.uri}", flush=True)
         warn_of_local_paths(resources, training.images, output)
         checkpoints = list_checkpoints(output)
         start = checkpoints[-1] if checkpoints else 0
-        print(describe(config, training.order, training.found, layout, start=start), flush=True)
+        print(describe(config, training.order, training.found, allocation, start=start), flush=True)
         with directory.at_work(content):
-            state = train(training, layout)
+            state = train(training, allocation)
         if not output.exists(STUDENT_FILE):
             raise broken_off(f"it ended without {output.describe(STUDENT_FILE)}")
         return state

@@ -11,8 +11,8 @@ from wsss_ray.training.sources import Survey
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Resources of the training."""
+class Allocation:
+    """Resources of the workers, and of the tasks that feed them."""
 
     workers: Pool
     feed_cpus: float
@@ -24,7 +24,7 @@ class Layout:
         return max(1, int(self.workers.cpus))
 
 
-def lay_out(config: TrainConfig, resources: Resources) -> Layout:
+def allocate(config: TrainConfig, resources: Resources) -> Allocation:
     """Divide the cluster between the workers and the tasks that feed them.
 
     Raises:
@@ -47,7 +47,7 @@ def lay_out(config: TrainConfig, resources: Resources) -> Layout:
         feed_cpus = min(1.0, max(0.1, round(room - 0.005, 2)))
     check_batch(config, workers.actors)
     check_pools([workers, Pool(actors=1, cpus=feed_cpus, gpus=0)], resources, ray)
-    return Layout(workers=workers, feed_cpus=feed_cpus)
+    return Allocation(workers=workers, feed_cpus=feed_cpus)
 
 
 def check_batch(config: TrainConfig, workers: int) -> None:
@@ -69,24 +69,24 @@ def check_batch(config: TrainConfig, workers: int) -> None:
         )
 
 
-def describe(config: TrainConfig, order: Order, found: Survey, layout: Layout, *, start: int) -> str:
+def describe(config: TrainConfig, order: Order, found: Survey, allocation: Allocation, *, start: int) -> str:
     """Return the plan as text."""
     recipe = config.recipe
     epochs = recipe.iterations * recipe.batch_size / order.epoch_samples
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in found.reasons.items() if count)
-    parts = config.micro_batches(layout.workers.actors)
+    parts = config.micro_batches(allocation.workers.actors)
     micro = f" in {parts} micro-batches each" if parts > 1 else ""
     lines = [
         f"{order.epoch_samples:,} images to train on" + (f" (left out: {left_out})" if left_out else ""),
         f"{config.student.architecture}, {recipe.iterations:,} iterations of {recipe.batch_size} samples{micro}, crops "
         f"of {recipe.crop}, learning rate {recipe.learning_rate:g}: {epochs:.1f} epochs",
-        f"workers: {layout.workers}{'' if layout.workers.gpus else ', on CPUs'}; augmenting tasks: "
-        f"{layout.feed_cpus:g} cores each",
+        f"workers: {allocation.workers}{'' if allocation.workers.gpus else ', on CPUs'}; augmenting tasks: "
+        f"{allocation.feed_cpus:g} cores each",
         f"output: {config.output}" + (f", continuing after iteration {start:,}" if start else ""),
     ]
     if found.unknown_ids:
         lines.append(f"note: {found.unknown_ids:,} ids of --only or --exclude are not in the image shards")
-    if config.device == "auto" and config.ray.gpus_per_actor is None and not layout.workers.gpus:
+    if config.device == "auto" and config.ray.gpus_per_actor is None and not allocation.workers.gpus:
         lines.append(
             "note: there are no GPUs here, so this trains on CPUs; if an autoscaler adds nodes with GPUs, give "
             "--ray.wait-for-nodes --ray.actors N --ray.gpus-per-actor 1"

@@ -17,7 +17,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.storage import retries
 from wsss_ray.training.driver import take_over
 from wsss_ray.training.monitor import TrainingMonitor, TrainingState, status_line
-from wsss_ray.training.plan import Layout
+from wsss_ray.training.plan import Allocation
 from wsss_ray.training.trainer import make_trainer
 from wsss_ray.training.worker import Assignment
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wsss_ray.training.job import TrainingRun
 
 
-def train(training: TrainingRun, layout: Layout) -> TrainingState:
+def train(training: TrainingRun, allocation: Allocation) -> TrainingState:
     """Run Ray Train's workers to the end. Ray must be connected.
 
     Raises:
@@ -44,13 +44,13 @@ def train(training: TrainingRun, layout: Layout) -> TrainingState:
         driver=take_over(training.output),
         validation=training.validation,
         monitor=monitor,
-        feed_cpus=layout.feed_cpus,
-        threads=layout.threads,
+        feed_cpus=allocation.feed_cpus,
+        threads=allocation.threads,
     )
     errors: list[BaseException] = []
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wsss-ray-train-", ignore_cleanup_errors=True) as scratch:
-        trainer = make_trainer(assignment, layout, scratch=scratch)
+        trainer = make_trainer(assignment, allocation, scratch=scratch)
 
         def fit() -> None:
             try:

@@ -13,19 +13,19 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from wsss_ray.training.loopback import LoopbackConfig
-from wsss_ray.training.plan import Layout
+from wsss_ray.training.plan import Allocation
 from wsss_ray.training.worker import Assignment, train_worker
 
 
-def make_trainer(assignment: Assignment, layout: Layout, *, scratch: str) -> TorchTrainer:
+def make_trainer(assignment: Assignment, allocation: Allocation, *, scratch: str) -> TorchTrainer:
     """Return a trainer of the assignment. Ray must be connected.
 
     Args:
         assignment: the work of every worker.
-        layout: number of workers, and the resources of each.
+        allocation: number of workers, and the resources of each.
         scratch: local folder for Ray Train's own files; our checkpoints are in the run directory.
     """
-    pool = layout.workers
+    pool = allocation.workers
     is_loopback = ray.util.get_node_ip_address().startswith("127.")
     environment: dict[str, str] = {}
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths have the same meaning in workers

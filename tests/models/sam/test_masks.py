@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from wsss_ray.models.device import Compute
 from wsss_ray.models.sam.encoder import resized_size
-from wsss_ray.models.sam.masks import Crop, OriginalSize
+from wsss_ray.models.sam.masks import OriginalSize, TightMask
 
 CPU = Compute(device=torch.device("cpu"), tier="float32")
 SIZES = [(480, 640), (375, 500), (500, 333), (1, 1), (2, 3), (200, 8000), (8000, 200), (1024, 1024), (1500, 2000)]
@@ -45,7 +45,7 @@ def reference(low: int, network: int, height: int, width: int, logits: torch.Ten
     return Sam.postprocess_masks(Sides(), logits[:, None], resized, (height, width))[:, 0].numpy()
 
 
-def whole(crop: Crop, values: np.ndarray, height: int, width: int) -> np.ndarray:
+def whole(crop: TightMask, values: np.ndarray, height: int, width: int) -> np.ndarray:
     result = np.zeros((height, width), values.dtype)
     result[crop.top : crop.top + values.shape[0], crop.left : crop.left + values.shape[1]] = values
     return result

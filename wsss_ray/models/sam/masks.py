@@ -29,7 +29,7 @@ LONGEST_SIDE = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Crop:
+class TightMask:
     """A mask cut to its smallest rectangle in the original image; 0 x 0 at (0, 0) when it is empty."""
 
     top: int
@@ -78,7 +78,7 @@ class OriginalSize:
         self._whole = whole or compute.device.type != "cpu"
         self._axes: tuple[_Axis, _Axis] | None = None
 
-    def crops_of(self, logits: Tensor, *, probabilities: bool) -> Iterator[Crop]:
+    def crops_of(self, logits: Tensor, *, probabilities: bool) -> Iterator[TightMask]:
         """Yield the masks of (n, low_side, low_side) float32 logits, in order. Each is computed when it is needed."""
         if self._whole:
             at_once = max(1, DEVICE_PIXELS // max(self._original[0] * self._original[1], self._network_side**2))
@@ -90,7 +90,7 @@ class OriginalSize:
             for index, low in enumerate(logits):
                 yield self._by_tiles(low, in_rows[index], in_columns[index], probabilities=probabilities)
 
-    def _by_torch(self, logits: Tensor, *, probabilities: bool) -> list[Crop]:
+    def _by_torch(self, logits: Tensor, *, probabilities: bool) -> list[TightMask]:
         """Return the masks by the rule itself. Only their smallest rectangles are copied from the device, at once."""
         square, (height, width) = (self._network_side, self._network_side), self._resized
         with self._compute.running():
@@ -103,7 +103,7 @@ class OriginalSize:
             masks = _rectangles(inside, spans)
             chances = _rectangles(large.sigmoid(), spans) if probabilities else [None] * len(masks)
         return [
-            Crop(top=rows.start, left=columns.start, mask=mask, probability=chance)
+            TightMask(top=rows.start, left=columns.start, mask=mask, probability=chance)
             for (rows, columns), mask, chance in zip(spans, masks, chances, strict=True)
         ]
 
@@ -114,7 +114,7 @@ class OriginalSize:
         in_columns: NDArray[np.bool_],
         *,
         probabilities: bool,
-    ) -> Crop:
+    ) -> TightMask:
         """Return one mask; only pixels that can be positive are computed.
 
         Args:
@@ -197,11 +197,11 @@ def _rectangles(pictures: Tensor, spans: Sequence[tuple[slice, slice]]) -> list[
     return [piece.reshape(part.shape).copy() for piece, part in pieces]  # a view would keep all of them in memory
 
 
-def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> Crop:
+def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> TightMask:
     rows, columns = _span(mask.any(1)), _span(mask.any(0))
     if rows.start == rows.stop:
         top = left = 0
-    return Crop(
+    return TightMask(
         top=top + rows.start,
         left=left + columns.start,
         mask=mask[rows, columns].copy(),  # a view would keep the whole array in memory

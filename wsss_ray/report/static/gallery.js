@@ -16,7 +16,7 @@
 
   const images = gallery.images.map((row, order) => {
     const image = { order };
-    gallery.fields.forEach((name, place) => { image[name] = row[place]; });
+    gallery.fields.forEach((name, column) => { image[name] = row[column]; });
     image.labelled = new Map(pairs(image.shares));
     image.classIou = new Map(pairs(image.classIou));
     return image;
@@ -34,7 +34,7 @@
 
   function pairs(flat) {
     const result = [];
-    for (let place = 0; place < flat.length; place += 2) result.push([flat[place], flat[place + 1]]);
+    for (let index = 0; index < flat.length; index += 2) result.push([flat[index], flat[index + 1]]);
     return result;
   }
 
@@ -57,7 +57,7 @@
   const count = (number) => number.toLocaleString("en");
   const percent = (share) => `${Math.round(100 * share)}%`;
   const words = (kind) => kind.replaceAll("_", " ");
-  const className = (place) => (place < 0 ? "background" : gallery.classes[place]);
+  const className = (classIndex) => (classIndex < 0 ? "background" : gallery.classes[classIndex]);
 
   // Details of a unit's images: a script of their own, loaded when first needed.
 
@@ -89,11 +89,11 @@
     const iou = (image) => (wanted === null ? image.iou : image.classIou.get(wanted) ?? null);
 
     const inSet = {
-      "": (image, place) => image.tags.includes(place) || image.labelled.has(place),
-      tagged: (image, place) => image.tags.includes(place),
-      found: (image, place) => image.tags.includes(place) && !image.missed.includes(place),
-      missed: (image, place) => image.missed.includes(place),
-      labelled: (image, place) => image.labelled.has(place),
+      "": (image, classIndex) => image.tags.includes(classIndex) || image.labelled.has(classIndex),
+      tagged: (image, classIndex) => image.tags.includes(classIndex),
+      found: (image, classIndex) => image.tags.includes(classIndex) && !image.missed.includes(classIndex),
+      missed: (image, classIndex) => image.missed.includes(classIndex),
+      labelled: (image, classIndex) => image.labelled.has(classIndex),
     }[has];
     const some = {
       "": () => true,
@@ -131,7 +131,7 @@
   // Pictures
 
   function labelText(image) {
-    const shares = [...image.labelled].map(([place, share]) => `${className(place)} ${percent(share / 1000)}`);
+    const shares = [...image.labelled].map(([index, share]) => `${className(index)} ${percent(share / 1000)}`);
     return `Label: ${shares.join(", ") || "background alone"}`;
   }
 
@@ -164,13 +164,13 @@
       both.append(rectangle(`${kind} edge`, corners), rectangle(kind, corners));
       layer.append(both);
     };
-    for (const [place, , , , ...corners] of boxes) group(`class-${place}`, corners);
-    if (names) for (const [, , , ...corners] of detail.places) group("place", corners);
+    for (const [classIndex, , , , ...corners] of boxes) group(`class-${classIndex}`, corners);
+    if (names) for (const [, , , ...corners] of detail.disagreements) group("disagreement", corners);
     frame.append(layer);
     if (!names) return;
-    boxes.forEach(([place, , score, , left, top], number) => {
-      const text = boxes.length > MANY_BOXES ? `${number + 1}` : `${className(place)} ${score.toFixed(2)}`;
-      const name = make("span", { className: `box-name class-${place}` }, text);
+    boxes.forEach(([classIndex, , score, , left, top], number) => {
+      const text = boxes.length > MANY_BOXES ? `${number + 1}` : `${className(classIndex)} ${score.toFixed(2)}`;
+      const name = make("span", { className: `box-name class-${classIndex}` }, text);
       name.setAttribute("aria-hidden", "true");  // the list beside the picture says it in order
       name.dataset.left = left / image.width;
       name.dataset.top = top / image.height;
@@ -210,13 +210,13 @@
     const alone = (number) => {
       const on = buttons[number].getAttribute("aria-pressed") !== "true";
       frame.classList.toggle("one-box", on);
-      const shown = (element, place) => element.classList.toggle("shown", on && place === number);
+      const shown = (element, index) => element.classList.toggle("shown", on && index === number);
       frame.querySelectorAll(".box-name").forEach(shown);
       frame.querySelectorAll(".boxes g").forEach(shown);
-      buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(on && place === number)));
+      buttons.forEach((button, index) => button.setAttribute("aria-pressed", String(on && index === number)));
     };
-    const rows = detail.boxes.map(([place, phrase, score, maskScore], number) => {
-      const name = className(place);
+    const rows = detail.boxes.map(([classIndex, phrase, score, maskScore], number) => {
+      const name = className(classIndex);
       return [buttons[number], phrase === name ? name : `${name} (“${phrase}”)`, score.toFixed(2), maskScore.toFixed(2)];
     });
     return table(["Box", "Class", "Score", "Mask quality"], rows, 2);
@@ -225,9 +225,9 @@
   // Cards
 
   function tagList(image) {
-    return make("ul", { className: "tags", "aria-label": "Tags" }, ...image.tags.map((place) => {
-      const state = image.missed.includes(place) ? "missed" : "found";
-      return make("li", { className: `${state} class-${place}` }, className(place),
+    return make("ul", { className: "tags", "aria-label": "Tags" }, ...image.tags.map((classIndex) => {
+      const state = image.missed.includes(classIndex) ? "missed" : "found";
+      return make("li", { className: `${state} class-${classIndex}` }, className(classIndex),
         make("span", { className: "visually-hidden" }, ` ${state}`));
     }));
   }
@@ -313,15 +313,15 @@
 
   function open(image) {
     opened = image;
-    const place = chosen.indexOf(image);
-    if (place >= 0 && Math.floor(place / gallery.perPage) + 1 !== page) {
-      page = Math.floor(place / gallery.perPage) + 1;
+    const position = chosen.indexOf(image);
+    if (position >= 0 && Math.floor(position / gallery.perPage) + 1 !== page) {
+      page = Math.floor(position / gallery.perPage) + 1;
       render();
     }
     find("#viewer-title").textContent = image.id;
-    find("#viewer-place").textContent = place < 0 ? "" : `${count(place + 1)} of ${count(chosen.length)}`;
-    find("#viewer-previous").disabled = place <= 0;
-    find("#viewer-next").disabled = place < 0 || place === chosen.length - 1;
+    find("#viewer-position").textContent = position < 0 ? "" : `${count(position + 1)} of ${count(chosen.length)}`;
+    find("#viewer-previous").disabled = position <= 0;
+    find("#viewer-next").disabled = position < 0 || position === chosen.length - 1;
     const figures = [figure(image, "label", "Label")];
     if (image.files & TRUTH) figures.push(figure(image, "truth", "Truth"));
     find("#viewer-pictures").replaceChildren(...figures);
@@ -367,10 +367,11 @@
   }
 
   function table(heads, rows, numbersFrom) {
-    const cell = (tag, text, place) => make(tag, { className: place >= numbersFrom ? "number" : "" }, text);
+    const cell = (tag, text, column) => make(tag, { className: column >= numbersFrom ? "number" : "" }, text);
     return make("table", null,
-      make("thead", null, make("tr", null, ...heads.map((head, place) => cell("th", head, place)))),
-      make("tbody", null, ...rows.map((row) => make("tr", null, ...row.map((text, place) => cell("td", text, place))))));
+      make("thead", null, make("tr", null, ...heads.map((head, column) => cell("th", head, column)))),
+      make("tbody", null, ...rows.map(
+        (row) => make("tr", null, ...row.map((text, column) => cell("td", text, column))))));
   }
 
   function facetsOf(image, detail, frame) {
@@ -380,17 +381,17 @@
     if (image.tags.length) parts.push(make("h3", null, "Tags"), tagList(image));
     else parts.push(make("p", { className: "muted" }, "No tags."));
     if (detail.reasons.length) parts.push(make("h3", null, "Audit"), list(detail.reasons.map(([, text]) => text)));
-    if (detail.places.length) {
+    if (detail.disagreements.length) {
       const text = ([name, kind, other]) => (kind === "sam_only"
         ? `SAM says ${name}, the truth ${other}` : `the truth says ${name}, SAM ${other}`);
-      parts.push(make("h3", null, "Human label to check (dashed)"), list(detail.places.map(text)));
+      parts.push(make("h3", null, "Human label to check (dashed)"), list(detail.disagreements.map(text)));
     }
-    const places = new Set([...image.labelled.keys(), ...image.classIou.keys()]);
-    if (places.size) {
-      const rows = [...places].map((place) => [
-        className(place),
-        `${((image.labelled.get(place) ?? 0) / 10).toFixed(1)}%`,
-        ...(hasTruth ? [image.classIou.has(place) ? percent(image.classIou.get(place)) : "–"] : []),
+    const classIndexes = new Set([...image.labelled.keys(), ...image.classIou.keys()]);
+    if (classIndexes.size) {
+      const rows = [...classIndexes].map((classIndex) => [
+        className(classIndex),
+        `${((image.labelled.get(classIndex) ?? 0) / 10).toFixed(1)}%`,
+        ...(hasTruth ? [image.classIou.has(classIndex) ? percent(image.classIou.get(classIndex)) : "–"] : []),
       ]);
       parts.push(make("h3", null, "Label"), table(hasTruth ? ["Class", "Share", "IoU"] : ["Class", "Share"], rows, 1));
     }
@@ -444,8 +445,8 @@
     const state = new URLSearchParams(location.hash.slice(1));
     for (const key of KEYS) {
       const value = state.get(key) ?? "";
-      const place = names[key]?.indexOf(value) ?? -1;
-      field[key].value = place >= 0 ? place : value;
+      const index = names[key]?.indexOf(value) ?? -1;
+      field[key].value = index >= 0 ? index : value;
       if (field[key].value === "" && field[key].options) field[key].selectedIndex = 0;
     }
     if (state.has("page")) page = Number(state.get("page")) || 1;
@@ -460,7 +461,7 @@
   // Controls
 
   function fill(select, texts) {
-    texts.forEach((text, place) => select.append(make("option", { value: String(place) }, text)));
+    texts.forEach((text, index) => select.append(make("option", { value: String(index) }, text)));
   }
 
   fill(field.class, gallery.classes);

@@ -1,10 +1,10 @@
 """Where a human label and SAM's masks of the same class disagree, as candidates for correcting the human label.
 
-The paper (5.2) saw SAM follow outlines and fine parts that annotators had drawn as rough polygons, or left out. A place
-is a connected part of an image where one of the two says a class and the other does not, once what is narrower than a
-few pixels is gone. Its score is its share of the image times the quality that SAM itself predicts for the mask that
-speaks there: large and sure comes first. Where SAM has no mask of the class in reach it has not looked, so its silence
-says nothing about the annotator, and there is no place.
+The paper (5.2) observed that SAM follows outlines and fine parts that annotators had drawn as rough polygons, or left
+out. A disagreement is a connected region that one of the two labels with a class and the other does not, after regions
+narrower than a few pixels are removed. Its score is its share of the image times SAM's predicted quality of the mask
+there, so large and confident ones come first. Where SAM has no mask of the class nearby, the detector gave it no box
+there. This says nothing about the annotator, so it is no disagreement.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SQUARE = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """A part of an image where SAM and the annotator disagree about a class."""
+class Disagreement:
+    """A region of an image where SAM and the annotator disagree about a class."""
 
     class_name: str
     kind: Kind
@@ -40,12 +40,12 @@ class Place:
     share: float
     """Of the image, 0 to 1."""
     mask_score: float
-    """IoU that SAM predicts for the mask with most pixels in the place (truth_only: beside it), cut to 0 to 1."""
+    """IoU that SAM predicts for the mask with most pixels in the region (truth_only: beside it), cut to 0 to 1."""
     score: float
     """share x mask_score."""
 
 
-def find_places(
+def find_disagreements(
     label: np.ndarray,
     truth: np.ndarray,
     instances: Sequence[Instance],
@@ -53,26 +53,26 @@ def find_places(
     *,
     width: int,
     smallest_share: float,
-) -> list[Place]:
-    """Return the places of one image, the highest score first.
+) -> list[Disagreement]:
+    """Return the disagreements of one image, the highest score first.
 
     Args:
         label: (H, W) class ids of the label made with SAM.
         truth: (H, W) class ids of the human label; pixels of ignore disagree with nothing.
         instances: of the label row.
         classes: names of the ids.
-        width: narrower disagreement than this many pixels is dropped, by an opening with a square.
-        smallest_share: smaller places than this share of the image are dropped.
+        width: regions narrower than this many pixels are dropped, by an opening with a square.
+        smallest_share: regions smaller than this share of the image are dropped.
     """
-    judged = (truth != classes.ignore_id) & (label != classes.ignore_id)
-    places: list[Place] = []
+    comparable = (truth != classes.ignore_id) & (label != classes.ignore_id)
+    disagreements: list[Disagreement] = []
     for class_id in sorted({instance.class_id for instance in instances}):
         masks = [instance for instance in instances if instance.class_id == class_id]
         said, drawn = label == class_id, truth == class_id
-        unsaid = label == classes.background_id  # what SAM gives to another class is that class's place
+        unsaid = label == classes.background_id  # another class's pixels count for that class
         sides: tuple[tuple[Kind, np.ndarray, np.ndarray], ...] = (
-            ("sam_only", said & ~drawn & judged, truth),
-            ("truth_only", drawn & unsaid & judged, label),
+            ("sam_only", said & ~drawn & comparable, truth),
+            ("truth_only", drawn & unsaid & comparable, label),
         )
         for kind, differs, other in sides:
             if np.count_nonzero(differs) < smallest_share * label.size:
@@ -90,7 +90,7 @@ def find_places(
                     continue
                 mask_score = float(np.clip(confidence[part], 0, 1))
                 rows, columns = where
-                place = Place(
+                region = Disagreement(
                     class_name=classes.by_id[class_id].name,
                     kind=kind,
                     other=_most_common(other[where][inside], classes),
@@ -100,12 +100,12 @@ def find_places(
                     mask_score=mask_score,
                     score=share * mask_score,
                 )
-                places.append(place)
-    return sorted(places, key=lambda place: (-place.score, place.box))
+                disagreements.append(region)
+    return sorted(disagreements, key=lambda region: (-region.score, region.box))
 
 
 def _confidence(parts: np.ndarray, count: int, masks: Sequence[Instance], *, reach: int) -> np.ndarray:
-    """(count + 1,) score of the mask with most pixels in each part, grown by `reach`; NaN where none has any."""
+    """Return for each part the score of the mask, grown by `reach`, with most pixels in it: (count + 1,); NaN: none."""
     best = np.full(count + 1, np.nan)
     most = np.zeros(count + 1, np.int64)
     for instance in masks:  # one mask in memory at a time

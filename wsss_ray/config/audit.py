@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
+from wsss_ray.config.shared import LabelReaderConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig:
+class AuditConfig(LabelReaderConfig):
     """Rank the images of a labelling run by how likely their labels are wrong."""
 
     labels: str
     """Run directory of `wsss-ray label`."""
-    images: str
-    """Directory or `s3://` prefix of the image shards that were labelled."""
     output: str
     """Directory or `s3://` prefix for audit.parquet and audit.json."""
-    classes: str = "voc"
-    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
     largest_share: float = 0.95
     """A class that covers more of an image than this is suspicious (0 to 1)."""
     smallest_share: float = 0.001
@@ -40,22 +36,10 @@ class AuditConfig:
     """Against the truth: disagreement narrower than this many pixels is not listed: outlines differ so far."""
     smallest_disagreement: float = 0.001
     """Against the truth: regions that cover less of their image than this are left out (0 to 1)."""
-    status_seconds: float = 5.0
-    """Seconds between status lines."""
-    storage: StorageConfig = field(default_factory=StorageConfig)
-    """Object storage."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """Cluster."""
-
-    def inputs(self) -> tuple[Input, ...]:
-        """Return what the job reads."""
-        return given(
-            ("--labels", self.labels, "run"),
-            ("--images", self.images, "folder"),
-        )
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        super().__post_init__()
         shares = ("largest_share", "smallest_share", "same_object_iou", "low_mask_score", "near_threshold")
         for name in (*shares, "smallest_disagreement"):
             require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
+from wsss_ray.config.shared import Input, LabelReaderConfig, given, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(LabelReaderConfig):
     """Evaluate labels or predictions against a ground truth: standard mIoU with its confidence interval.
 
     One confusion matrix over all pixels; the background is a class; pixels whose truth is ignore are left
@@ -34,8 +34,6 @@ class EvaluateConfig:
     """With coco_annotations: paint large annotations first (area) or in the file's order (json)."""
     coco_crowd: Literal["include", "exclude", "ignore"] = "ignore"
     """With coco_annotations: crowd regions are painted as their class, left out, or painted as ignore."""
-    classes: str = "voc"
-    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
     split: str | None = None
     """Name of the split for the table's head, such as "train" or "val". Unset: not stated."""
     subset: str | None = None
@@ -59,18 +57,10 @@ class EvaluateConfig:
     """A connected part of the truth with fewer pixels is no object."""
     seed: int = 0
     """Seed of the resampling."""
-    status_seconds: float = 5.0
-    """Seconds between status lines."""
-    storage: StorageConfig = field(default_factory=StorageConfig)
-    """Object storage."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """Cluster."""
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what the job reads."""
-        return given(
-            ("--labels", self.labels, "run"),
-            ("--images", self.images, "folder"),
+        return super().inputs() + given(
             ("--truth", self.truth, "folder"),
             ("--coco-annotations", self.coco_annotations, "file"),
             ("--subset", self.subset, "file"),
@@ -78,8 +68,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        super().__post_init__()
         require(self, "bootstrap", self.bootstrap >= 0, "0 or more")
         require(self, "boundary_ratio", 0 < self.boundary_ratio < 1, "above 0 and below 1")
         require(self, "smallest_object", self.smallest_object >= 1, "at least 1")
         require(self, "coco_annotations", not (self.coco_annotations and self.truth), "unset where `truth` is given")
-        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require, require_registered
+from wsss_ray.config.shared import (
+    LabelReaderConfig,
+    require,
+    require_registered,
+)
 from wsss_ray.export.format import EXPORT_FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(LabelReaderConfig):
     """Export labels in the formats of other tools: VOC, COCO, YOLO-seg, Hugging Face."""
 
-    labels: str
-    """Run directory of `wsss-ray label` or `wsss-ray predict`."""
-    images: str
-    """Directory or `s3://` prefix of the image shards that were labelled."""
     output: str
     """Directory or `s3://` prefix; it must be empty or hold the same export, which is then continued."""
     format: str
@@ -24,8 +24,6 @@ class ExportConfig:
     coco-panoptic, coco-semantic: PNGs and JSON. yolo-seg: polygons (needs the extra `export`). huggingface: Parquet
     with images, label maps, boxes and masks. voc-test: the archive for the VOC test server. Or a format that an
     installed package adds. Predictions have no instances: use voc, coco-semantic, huggingface or voc-test for them."""
-    classes: str = "voc"
-    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
     split: str = "train"
     """Name of the split in file and folder names."""
     only: str | None = None
@@ -40,24 +38,11 @@ class ExportConfig:
     polygon_tolerance: float = 0.0
     """yolo-seg: largest distance, in pixels, of a simplified polygon from the outline of its mask. 0 keeps every
     corner; 1 makes the files several times shorter. The summary states the loss."""
-    status_seconds: float = 5.0
-    """Seconds between status lines."""
-    storage: StorageConfig = field(default_factory=StorageConfig)
-    """Object storage."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """Cluster."""
-
-    def inputs(self) -> tuple[Input, ...]:
-        """Return what the job reads."""
-        return given(
-            ("--labels", self.labels, "run"),
-            ("--images", self.images, "folder"),
-        )
 
     def __post_init__(self) -> None:
         """Check ranges and the name of the format."""
+        super().__post_init__()
         require_registered(self, "format", EXPORT_FORMATS)
         plain = re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,100}", self.split) is not None
         require(self, "split", plain, "letters, digits, '.', '_' and '-', since it becomes a file name")
         require(self, "polygon_tolerance", 0 <= self.polygon_tolerance <= 100, "from 0 to 100")
-        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from wsss_ray.config.models import Device, Precision
-from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
+from wsss_ray.config.shared import Input, LabelRunConfig, given, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class CrfConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(LabelRunConfig):
     """Predict labels of image shards with a trained student.
 
     The output has the form of a labelling run.
@@ -50,8 +49,6 @@ class PredictConfig:
 
     input: str
     """Directory or `s3://` prefix of image shards, as `wsss-ray shard` writes them, of the student's classes."""
-    output: str
-    """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
     student: str
     """The student: output of `wsss-ray train`, or the file `student.safetensors` that it writes there at its end."""
     flip: bool = False
@@ -78,27 +75,6 @@ class PredictConfig:
     precision: Precision = "auto"
     """auto: bfloat16 autocast on CUDA (float32 where the GPU has no native bfloat16), float32 on CPU. Probabilities and
     DenseCRF are always float32."""
-    decoded_mb: int = 512
-    """Decoded pixels (MB of uint8 RGB) of a unit in progress; an actor has three. Larger units are divided."""
-    limit: int | None = None
-    """Predict only the first N images, rounded up to whole units. Unset: all."""
-    png: bool = False
-    """Also write one PNG per image under png/, named by image id."""
-    png_palette: Literal["auto", "palette", "grey"] = "auto"
-    """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
-    retry_failed: bool = False
-    """Run the images whose rows failed again; the other rows are kept."""
-    profile: bool = False
-    """Write Chrome traces of an actor's first unit and of a later one to profile/ in the output, for chrome://tracing
-    or ui.perfetto.dev."""
-    dry_run: bool = False
-    """Print the plan (units, pools, paths, estimated hours from a timed sample) and stop."""
-    status_seconds: float = 5.0
-    """Seconds between status lines."""
-    storage: StorageConfig = field(default_factory=StorageConfig)
-    """Object storage."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """Cluster and pool."""
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what the job reads."""
@@ -106,9 +82,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        require(self, "limit", self.limit is None or self.limit >= 1, "at least 1")
+        super().__post_init__()
         require(self, "longest_side", self.longest_side is None or self.longest_side >= 32, "at least 32")
         require(self, "soft_threshold", 0 <= self.soft_threshold < 1, "at least 0 and below 1")
-        for name in ("batch_size", "decoded_mb"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
-        require(self, "status_seconds", self.status_seconds > 0, "more than 0")
+        require(self, "batch_size", self.batch_size >= 1, "at least 1")

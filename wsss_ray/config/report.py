@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from wsss_ray.config.shared import Input, RayConfig, StorageConfig, given, require
+from wsss_ray.config.shared import Input, LabelReaderConfig, given, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(LabelReaderConfig):
     """Write a static HTML gallery of labels: a folder that opens from disk or a bucket."""
 
-    labels: str
-    """Run directory of `wsss-ray label` or `wsss-ray predict`."""
-    images: str
-    """Directory or `s3://` prefix of the image shards that were labelled."""
     output: str
     """Directory or `s3://` prefix for the gallery; open its index.html."""
-    classes: str = "voc"
-    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
     audit: str | None = None
     """Output of `wsss-ray audit`: shows its reasons, and opens the images in the order of its ranks."""
     evaluation: str | None = None
@@ -37,26 +31,18 @@ class ReportConfig:
     """Longest side of the picture in the viewer, in pixels; smaller images keep their size."""
     title: str = "wsss_ray labels"
     """Title of the gallery."""
-    status_seconds: float = 5.0
-    """Seconds between status lines."""
-    storage: StorageConfig = field(default_factory=StorageConfig)
-    """Object storage."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """Cluster."""
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what the job reads."""
-        return given(
-            ("--labels", self.labels, "run"),
-            ("--images", self.images, "folder"),
+        return super().inputs() + given(
             ("--audit", self.audit, "folder"),
             ("--evaluation", self.evaluation, "folder"),
         )
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        super().__post_init__()
         require(self, "sample", self.sample is None or self.sample >= 1, "at least 1")
         require(self, "images_per_page", self.images_per_page >= 1, "at least 1")
         for name in ("thumbnail", "picture"):
             require(self, name, getattr(self, name) >= 32, "at least 32")
-        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

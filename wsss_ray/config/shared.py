@@ -1,8 +1,8 @@
-"""Sections of configurations that several jobs share: storage and Ray."""
+"""What the configurations of several jobs share: sections, common fields, and checks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wsss_ray.registry import Registry
@@ -29,15 +29,15 @@ def given(*inputs: tuple[str, str | None, Literal["folder", "file", "run"]]) -> 
 class FieldError(ValueError):
     """A value that a configuration's field cannot have."""
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, name: str, message: str) -> None:
         """Create the error.
 
         Args:
-            field: name of the field, so that its line in a file can be found.
+            name: name of the field, so that its line in a file can be found.
             message: the text, which names class and field.
         """
         super().__init__(message)
-        self.field = field
+        self.field = name
 
 
 def require(config: object, name: str, ok: bool, rule: str) -> None:
@@ -107,3 +107,67 @@ class RayConfig:
             require(self, name, value is None or value >= 1, "at least 1")
         require(self, "gpus_per_actor", self.gpus_per_actor is None or self.gpus_per_actor >= 0, "0 or more")
         require(self, "cpus_per_actor", self.cpus_per_actor is None or self.cpus_per_actor > 0, "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRunConfig:
+    """Fields of the jobs that read image shards and write a run of label files."""
+
+    input: str
+    """Directory or `s3://` prefix of image shards, as `wsss-ray shard` writes them."""
+    output: str
+    """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
+    decoded_mb: int = 512
+    """Decoded pixels (MB of uint8 RGB) of a unit in progress; an actor has three. Larger units are divided."""
+    limit: int | None = None
+    """Process only the first N images, rounded up to whole units. Unset: all."""
+    png: bool = False
+    """Also write one PNG per image under png/, named by image id."""
+    png_palette: Literal["auto", "palette", "grey"] = "auto"
+    """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
+    retry_failed: bool = False
+    """Run the images whose rows failed again; the other rows are kept."""
+    profile: bool = False
+    """Write Chrome traces of an actor's first unit and of a later one to profile/ in the output, for chrome://tracing
+    or ui.perfetto.dev."""
+    dry_run: bool = False
+    """Print the plan (units, pools, paths, estimated hours from a timed sample; when labelling, the prompts of three
+    images too) and stop."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster and pools of actors."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "limit", self.limit is None or self.limit >= 1, "at least 1")
+        require(self, "decoded_mb", self.decoded_mb >= 1, "at least 1")
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelReaderConfig:
+    """Fields of the jobs that read a run of label files and the images they belong to."""
+
+    labels: str
+    """Run directory of `wsss-ray label` or `wsss-ray predict`."""
+    images: str
+    """Directory or `s3://` prefix of the image shards that were labelled."""
+    classes: str = "voc"
+    """Class set: voc, voc-raw, coco, demo, or the path of a YAML file."""
+    status_seconds: float = 5.0
+    """Seconds between status lines."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Object storage."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Cluster."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the job reads."""
+        return given(("--labels", self.labels, "run"), ("--images", self.images, "folder"))
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self, "status_seconds", self.status_seconds > 0, "more than 0")

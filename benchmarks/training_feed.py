@@ -39,7 +39,7 @@ from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training import run
 from wsss_ray.training.plan import allocate
-from wsss_ray.training.updates import Schedule, Updater
+from wsss_ray.training.updates import Updater
 
 CLASSES = ClassSet.load("voc")
 WIDTH, HEIGHT = 500, 375
@@ -130,16 +130,7 @@ def bare_loop(config: TrainConfig, threads: int) -> Measured:
     recipe = config.recipe
     compute = resolve_compute(config.device, config.precision)
     student = build_student(config.student, CLASSES, weights=None).to(memory_format=torch.channels_last)
-    updater = Updater(
-        student.to(compute.device).train(),
-        compute=compute,
-        optimizer=recipe.optimizer,
-        learning_rate=recipe.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        schedule=Schedule(iterations=recipe.iterations, power=config.power),
-        accumulation=recipe.accumulation,
-    )
+    updater = Updater.of(config, student.to(compute.device).train(), compute=compute, workers=1)
     random = np.random.default_rng(0)
     shape = (8, recipe.batch_size, recipe.crop, recipe.crop)
     images = random.integers(0, 256, (*shape, 3), dtype=np.uint8)

@@ -24,7 +24,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.evaluation import job as evaluation
 from wsss_ray.report import job as report
 from wsss_ray.report import job as report_job
-from wsss_ray.report.state import Claim
+from wsss_ray.report.state import begin_gallery
 from wsss_ray.storage.storage import Storage
 
 
@@ -129,7 +129,7 @@ def test_a_unit_is_not_shown_for_a_report_that_was_taken_over(
     config = dataclasses.replace(gallery.config, output=str(tmp_path / "site"))
 
     def be_overtaken_and_map(*arguments: Any, **options: Any) -> Iterator[Any]:
-        Claim.take(Storage(config.output))
+        begin_gallery(Storage(config.output))
         yield from map_units(*arguments, **options)
 
     monkeypatch.setattr(report_job, "map_units", be_overtaken_and_map)

@@ -10,7 +10,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.checkpoint import Snapshot, read_checkpoint, write_checkpoint
 from wsss_ray.training.checkpoint_files import FOLDER, checkpoint_path, digest_path, list_checkpoints
-from wsss_ray.training.driver import read_driver
 from wsss_ray.training.history import History
 from wsss_ray.training.metrics import IterationMetrics, read_metrics
 
@@ -72,13 +71,6 @@ def test_a_damaged_metrics_file_is_named_with_its_line(tmp_path: Path, text: byt
     (tmp_path / "metrics.csv").write_bytes(text)
     with pytest.raises(ValueError, match=rf"metrics\.csv is damaged: .*{reason}"):
         read_metrics(Storage(str(tmp_path)))
-
-
-@pytest.mark.parametrize("text", [b"[1]", b"\xff\xfe{", b'{"driver": 5}', b"[" * 5000])
-def test_a_damaged_file_of_the_driver_is_named(tmp_path: Path, text: bytes) -> None:
-    (tmp_path / "driver.json").write_bytes(text)
-    with pytest.raises(ValueError, match=r"driver\.json is damaged"):
-        read_driver(Storage(str(tmp_path)))
 
 
 def row(iteration: int, loss: float, miou: float | None = None) -> IterationMetrics:

@@ -29,13 +29,13 @@ from training_cases import CLASSES, configure, draw, losses_of_a_loop, write_set
 
 from wsss_ray.config import RayConfig, StudentConfig
 from wsss_ray.config.train import TrainConfig
+from wsss_ray.engine.ownership import Ownership
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.models.student.files import decode_student
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training import run, session, worker
 from wsss_ray.training.checkpoint_files import FOLDER, checkpoint_path, list_checkpoints
-from wsss_ray.training.driver import take_over
 from wsss_ray.training.metrics import IterationMetrics, read_metrics
 from wsss_ray.training.worker import Assignment
 
@@ -269,12 +269,14 @@ def test_a_full_disk_ends_the_run_which_then_goes_on(
 def test_a_driver_writes_nothing_more_once_another_has_taken_over(
     images: Path, in_this_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def take_over_twice(output: Storage) -> str:
-        earlier = take_over(output)
-        take_over(output)
-        return earlier
+    class TakenOver(Ownership):
+        @classmethod
+        def take(cls, output: Storage, file: str, **content: Any) -> Ownership:
+            earlier = Ownership.take(output, file, **content)
+            Ownership.take(output, file, **content)
+            return earlier
 
-    monkeypatch.setattr(session, "take_over", take_over_twice)
+    monkeypatch.setattr(session, "Ownership", TakenOver)
     with pytest.raises(JobError, match=r"training stopped: another driver has taken over .*last checkpoint"):
         run(configure(images, tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["driver.json", "run.json", "tensorboard"]

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from wsss_ray.classes import voc_color
 from wsss_ray.demo.scene_canvas import SceneCanvas
 from wsss_ray.demo.shapes import DISHES
 
@@ -143,17 +144,10 @@ def write_folder(directory: Path, split: Split, count: int, *, first: int = 0) -
         scene, name = draw_scene(seed), f"{split}-{seed:07d}"
         Image.fromarray(scene.image).save(images / f"{name}.jpg", quality=95, subsampling=0)
         truth = Image.fromarray(scene.semantic)
-        truth.putpalette(_voc_colors())
+        truth.putpalette(bytes(channel for index in range(256) for channel in voc_color(index)))
         truth.save(truths / f"{name}.png")
         lines.append(json.dumps({"file": f"{name}.jpg", "tags": scene.tags}) + "\n")
     (directory / "tags.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-def _voc_colors() -> bytes:
-    """Return PASCAL VOC's color map, 768 bytes of RGB: bits of the id spread over the high bits of the channels."""
-    ids = np.arange(256)
-    channels = [sum(((ids >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
-    return np.stack(channels, axis=1).astype(np.uint8).tobytes()
 
 
 def main() -> None:

@@ -185,22 +185,13 @@ def _time_updates(config: TrainConfig, allocation: Allocation) -> tuple[float, i
     import torch  # noqa: PLC0415 - in the worker alone
 
     from wsss_ray.models.device import resolve_compute  # noqa: PLC0415
-    from wsss_ray.training.updates import Schedule, Updater  # noqa: PLC0415
+    from wsss_ray.training.updates import Updater  # noqa: PLC0415
 
     recipe, workers = config.recipe, allocation.workers.actors
     torch.set_num_threads(allocation.threads)
     compute = resolve_compute(config.device, config.precision)
     student = _untrained(config).to(compute.device).train()
-    updater = Updater(
-        student,
-        compute=compute,
-        optimizer=recipe.optimizer,
-        learning_rate=recipe.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        schedule=Schedule(iterations=recipe.iterations, power=config.power),
-        accumulation=config.micro_batches(workers),
-    )
+    updater = Updater.of(config, student, compute=compute, workers=workers)
     samples = recipe.batch_size // workers
     images = torch.randint(0, 256, (samples, recipe.crop, recipe.crop, 3), dtype=torch.uint8).numpy()
     labels = torch.zeros((samples, recipe.crop, recipe.crop), dtype=torch.int16).numpy()

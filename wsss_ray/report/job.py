@@ -19,7 +19,7 @@ from wsss_ray.report import overview
 from wsss_ray.report.audit import Audit
 from wsss_ray.report.index import Index, details_path, encode_details
 from wsss_ray.report.site import CONTENT, Pages, Site, settle_files
-from wsss_ray.report.state import Claim, earlier_state, state_of
+from wsss_ray.report.state import begin_gallery, check_owner, earlier_state, finish_gallery, state_of
 from wsss_ray.report.unit import UnitReporter
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.storage import Storage
@@ -59,7 +59,7 @@ def run(config: ReportConfig) -> None:
         images_per_page=config.images_per_page,
         audited=audit.summary is not None,
     )
-    claim = Claim.take(output)
+    gallery = begin_gallery(output)
     output.sweep()
     site.write_static()
     index = Index(run.classes, audit.kinds)
@@ -68,7 +68,7 @@ def run(config: ReportConfig) -> None:
         images=run.images,
         labels=run.labels,
         output=output,
-        claim=claim,
+        gallery=gallery,
         classes=run.classes,
         thumbnail=config.thumbnail,
         picture=config.picture,
@@ -76,7 +76,7 @@ def run(config: ReportConfig) -> None:
     )
     damaged = _write_images(config, units, reporter, audit=audit, index=index, agreement=agreement, site=site)
     page = {"pages": site.pages, "perPage": config.images_per_page, "audited": audit.summary is not None}
-    claim.check()
+    check_owner(gallery)
     output.write(INDEX_PATH, index.encode(page))
     site.write_overview(_overview(config, run, audit=audit, agreement=agreement, evaluation=evaluation, shown=shown))
     site.retire_pages()
@@ -89,7 +89,7 @@ def run(config: ReportConfig) -> None:
     print(f"gallery of {shown:,} images: open {output.describe('index.html')}", flush=True)
     if (error := damage_error(damaged)) is not None:
         raise error
-    claim.finish(state)
+    finish_gallery(gallery, state)
 
 
 def _write_images(
@@ -109,7 +109,7 @@ def _write_images(
     pages = Pages(site, config.images_per_page)
     with connect_for(total, config.ray) as resources, progress.printing():
         for position, made in in_order(map_units(units, reporter, config=config.ray, resources=resources)):
-            reporter.claim.check()
+            check_owner(reporter.gallery)
             name, cards = units[position].name, made.cards
             if made.damage is not None:
                 damaged[name] = made.damage
@@ -120,7 +120,7 @@ def _write_images(
                 agreement.add(card)
                 pages.add(card)
             progress.add(len(cards), failed=sum(card.status == "failed" for card in cards))
-        reporter.claim.check()
+        check_owner(reporter.gallery)
         pages.finish()
     return damaged
 

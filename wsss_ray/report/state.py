@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import uuid
-from dataclasses import dataclass
-from typing import Any
 
 from wsss_ray.config import ReportConfig
+from wsss_ray.engine.ownership import Ownership
 from wsss_ray.errors import JobError
 from wsss_ray.labels.run import LabelRun
 from wsss_ray.labels.summary import SUMMARY_FILE
@@ -21,41 +19,35 @@ MARKER = "gallery.json"
 """Marks a folder as a gallery. It holds the state of a complete gallery, or the writer of an unfinished one."""
 GALLERY_VERSION = 4
 """Counts changes of the code that change galleries."""
+_MADE_BY = "wsss_ray report"
 _AUDIT_FILES = (AUDIT_FILE, "audit.parquet", "disagreements.parquet")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """The right to write a gallery. A later report in the same folder takes it over. Pickled to Ray tasks."""
+def begin_gallery(output: Storage) -> Ownership:
+    """Mark the gallery as unfinished and written by this report. A later report in the same folder takes it over."""
+    return Ownership.take(output, MARKER, made_by=_MADE_BY, state=None)
 
-    output: Storage
-    writer: str
 
-    @classmethod
-    def take(cls, output: Storage) -> Claim:
-        """Mark the gallery as unfinished and written by this report."""
-        claim = cls(output=output, writer=uuid.uuid4().hex)
-        output.write(MARKER, _encode({"state": None, "writer": claim.writer}))
-        return claim
+def check_owner(gallery: Ownership) -> None:
+    """Raise a JobError if another report has taken over the folder."""
+    if not gallery.is_current():
+        raise JobError(
+            f"another report is writing a gallery to {gallery.output.uri}: this one ends here. Give each its own "
+            "--output."
+        )
 
-    def check(self) -> None:
-        """Raise a JobError if another report has taken over the folder."""
-        if _read(self.output).get("writer") != self.writer:
-            raise JobError(
-                f"another report is writing a gallery to {self.output.uri}: this one ends here. Give each its own "
-                "--output."
-            )
 
-    def finish(self, state: str) -> None:
-        """Mark the gallery as complete.
+def finish_gallery(gallery: Ownership, state: str) -> None:
+    """Mark the gallery as complete.
 
-        Raises:
-            JobError: another report has taken over the folder.
-        """
-        info = self.output.info(MARKER)
-        self.check()
-        if info is None or not self.output.replace(MARKER, _encode({"state": state}), info.version):
-            raise JobError(f"another report is writing a gallery to {self.output.uri}: run this one again.")
+    Raises:
+        JobError: another report has taken over the folder.
+    """
+    info = gallery.output.info(MARKER)
+    check_owner(gallery)
+    data = encode_json({"made_by": _MADE_BY, "state": state})
+    if info is None or not gallery.output.replace(MARKER, data, info.version):
+        raise JobError(f"another report is writing a gallery to {gallery.output.uri}: run this one again.")
 
 
 def state_of(config: ReportConfig, run: LabelRun) -> str:
@@ -87,7 +79,10 @@ def earlier_state(output: Storage, folders: tuple[str, ...]) -> str | None:
         ValueError: the folder holds something else; `folders` are those whose files a gallery removes.
     """
     if output.exists(MARKER):
-        state = _read(output).get("state")
+        try:
+            state = read_json(output, MARKER).get("state")
+        except (FileNotFoundError, ValueError):
+            return None
         return state if isinstance(state, str) else None
     if output.exists("index.html"):
         raise ValueError(f"{output.uri} holds an index.html that is no gallery of this job. Give an empty --output.")
@@ -97,18 +92,6 @@ def earlier_state(output: Storage, folders: tuple[str, ...]) -> str | None:
                 f"{output.describe(folder)} holds files of no gallery of this job. Give an empty --output."
             )
     return None
-
-
-def _encode(content: dict[str, Any]) -> bytes:
-    return encode_json({"made_by": "wsss_ray report", **content})
-
-
-def _read(output: Storage) -> dict[str, Any]:
-    """Return the content of the marker; empty if it is damaged or does not exist."""
-    try:
-        return read_json(output, MARKER)
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def _digest(storage: Storage, path: str) -> str | None:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from wsss_ray.classes import ClassSet
+from wsss_ray.engine.ownership import Ownership
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
 from wsss_ray.labels.run import read_joined, truth_of
 from wsss_ray.labels.scores import ClassIndex, confusion_counts, headline, score
 from wsss_ray.report.pictures import Overlay, encode_photo
-from wsss_ray.report.state import Claim
+from wsss_ray.report.state import check_owner
 from wsss_ray.shards.instance import Instance
 from wsss_ray.shards.label_row import LabelRow
 from wsss_ray.shards.units import Unit
@@ -100,7 +101,7 @@ class UnitReporter:
     """Run directory."""
     output: Storage
     """The gallery."""
-    claim: Claim
+    gallery: Ownership
     classes: ClassSet
     thumbnail: int
     picture: int
@@ -109,7 +110,7 @@ class UnitReporter:
 
     def __call__(self, unit: Unit) -> UnitCards:
         """Write the unit's pictures; one decoded image in memory at a time."""
-        self.claim.check()
+        check_owner(self.gallery)
         rows = None if self.chosen is None else frozenset(self.chosen[unit.name])
         columns = ["image", "height", "width", "truth"]
         cards: list[Card] = []

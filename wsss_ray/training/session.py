@@ -12,10 +12,10 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from wsss_ray.engine.ownership import Ownership
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.errors import JobError
 from wsss_ray.storage import retries
-from wsss_ray.training.driver import take_over
 from wsss_ray.training.monitor import TrainingMonitor, TrainingState, status_line
 from wsss_ray.training.plan import Allocation
 from wsss_ray.training.trainer import make_trainer
@@ -23,6 +23,9 @@ from wsss_ray.training.worker import Assignment
 
 if TYPE_CHECKING:
     from wsss_ray.training.job import TrainingRun
+
+DRIVER_FILE = "driver.json"
+"""Names the driver that trains into an output."""
 
 
 def train(training: TrainingRun, allocation: Allocation) -> TrainingState:
@@ -41,7 +44,7 @@ def train(training: TrainingRun, allocation: Allocation) -> TrainingState:
         labels=training.labels,
         order=training.order,
         output=training.output,
-        driver=take_over(training.output),
+        ownership=Ownership.take(training.output, DRIVER_FILE),
         validation=training.validation,
         monitor=monitor,
         feed_cpus=allocation.feed_cpus,

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wsss_ray.config.train import Optimizer
+from wsss_ray.config.train import Optimizer, TrainConfig
 from wsss_ray.models.device import Compute
 from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.spec import IGNORE
@@ -73,6 +73,21 @@ class Updater:
             self.optimizer = torch.optim.AdamW(groups, betas=(momentum, 0.999))
         else:
             self.optimizer = torch.optim.SGD(groups, momentum=momentum)
+
+    @classmethod
+    def of(cls, config: TrainConfig, student: StudentNetwork, *, compute: Compute, workers: int) -> Updater:
+        """Return the updater of a configuration, for one of a number of workers; `student` is in training mode."""
+        recipe = config.recipe
+        return cls(
+            student,
+            compute=compute,
+            optimizer=recipe.optimizer,
+            learning_rate=recipe.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            schedule=Schedule(iterations=recipe.iterations, power=config.power),
+            accumulation=config.micro_batches(workers),
+        )
 
     @property
     def workers(self) -> int:

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.student import DEEPLAB
 from wsss_ray.config.train import TrainConfig
+from wsss_ray.engine.ownership import Ownership
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import encode_student
@@ -32,7 +33,6 @@ from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.checkpoint import read_checkpoint, restore_snapshot, take_snapshot, write_checkpoint
 from wsss_ray.training.checkpoint_files import list_checkpoints
-from wsss_ray.training.driver import DRIVER_FILE, read_driver
 from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History
 from wsss_ray.training.initial_weights import STUDENT_DIGEST_FILE, STUDENT_FILE, fetch_student_weights
@@ -40,7 +40,7 @@ from wsss_ray.training.metrics import IterationMetrics
 from wsss_ray.training.monitor import send_retries
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import LabelPlan
-from wsss_ray.training.updates import Schedule, Updater
+from wsss_ray.training.updates import Updater
 from wsss_ray.training.validation import Validation
 
 _SYNC_BUFFERS = (
@@ -62,8 +62,8 @@ class Assignment:
     labels: LabelPlan
     order: Order
     output: Storage
-    driver: str
-    """Id of the driver; the output holds it until another driver takes over."""
+    ownership: Ownership
+    """That of the driver."""
     validation: Validation | None
     monitor: ActorHandle
     feed_cpus: float
@@ -118,21 +118,12 @@ class Worker:
         self.config = config = assignment.config
         self.rank = rank
         self.workers = workers
-        self.recipe = recipe = config.recipe
+        self.recipe = config.recipe
         self.compute = resolve_compute(
             get_device().type if config.device == "auto" else config.device, config.precision
         )
         self.student = self._build()
-        self.updater = Updater(
-            self.student,
-            compute=self.compute,
-            optimizer=recipe.optimizer,
-            learning_rate=recipe.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            schedule=Schedule(iterations=recipe.iterations, power=config.power),
-            accumulation=config.micro_batches(workers),
-        )
+        self.updater = Updater.of(config, self.student, compute=self.compute, workers=workers)
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[None] | None = None
         self._pending: list[tuple[Batch, Tensor]] = []
@@ -299,13 +290,7 @@ class Worker:
 
     def _check_driver(self) -> None:
         """Stop before a write if another driver owns the output: of two, the one that started last continues."""
-        found = read_driver(self.assignment.output)
-        if found is None:
-            raise ValueError(
-                f"{self.assignment.output.describe(DRIVER_FILE)} was removed; it says that this driver trains here. "
-                "Run the same command again: it continues from the last checkpoint."
-            )
-        if found != self.assignment.driver:
+        if not self.assignment.ownership.is_current():
             raise ValueError(
                 f"another driver has taken over {self.assignment.output.uri}, and continues from its last checkpoint. "
                 "This one ends."

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, LabellerConfig, builtin
 from wsss_ray.config.parsing import read_files
 from wsss_ray.engine.meter import Meter
+from wsss_ray.errors import suggest
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.inputs import ImageLike, read_pixels
 from wsss_ray.labelling.fusing import FusedLabel, LabelRowBuilder
@@ -31,6 +33,7 @@ from wsss_ray.labels.decoded_images import Picture
 from wsss_ray.models.protocols import Detector, Segmenter
 from wsss_ray.models.registries import DETECTORS, FUSION_RULES, SEGMENTERS
 from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.models.suppression import suppress
 from wsss_ray.shards.columns import LABEL_COLUMNS
 
 MASKS_BYTES = 128 * 2**20
@@ -87,6 +90,9 @@ class Labeller:
             ValueError: a configuration cannot be used; says where and why.
         """
         config = _read_config(list(configs))
+        names = [field.name for field in dataclasses.fields(LabellerConfig)]
+        for name in changes.keys() - set(names):
+            raise ValueError(f"LabellerConfig has no field {name!r}.{suggest(name, names)} Valid: {', '.join(names)}.")
         return cls(dataclasses.replace(config, **changes), classes=classes)
 
     @functools.cached_property
@@ -114,11 +120,11 @@ class Labeller:
             One result per image, in order. A file that cannot be decoded has status "failed" and its reason.
 
         Raises:
-            TypeError: a single path instead of a list of images, or a text instead of a list of tags.
+            TypeError: a single image instead of a list, or a text instead of a list of tags.
             ValueError: not one list of tags per image, an unknown tag, or an array of another form.
         """
-        if isinstance(images, str | Path):
-            raise TypeError(f"images is one path, {str(images)!r}: give a list, such as [{str(images)!r}].")
+        if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim <= 3):
+            raise TypeError("images is one image: give a list of images, such as [image], and a list of tags for each.")
         if len(images) != len(tags):
             raise ValueError(f"there are {len(images)} images and {len(tags)} lists of tags: give one list per image.")
         for index, names in enumerate(tags):
@@ -141,8 +147,9 @@ class Labeller:
         found = [Detections.empty()] * len(pictures)
         with self._device, meter("detect"):
             results = self.detector.detect(images, [pictures[index].row["tags"] for index in present])
+        config = self.config.detector
         for index, detections in zip(present, results, strict=True):
-            found[index] = detections
+            found[index] = suppress(detections, class_nms=config.class_nms, cross_class_nms=config.cross_class_nms)
         return found
 
     def label_pictures(

@@ -19,7 +19,7 @@ MIOU = (3 / 5 + 2 / 4) / 2
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
 def test_arrays_are_evaluated(dtype: type[np.integer]) -> None:
-    found = evaluate_maps([LABEL.astype(dtype)], [TRUTH.astype(dtype)])
+    found = evaluate_maps([LABEL.astype(dtype)], [TRUTH.astype(dtype)], classes="voc")
     assert found.miou == pytest.approx(MIOU)
     assert (found.classes[0].iou, found.classes[1].iou) == (3 / 5, 2 / 4)
     assert (found.images, found.class_set, found.headline) == (1, "voc", "mIoU 55.0, split not stated, 1 image")
@@ -34,7 +34,7 @@ def test_png_files_and_a_class_set_are_evaluated(tmp_path: Path) -> None:
 
 
 def test_pixels_are_summed_over_images_and_missing_labels_count_as_background() -> None:
-    found = evaluate_maps([TRUTH, LABEL, None, LABEL[:1]], [TRUTH] * 4)
+    found = evaluate_maps([TRUTH, LABEL, None, LABEL[:1]], [TRUTH] * 4, classes="voc")
     assert found.miou == pytest.approx(((4 + 3 + 4 + 4) / (4 + 5 + 7 + 7) + (3 + 2) / (3 + 4 + 3 + 3)) / 2)
     assert found.missing == ("2",)
     assert list(found.failed) == ["3"]
@@ -46,11 +46,12 @@ def test_pixels_are_summed_over_images_and_missing_labels_count_as_background() 
     ("labels", "truths", "text"),
     [
         ([], [], "there is no label map"),
-        ([TRUTH], [TRUTH, TRUTH], "longer than argument"),
+        ([TRUTH], [TRUTH, TRUTH], "1 labels and 2 truths"),
         ([TRUTH], [TRUTH.astype(float)], "integers"),
         ([TRUTH], ["nowhere.png"], "nowhere.png"),
+        ([TRUTH], [5], "a label is int"),
     ],
 )
 def test_inputs_that_cannot_be_evaluated_are_errors(labels: list, truths: list, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        evaluate_maps(labels, truths)
+        evaluate_maps(labels, truths, classes="voc")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from wsss_ray import ClassSet, Labeller
-from wsss_ray.config import FusionConfig, LabellerConfig, SegmenterConfig
+from wsss_ray.config import DetectorConfig, FusionConfig, LabelConfig, LabellerConfig, SegmenterConfig
 from wsss_ray.export.records import Record
 from wsss_ray.export.segments import divide_label
+from wsss_ray.labelling.plan import describe_models
 from wsss_ray.models.fusion import LabelMapBuilder
 from wsss_ray.models.protocols import Detector, Segmenter, Weights
 from wsss_ray.models.registries import FUSION_RULES, SEGMENTERS
@@ -40,12 +41,9 @@ class WholeBox(Segmenter):
 class PaintLargest(LabelMapBuilder):
     """The larger mask is painted over the smaller one."""
 
-    def priority(self, crop: MaskCrop, score: float) -> np.uint64:
-        return np.uint64(np.count_nonzero(crop.mask))
-
     @classmethod
-    def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
-        return sorted(range(len(areas)), key=lambda index: areas[index])
+    def priority(cls, score: float, area: int) -> int:
+        return area
 
 
 class FixedBoxes(Detector):
@@ -76,6 +74,20 @@ def test_registered_classes_label_by_their_names(paint: str, expected: np.ndarra
     (result,) = labels.label([IMAGE], [list(labels.classes.names[:2])])
     assert [instance.mask_score for instance in result.instances] == [0.5, 0.5]
     np.testing.assert_array_equal(result.label, expected)
+
+
+def test_suppression_applies_to_the_boxes_of_any_detector() -> None:
+    segmenter = SegmenterConfig(type="whole-box", model="none", options={"score": 0.5})
+    detector = DetectorConfig(cross_class_nms=0.1)
+    labels = Labeller(LabellerConfig(classes="demo", detector=detector, segmenter=segmenter), detector=FixedBoxes())
+    (result,) = labels.label([IMAGE], [list(labels.classes.names[:2])])
+    assert [instance.class_id for instance in result.instances] == [2], "their IoU is 4 of 24 pixels"
+
+
+def test_settings_that_a_model_does_not_use_are_named() -> None:
+    segmenter = SegmenterConfig(type="whole-box", model="none", preprocessing="torchvision", options={"score": 0.5})
+    config = LabelConfig(input="in", output="out", classes="demo", segmenter=segmenter)
+    assert describe_models(config, ClassSet.load("demo"))[-1] == "not used by whole-box: preprocessing"
 
 
 def test_unknown_names_are_refused() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_ray import Labeller
+from wsss_ray import Labeller, evaluate
 from wsss_ray.classes import UnknownTagError
 from wsss_ray.config import FusionConfig
 from wsss_ray.demo.scenes import Scene, draw_scene, split_seeds
@@ -51,6 +51,23 @@ def test_what_is_saved_and_drawn_is_the_label(labels: Labeller, scenes: list[Sce
     assert result.overlay().size == (scenes[0].image.shape[1], scenes[0].image.shape[0])
     assert result.instances
     assert sum(instance.area for instance in result.instances) >= np.count_nonzero(result.label)
+    with pytest.raises(ValueError, match=r"label\.jpg does not end in \.png"):
+        result.save(tmp_path / "label.jpg")
+    height, width = result.label.shape
+    assert repr(result) == f"<LabelledImage image-0, {width} x {height}, ok, {len(result.instances)} instances>"
+
+
+def test_results_are_evaluated_by_their_own_classes(labels: Labeller, scenes: list[Scene], tmp_path: Path) -> None:
+    results = labels.label([scene.image for scene in scenes], [scene.tags for scene in scenes])
+    truths = [scene.semantic for scene in scenes]
+    found = evaluate(results, truths)
+    assert found.class_set == labels.classes.name
+    assert found.miou == evaluate([result.label for result in results], truths, classes=labels.classes).miou
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (failed,) = labels.label([tmp_path / "bad.jpg"], [scenes[0].tags])
+    assert "decode" in evaluate([failed], truths[:1]).failed["0"]
+    with pytest.raises(ValueError, match="label maps do not say their classes"):
+        evaluate([results[0].label], truths[:1])
 
 
 def test_a_damaged_file_fails_alone_and_says_why(labels: Labeller, scenes: list[Scene], tmp_path: Path) -> None:
@@ -70,8 +87,9 @@ def test_a_damaged_file_fails_alone_and_says_why(labels: Labeller, scenes: list[
 def test_unusable_arguments_are_refused(labels: Labeller, scenes: list[Scene]) -> None:
     with pytest.raises(ValueError, match="1 images and 2 lists of tags"):
         labels.label([scenes[0].image], [["mushroom"], []])
-    with pytest.raises(TypeError, match=r"images is one path, 'scene.jpg': give a list, such as \['scene.jpg'\]"):
-        labels.label("scene.jpg", [["mushroom"]])
+    for single in ("scene.jpg", Path("scene.jpg"), Image.fromarray(scenes[0].image), scenes[0].image):
+        with pytest.raises(TypeError, match=r"images is one image: give a list of images"):
+            labels.label(single, [["mushroom"]])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"tags of image 0 are one text: give a list"):
         labels.label([scenes[0].image], ["mushroom"])
     with pytest.raises(UnknownTagError, match="mushrom"):
@@ -105,3 +123,5 @@ def test_configurations_are_joined_and_changed(tmp_path: Path) -> None:
         Labeller.from_config("demo", str(extra))
     with pytest.raises(ValueError, match="demoo"):
         Labeller("demoo")
+    with pytest.raises(ValueError, match=r"LabellerConfig has no field 'fusoin'\. Did you mean .fusion."):
+        Labeller.from_config("demo", fusoin=FusionConfig(paint="area"))

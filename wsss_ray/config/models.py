@@ -10,7 +10,11 @@ from wsss_ray.config.shared import require, require_registered
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 Kernels = Literal["auto", "stock"]
-SAM_MODELS = ("vit_h", "vit_l", "vit_b", "tiny")
+
+DETECTOR_SETTINGS = ("mode", "resize", "preprocessing", "kernels")
+"""Fields of DetectorConfig that not every detector uses; `Detector.settings` says which it does."""
+SEGMENTER_SETTINGS = ("preprocessing", "boxes_per_chunk", "compile", "kernels")
+"""The same of SegmenterConfig."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +103,8 @@ class SegmenterConfig:
         from wsss_ray.models.registries import SEGMENTERS  # noqa: PLC0415 - it imports this module
 
         require_registered(self, "type", SEGMENTERS)
-        known = self.type != "sam" or self.model in SAM_MODELS
-        require(self, "model", known, f"one of {', '.join(SAM_MODELS)}")
+        models = SEGMENTERS.get(self.type).models
+        require(self, "model", models is None or self.model in models, f"one of {', '.join(models or ())}")
         require(self, "batch_size", self.batch_size >= 1, "at least 1")
         require(self, "boxes_per_chunk", self.boxes_per_chunk is None or self.boxes_per_chunk >= 1, "at least 1")
         is_hex = self.sha256 is None or (len(self.sha256) == 64 and set(self.sha256.lower()) <= set("0123456789abcdef"))

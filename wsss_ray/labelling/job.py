@@ -62,7 +62,8 @@ class _LabellingJob(LabelJob[LabelConfig]):
     def expected_seconds(self, device: str) -> float | None:
         settings = self.config.segmenter
         gpu = limits.find_gpu(device)
-        if gpu is None or settings.type != "sam" or settings.model not in limits.ENCODER_GFLOP:
+        counted = (self.config.detector.type, settings.type) == ("grounding-dino", "sam")
+        if gpu is None or not counted or settings.model not in limits.ENCODER_GFLOP:
             return None
         precisions = {"detector": self.config.detector.precision, "segmenter": settings.precision}
         return limits.seconds_per_image(gpu, settings.model, **precisions, share=limits.PUBLISHED_SHARE)

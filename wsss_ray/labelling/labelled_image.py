@@ -26,6 +26,12 @@ class LabelledImage:
     """(H, W, 3) RGB; None where the file could not be decoded."""
     classes: ClassSet
 
+    def __repr__(self) -> str:
+        """Return the image's name, size, status and the number of its instances."""
+        row = self.row
+        size = f"{row.width} x {row.height}"
+        return f"<LabelledImage {row.image_id}, {size}, {row.status}, {len(self.instances)} instances>"
+
     @property
     def status(self) -> str:
         """`ok`, `no_tags`, `no_detections` or `failed`."""
@@ -58,7 +64,13 @@ class LabelledImage:
         return self.row.label_map()
 
     def save(self, path: str | Path) -> None:
-        """Write the label as PNG: class ids with the class set's palette, 16-bit grey above 254 classes."""
+        """Write the label as PNG: class ids with the class set's palette, 16-bit grey above 254 classes.
+
+        Raises:
+            ValueError: the image failed, or the name does not end in .png.
+        """
+        if Path(path).suffix.lower() != ".png":
+            raise ValueError(f"{path} does not end in .png: labels are PNGs, since other formats change class ids.")
         if self.row.label is None:
             raise ValueError(f"image {self.row.image_id} has no label: {self.row.error}.")
         Path(path).write_bytes(self.row.label)

@@ -8,6 +8,7 @@ from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
+from wsss_ray.config.models import DETECTOR_SETTINGS, SEGMENTER_SETTINGS
 from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labelling.weights import identify
@@ -42,17 +43,25 @@ def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gp
 
 def _detector_identity(config: LabelConfig, *, has_gpus: bool) -> dict[str, Any]:
     settings = config.detector
-    section = _section(settings, leave_out=("batch_size", "model", "revision"), has_gpus=has_gpus)
-    (section["weights"],) = identify(DETECTORS.get(settings.type).weights(settings), config.storage)
+    kind = DETECTORS.get(settings.type)
+    unused = _unused(DETECTOR_SETTINGS, kind.settings)
+    section = _section(settings, leave_out=("batch_size", "model", "revision", *unused), has_gpus=has_gpus)
+    (section["weights"],) = identify(kind.weights(settings), config.storage)
     return section
 
 
 def _segmenter_identity(config: LabelConfig, *, has_gpus: bool) -> dict[str, Any]:
     settings = config.segmenter
+    kind = SEGMENTERS.get(settings.type)
     speed = ("batch_size", "boxes_per_chunk", "compile")
-    section = _section(settings, leave_out=(*speed, "checkpoint", "sha256"), has_gpus=has_gpus)
-    section["weights"] = identify(SEGMENTERS.get(settings.type).weights(settings), config.storage)
+    unused = _unused(SEGMENTER_SETTINGS, kind.settings)
+    section = _section(settings, leave_out=(*speed, "checkpoint", "sha256", *unused), has_gpus=has_gpus)
+    section["weights"] = identify(kind.weights(settings), config.storage)
     return section
+
+
+def _unused(names: tuple[str, ...], used: frozenset[str]) -> list[str]:
+    return [name for name in names if name not in used]
 
 
 def _section(
@@ -62,7 +71,7 @@ def _section(
     section = {name: value for name, value in dataclasses.asdict(settings).items() if name not in leave_out}
     section["device"], section["precision"] = resolve(section["device"], section["precision"], has_gpus=has_gpus)
     for name in ("type", "kernels", "options"):
-        if section[name] == getattr(type(settings)(), name):
+        if name in section and section[name] == getattr(type(settings)(), name):
             del section[name]
     return section
 
@@ -131,4 +140,15 @@ def describe_models(config: LabelConfig, classes: ClassSet) -> list[str]:
         f"classes   {classes.name}: {len(classes.classes)} and background, assist words {assist}",
         f"detector  {config.detector.type} {config.detector.model}, threshold {config.detector.box_threshold:g}",
         f"segmenter {config.segmenter.type} {config.segmenter.model}, paint by {config.fusion.paint}",
+        *_describe_unused(config.detector, DETECTOR_SETTINGS, DETECTORS.get(config.detector.type).settings),
+        *_describe_unused(config.segmenter, SEGMENTER_SETTINGS, SEGMENTERS.get(config.segmenter.type).settings),
     ]
+
+
+def _describe_unused(
+    settings: DetectorConfig | SegmenterConfig, names: tuple[str, ...], used: frozenset[str]
+) -> list[str]:
+    """Return the line that names settings that were changed but that the model does not use, if there are any."""
+    default = type(settings)()
+    changed = [name for name in _unused(names, used) if getattr(settings, name) != getattr(default, name)]
+    return [f"not used by {settings.type}: {', '.join(changed)}"] if changed else []

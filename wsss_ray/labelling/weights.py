@@ -35,10 +35,7 @@ def check_weights(config: LabellerConfig) -> None:
             f"{weights.files[0]} has SHA-256 {digest}, not segmenter.sha256 {expected.lower()}: another file, or a "
             "damaged one. Download it again, or correct the digest."
         )
-    if config.segmenter.type == "sam" and config.segmenter.checkpoint is not None and weights.files:
-        from wsss_ray.models.sam.loading import check_sam  # noqa: PLC0415 - torch, seconds that other weights save
-
-        check_sam(config.segmenter.model, weights.files[0], digest_given=expected is not None)
+    segmenter.check(config.segmenter, weights)
 
 
 def fetch(weights: Weights, config: StorageConfig) -> str | None:

@@ -4,8 +4,9 @@ Each mask has a key for each of its pixels, and the pixel gets the class of the 
 the fusion rule, then the mask's order, because ties go to the later query. A maximum does not depend on the order or
 grouping of the masks, so masks are joined as they leave the segmenter and are not kept in memory.
 
-Where the priority differs by pixel (`prob`), the map of keys has 64 bits per pixel. Otherwise a mask has one key, and
-the map has its rank among all keys in 16 bits, a quarter of the memory traffic.
+Where a rule needs the masks' probabilities (`prob`), the priority differs by pixel, and the map of keys has 64 bits per
+pixel. Otherwise a mask has one key, and the map has its rank among all keys in 16 bits, a quarter of the memory
+traffic.
 """
 
 from __future__ import annotations
@@ -30,28 +31,36 @@ STEP = 32
 class LabelMapBuilder(FusionRule):
     """A fusion rule in which each pixel goes to the mask of the highest priority; ties go to the later query.
 
-    A subclass defines `priority`.
+    A subclass defines `priority`, which also orders the separate objects of an export.
     """
-
-    priority_per_pixel: ClassVar[bool] = False
-    """Whether `priority` returns one number per pixel of a mask."""
 
     def __init__(self, height: int, width: int, *, background_id: int, dtype: LabelDtype) -> None:
         """Create a label map of background; `dtype` must hold every class id."""
         self._dtype, self._largest_id = np.dtype(dtype), np.iinfo(dtype).max
-        self._ranks = None if self.priority_per_pixel else Ranks()
+        self._ranks = None if self.needs_probabilities else Ranks()
         self._keys = np.zeros((height, width), np.uint64 if self._ranks is None else np.uint16)
         self._orders: set[int] = set()
         self.label: LabelMap = np.full((height, width), self._checked(background_id), self._dtype)
 
-    def priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
-        """Return the priority of a mask below 2^32: one number, or one per pixel of the crop.
+    @classmethod
+    def priority(cls, score: float, area: int) -> int:
+        """Return the priority of a mask, at least 0 and below 2^32.
 
         Args:
-            crop: the mask.
             score: the detector's score of its box, 0 or more.
+            area: pixels of the mask.
         """
         raise NotImplementedError
+
+    @classmethod
+    def pixel_priority(cls, score: float, probability: NDArray[np.float32]) -> NDArray[np.uint64]:
+        """Return the priority of each pixel of a mask, where the rule needs probabilities."""
+        raise NotImplementedError
+
+    @classmethod
+    def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
+        """Return the indices of an image's masks from the lowest priority to the highest."""
+        return sorted(range(len(scores)), key=lambda index: cls.priority(scores[index], areas[index]))
 
     def add(self, crop: MaskCrop, *, class_id: int, score: float, order: int) -> None:
         """Add a mask; arguments as `FusionRule.add`.
@@ -86,10 +95,10 @@ class LabelMapBuilder(FusionRule):
 
     def _key(self, crop: MaskCrop, score: float, order: int) -> NDArray[np.uint64] | np.uint64 | np.uint16:
         """Return the key of the mask's pixels, above 0: one number, or one per pixel."""
-        priority = self.priority(crop, score)
         if self._ranks is not None:
-            return self._ranks.insert((int(priority), order), self._keys)
-        return (priority << np.uint64(32)) | np.uint64(order + 1)
+            return self._ranks.insert((self.priority(score, int(np.count_nonzero(crop.mask))), order), self._keys)
+        assert crop.probability is not None, "add checks it"
+        return (self.pixel_priority(score, crop.probability) << np.uint64(32)) | np.uint64(order + 1)
 
     def _checked(self, class_id: int) -> int:
         if not 0 <= class_id <= self._largest_id:
@@ -101,55 +110,45 @@ class LabelMapBuilder(FusionRule):
 class PaintByDetection(LabelMapBuilder):
     """The later query is painted over the earlier one, as published."""
 
-    def priority(self, crop: MaskCrop, score: float) -> np.uint64:
-        """Return 0: the order alone decides."""
-        del crop, score
-        return np.uint64(0)
-
     @classmethod
-    def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
-        """Return the indices in query order."""
-        del areas
-        return list(range(len(scores)))
+    def priority(cls, score: float, area: int) -> int:
+        """Return 0: the order alone decides."""
+        del score, area
+        return 0
 
 
 @FUSION_RULES.register("score")
 class PaintByScore(LabelMapBuilder):
     """The higher detector score is painted over the lower one."""
 
-    def priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
+    @classmethod
+    def priority(cls, score: float, area: int) -> int:
         """Return the score's rank among all float32 values."""
-        del crop
-        return _sortable(np.float32(score))
+        del area
+        return int(_sortable(np.array([score], np.float32))[0])
 
 
 @FUSION_RULES.register("area")
 class PaintByArea(LabelMapBuilder):
     """The smaller mask is painted over the larger one."""
 
-    def priority(self, crop: MaskCrop, score: float) -> np.uint64:
+    @classmethod
+    def priority(cls, score: float, area: int) -> int:
         """Return a number that falls with the mask's pixels."""
         del score
-        return np.uint64(LARGEST - np.count_nonzero(crop.mask))
-
-    @classmethod
-    def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
-        """Return the indices by falling area."""
-        del scores
-        return sorted(range(len(areas)), key=lambda index: -areas[index])
+        return LARGEST - area
 
 
 @FUSION_RULES.register("prob")
-class PaintByProbability(LabelMapBuilder):
-    """Per pixel, the higher detector score times mask probability wins."""
+class PaintByProbability(PaintByScore):
+    """Per pixel, the higher detector score times mask probability wins; in exports, which have none, the score."""
 
     needs_probabilities: ClassVar[bool] = True
-    priority_per_pixel: ClassVar[bool] = True
 
-    def priority(self, crop: MaskCrop, score: float) -> NDArray[np.uint64] | np.uint64:
+    @classmethod
+    def pixel_priority(cls, score: float, probability: NDArray[np.float32]) -> NDArray[np.uint64]:
         """Return the rank of score times probability among all float32 values, per pixel."""
-        assert crop.probability is not None, "add checks it"
-        return _sortable(np.float32(score) * crop.probability)
+        return _sortable(np.float32(score) * probability)
 
 
 class Ranks:
@@ -205,7 +204,7 @@ class Ranks:
         self._ranks = spread
 
 
-def _sortable(values: NDArray[np.float32] | np.float32) -> NDArray[np.uint64] | np.uint64:
+def _sortable(values: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Return the bits of float32 values of 0 or more; they rise as the values do."""
-    bits: NDArray[np.uint64] | np.uint64 = (values + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 becomes 0
+    bits: NDArray[np.uint64] = (values + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 becomes 0
     return bits

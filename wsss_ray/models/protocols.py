@@ -43,6 +43,9 @@ class Weights:
 class Detector(Protocol):
     """Finds boxes of tagged classes in images (paper, 3.1)."""
 
+    settings: ClassVar[frozenset[str]] = frozenset()
+    """Which of the fields DETECTOR_SETTINGS of its section this detector uses; the others are not in the identity."""
+
     def __init__(self, config: DetectorConfig, classes: ClassSet, *, directory: str | None = None) -> None:
         """Load the model onto the configured device.
 
@@ -96,6 +99,11 @@ class Detector(Protocol):
 class Segmenter(Protocol):
     """Makes one mask for each box (paper, 3.2)."""
 
+    settings: ClassVar[frozenset[str]] = frozenset()
+    """Which of the fields SEGMENTER_SETTINGS of its section this segmenter uses; the others are not in the identity."""
+    models: ClassVar[tuple[str, ...] | None] = None
+    """Valid values of `model`; None: the segmenter checks them itself."""
+
     def __init__(self, config: SegmenterConfig, *, checkpoint: str | None = None) -> None:
         """Load the model onto the configured device.
 
@@ -141,6 +149,14 @@ class Segmenter(Protocol):
             return Weights(uri=config.checkpoint, is_directory=False, sha256=config.sha256)
         return Weights(files=(Path(config.checkpoint).expanduser(),))
 
+    @classmethod
+    def check(cls, config: SegmenterConfig, weights: Weights) -> None:
+        """Check local weights before an actor loads them.
+
+        Raises:
+            ValueError: they are damaged, or of another model.
+        """
+
 
 class FusionRule(Protocol):
     """Joins the masks of one image into its label map, one by one (paper, 3.3)."""
@@ -169,11 +185,10 @@ class FusionRule(Protocol):
     def painting_order(cls, scores: Sequence[float], areas: Sequence[int]) -> list[int]:
         """Return the indices of an image's masks from the lowest to the topmost, for exports of separate objects.
 
-        Exports have no probabilities: by default the higher score is on top. Of equals, the later query is on top.
+        Exports have no probabilities. Of equals, the later query is on top.
 
         Args:
             scores: the detector's score of each mask, in query order.
             areas: pixels of each mask.
         """
-        del areas
-        return sorted(range(len(scores)), key=lambda index: scores[index])
+        raise NotImplementedError

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
 from wsss_ray.models.results import Detections
 
@@ -49,6 +47,9 @@ def suppress(detections: Detections, *, class_nms: float | None, cross_class_nms
 
 def _nms(detections: Detections, indices: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
     """Return the positions in `indices` that remain, by descending score."""
+    import torch  # noqa: PLC0415 - seconds, and suppression is off by default
+    from torchvision.ops import nms  # noqa: PLC0415
+
     boxes, scores = torch.from_numpy(detections.boxes[indices]), torch.from_numpy(detections.scores[indices])
     kept: NDArray[np.int64] = nms(boxes, scores, threshold).numpy()
     return kept

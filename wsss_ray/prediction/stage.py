@@ -27,11 +27,10 @@ from wsss_ray.labels.decoded_images import (
 from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.crf.crf import dense_crf
 from wsss_ray.models.device import resolve_compute
-from wsss_ray.models.student.files import decode_student
 from wsss_ray.prediction.resizing import enlarge_label, enlarge_scores, shrink
 from wsss_ray.prediction.soft import MAPS_TYPE, encode_maps
+from wsss_ray.prediction.student import load_network
 from wsss_ray.shards.label_row import LabelRow
-from wsss_ray.storage.weights import fetch_file
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +54,7 @@ class PredictStage:
         """
         self._config = config
         self._compute = resolve_compute(config.device, config.precision)
-        path = fetch_file(student, sha256=sha256, config=config.storage)
-        self._student = decode_student(path.read_bytes(), where=student).to(self._compute.device)
-        if self._compute.device.type == "cuda":
-            self._student.to(memory_format=torch.channels_last)
+        self._student = load_network(student, sha256, self._compute, config.storage)
         self._spec = self._student.spec
         self._reader = PictureReader(exif=exif, decoded_bytes=config.decoded_mb * 10**6, tagged_only=config.tags_only)
         self._batches = Backoff(config.batch_size, what="images")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wsss_ray.classes import ClassSet
@@ -28,8 +29,8 @@ class Student:
     """A trained segmentation network with its classes and preprocessing."""
 
     def __init__(self, network: StudentNetwork, classes: ClassSet, compute: Compute) -> None:
-        """Put the network on the device; `load` reads it from a file."""
-        self.network = network.to(compute.device).eval()
+        """Keep a network that is on its device; `load` reads one from a file."""
+        self.network = network
         self.classes = classes
         """Names, ids and colors of the label maps."""
         self._compute = compute
@@ -51,8 +52,8 @@ class Student:
         """
         storage = storage or StorageConfig()
         found = find_student(str(path), storage)
-        data = fetch_file(found.uri, sha256=found.sha256, config=storage).read_bytes()
-        return cls(decode_student(data, where=found.uri), found.classes, resolve_compute(device, precision))
+        compute = resolve_compute(device, precision)
+        return cls(load_network(found.uri, found.sha256, compute, storage), found.classes, compute)
 
     def predict(
         self, images: Sequence[ImageLike], *, flip: bool = False, longest_side: int | None = None
@@ -75,3 +76,14 @@ class Student:
             label = index_to_label(probabilities.argmax(0).cpu().numpy(), self.network.spec)
             labels.append(enlarge_label(label, pixels.shape[:2]))
         return labels
+
+
+def load_network(uri: str, sha256: str | None, compute: Compute, storage: StorageConfig) -> StudentNetwork:
+    """Return the network of a student's file on its device, ready to predict; a remote file is copied to this node.
+
+    Raises:
+        ValueError: the file is damaged, or its SHA-256 is another one.
+    """
+    data = fetch_file(uri, sha256=sha256, config=storage).read_bytes()
+    network = decode_student(data, where=uri).to(compute.device).eval()
+    return network.to(memory_format=torch.channels_last) if compute.device.type == "cuda" else network

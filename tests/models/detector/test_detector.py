@@ -121,12 +121,6 @@ def test_reference_mode_keeps_a_part_of_parent_mode(make: Make, images: list[np.
     assert kept < {tuple(box) for box in parent.boxes.tolist()}
 
 
-def test_suppression_leaves_no_overlap(make: Make, images: list[np.ndarray]) -> None:
-    full = make().detect(images[:1], TAGS[:1])[0]
-    thinned = make(cross_class_nms=0.5).detect(images[:1], TAGS[:1])[0]
-    assert 0 < len(thinned) < len(full)
-
-
 def test_pictures_of_one_pixel_and_of_extreme_sides(make: Make) -> None:
     detector = make(resize="published", preprocessing="pil")
     pictures = [np.full((height, width, 3), 90, np.uint8) for height, width in [(1, 1), (200, 8000), (8000, 1)]]

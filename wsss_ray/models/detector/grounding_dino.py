@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.config.models import DetectorConfig
+from wsss_ray.config.models import DETECTOR_SETTINGS, DetectorConfig
 from wsss_ray.models.protocols import Detector
 from wsss_ray.models.registries import DETECTORS
 from wsss_ray.models.results import Detections
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @DETECTORS.register("grounding-dino")
 class GroundingDinoDetector(Detector):
     """Grounding DINO or MM Grounding DINO, by transformers (paper, 3.1)."""
+
+    settings: ClassVar[frozenset[str]] = frozenset(DETECTOR_SETTINGS)
 
     def __init__(self, config: DetectorConfig, classes: ClassSet, *, directory: str | None = None) -> None:
         """Load the network; arguments and errors as `Detector`."""

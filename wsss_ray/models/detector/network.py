@@ -20,7 +20,7 @@ from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.fast.grounding_dino import use_fast_layers
 from wsss_ray.models.hub import model_directory
 from wsss_ray.models.results import Detections
-from wsss_ray.models.suppression import concatenate, suppress
+from wsss_ray.models.suppression import concatenate
 
 
 class GroundingDino:
@@ -101,10 +101,7 @@ class GroundingDino:
             for piece, results in self._batches.run(len(rows), functools.partial(self._run, images, rows, size)):
                 for (index, _), found in zip(rows[piece], results, strict=True):
                     parts[index].append(found)
-        return [
-            suppress(concatenate(found), class_nms=self.config.class_nms, cross_class_nms=self.config.cross_class_nms)
-            for found in parts
-        ]
+        return [concatenate(found) for found in parts]
 
     def _run(
         self,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss_ray.config.models import SegmenterConfig
+from wsss_ray.config.models import SEGMENTER_SETTINGS, SegmenterConfig
 from wsss_ray.models.protocols import Segmenter, Weights
 from wsss_ray.models.registries import SEGMENTERS
 from wsss_ray.models.results import MaskCrop
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 @SEGMENTERS.register("sam")
 class SamSegmenter(Segmenter):
     """SAM by segment-anything, one mask per box (paper, 3.2)."""
+
+    settings: ClassVar[frozenset[str]] = frozenset(SEGMENTER_SETTINGS)
+    models: ClassVar[tuple[str, ...] | None] = ("vit_h", "vit_l", "vit_b", "tiny")
 
     def __init__(self, config: SegmenterConfig, *, checkpoint: str | None = None) -> None:
         """Load the network; arguments and errors as `Segmenter`."""
@@ -45,3 +48,11 @@ class SamSegmenter(Segmenter):
             directory = config.checkpoint.removesuffix("/model.safetensors")
             return Weights(uri=config.checkpoint, copied=directory, sha256=config.sha256)
         return Weights(uri=config.checkpoint, is_directory=False, sha256=config.sha256)
+
+    @classmethod
+    def check(cls, config: SegmenterConfig, weights: Weights) -> None:
+        """Check that a local checkpoint holds the configured network, as `Segmenter.check`."""
+        if config.checkpoint is not None and weights.files:
+            from wsss_ray.models.sam.loading import check_sam  # noqa: PLC0415 - torch, which takes seconds
+
+            check_sam(config.model, weights.files[0], digest_given=config.sha256 is not None)

@@ -113,7 +113,7 @@ def test_a_damaged_label_file_fails_its_images_and_the_job_at_its_end(
 ) -> None:
     first = min((Path(config.labels) / "labels").iterdir())
     first.write_bytes(first.read_bytes()[:400])
-    with pytest.raises(JobError, match=r"1 label files cannot be used.*makes a damaged label file anew"):
+    with pytest.raises(JobError, match=r"1 label files cannot be used.*replaces a damaged label file"):
         run(dataclasses.replace(config, against_truth=against_truth))
     summary = json.loads((Path(config.output) / "audit.json").read_text())
     assert list(summary["damaged_label_files"]) == [first.stem]

@@ -87,7 +87,7 @@ def test_the_run_starts_before_all_nodes_are_there_and_uses_those_that_come(fold
     assert {node for node, _ in lines} == {told["killed"], told["second"]}
     assert lines[-1][0] == told["second"]
     repeated = len(lines) - UNITS * PER_UNIT
-    assert repeated <= told["actors"] * 2 * PER_UNIT, "more was made again than was in work on the killed node"
+    assert repeated <= told["actors"] * 2 * PER_UNIT, "more was labelled again than was in work on the killed node"
 
 
 @pytest.mark.skipif(not SOAK, reason="in `make soak`: two workers start twice, each on a node of its own")

@@ -61,7 +61,7 @@ def test_a_stopped_job_is_finished_by_the_same_command(head: Head, scenes: Path,
 
     second = head.submit(command, "--submission-id", "second")
     assert second.returncode == 0, second.stdout
-    assert {path: path.read_bytes() for path in before} == before, "finished units were made again"
+    assert {path: path.read_bytes() for path in before} == before, "finished units were labelled again"
     ids = [i for path in label_files(tmp_path / "run") for i in pq.read_table(path)["image_id"].to_pylist()]
     assert len(ids) == len(set(ids)) == SCENES
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -84,7 +84,7 @@ FILES: dict[str, tuple[bytes, Callable[[Path], object]]] = {
 
 
 def damaged(data: bytes, generator: random.Random) -> bytes:
-    """Flip bits, cut, insert bytes, encode anew, or replace one value."""
+    """Flip bits, cut, insert bytes, encode again, or replace one value."""
     kind, changed, at = generator.random(), bytearray(data), generator.randrange(len(data))
     if kind < 0.4:
         for _ in range(generator.randint(1, 3)):

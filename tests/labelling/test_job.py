@@ -75,7 +75,7 @@ def test_a_rerun_does_no_work(finished: LabelConfig, capsys: pytest.CaptureFixtu
     assert {path: path.stat().st_mtime_ns for path in Path(finished.output, "labels").iterdir()} == before
 
 
-def test_damaged_and_swapped_label_files_are_made_anew(
+def test_damaged_and_swapped_label_files_are_replaced(
     finished: LabelConfig, tmp_path: Path, local_ray: Resources, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"

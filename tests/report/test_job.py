@@ -94,8 +94,8 @@ def test_a_damaged_label_file_fails_its_images_and_the_job_at_its_end(
     first = min((run / "labels").iterdir())
     first.write_bytes(first.read_bytes()[:500])
     config = dataclasses.replace(gallery.config, labels=str(run), output=str(tmp_path / "site"), audit=None)
-    for _ in range(2):  # a gallery with damage is not whole: it is made again
-        with pytest.raises(JobError, match=r"1 label files cannot be used.*makes a damaged label file anew"):
+    for _ in range(2):  # a gallery with damage is not complete: it is written again
+        with pytest.raises(JobError, match=r"1 label files cannot be used.*replaces a damaged label file"):
             report.run(config)
     assert shown(tmp_path / "site") == [image.image_id for image in made_images()]
     page = (tmp_path / "site/pages/page-0001.html").read_text()

@@ -15,26 +15,26 @@ REQUIREMENTS = {r.name: r for r in map(Requirement, PROJECT["project"]["dependen
 
 HOLES = [
     ("ray", "2.59.0", "fixes of the aiohttp that its agents bring along; their advisories were not found again"),
-    ("ray", "2.54.0", "CVE-2026-41486: code in the metadata of a Parquet file runs when it is read; mended in 2.55.0"),
-    ("ray", "2.51.1", "CVE-2025-62593: a web page submits jobs to a local Ray; mended in 2.52.0"),
-    ("torch", "2.5.1", "CVE-2025-32434: torch.load(weights_only=True) runs code; mended in 2.6.0"),
-    ("transformers", "5.2.0", "CVE-2026-4372: from_pretrained runs code; mended in 5.3.0"),
-    ("pyarrow", "14.0.0", "CVE-2023-47248: code in a Parquet file runs when it is read; mended in 14.0.1"),
-    ("pillow", "12.2.0", "CVE-2026-59197, CVE-2026-59199: writes out of bounds in filters and crops; mended in 12.3.0"),
-    ("pillow", "12.1.0", "CVE-2026-25990: writes out of bounds; mended in 12.1.1"),
-    ("pillow", "11.2.1", "CVE-2025-48379: writes out of bounds; mended in 11.3.0"),
-    ("fsspec", "2026.5.0", "CVE-2026-104851: code in a reference file system; mended in 2026.6.0"),
-    ("pyyaml", "5.3.1", "CVE-2020-14343: code in YAML; mended in 5.4"),
-    ("jinja2", "3.1.5", "CVE-2025-27516: out of the sandbox; mended in 3.1.6"),
+    ("ray", "2.54.0", "CVE-2026-41486: code in the metadata of a Parquet file runs when it is read; fixed in 2.55.0"),
+    ("ray", "2.51.1", "CVE-2025-62593: a web page submits jobs to a local Ray; fixed in 2.52.0"),
+    ("torch", "2.5.1", "CVE-2025-32434: torch.load(weights_only=True) runs code; fixed in 2.6.0"),
+    ("transformers", "5.2.0", "CVE-2026-4372: from_pretrained runs code; fixed in 5.3.0"),
+    ("pyarrow", "14.0.0", "CVE-2023-47248: code in a Parquet file runs when it is read; fixed in 14.0.1"),
+    ("pillow", "12.2.0", "CVE-2026-59197, CVE-2026-59199: writes out of bounds in filters and crops; fixed in 12.3.0"),
+    ("pillow", "12.1.0", "CVE-2026-25990: writes out of bounds; fixed in 12.1.1"),
+    ("pillow", "11.2.1", "CVE-2025-48379: writes out of bounds; fixed in 11.3.0"),
+    ("fsspec", "2026.5.0", "CVE-2026-104851: code in a reference file system; fixed in 2026.6.0"),
+    ("pyyaml", "5.3.1", "CVE-2020-14343: code in YAML; fixed in 5.4"),
+    ("jinja2", "3.1.5", "CVE-2025-27516: out of the sandbox; fixed in 3.1.6"),
     ("aiohttp", "3.14.3", "fixes of 3.14.4; their advisories were not found again"),
-    ("aiohttp", "3.14.2", "CVE-2026-69244: reads out of bounds in a damaged answer; mended in 3.14.3"),
-    ("aiohttp", "3.14.1", "CVE-2026-69243, CVE-2026-59881: requests smuggled through WebSockets; mended in 3.14.2"),
-    ("aiohttp", "3.13.2", "CVE-2025-69223: decompression bombs; mended in 3.13.3"),
-    ("urllib3", "2.7.0", "CVE-2026-97687, CVE-2026-97689: TLS of a proxy, endless memory; mended in 2.8.0"),
-    ("urllib3", "2.6.3", "CVE-2026-44432: decompression bombs; mended in 2.7.0"),
-    ("urllib3", "2.6.2", "CVE-2026-21441: decompression bombs; mended in 2.6.3"),
-    ("protobuf", "6.33.4", "CVE-2026-0994: endless recursion; mended in 6.33.5"),
-    ("protobuf", "6.31.0", "CVE-2025-4565: endless recursion; mended in 6.31.1"),
+    ("aiohttp", "3.14.2", "CVE-2026-69244: reads out of bounds in a damaged answer; fixed in 3.14.3"),
+    ("aiohttp", "3.14.1", "CVE-2026-69243, CVE-2026-59881: requests smuggled through WebSockets; fixed in 3.14.2"),
+    ("aiohttp", "3.13.2", "CVE-2025-69223: decompression bombs; fixed in 3.13.3"),
+    ("urllib3", "2.7.0", "CVE-2026-97687, CVE-2026-97689: TLS of a proxy, endless memory; fixed in 2.8.0"),
+    ("urllib3", "2.6.3", "CVE-2026-44432: decompression bombs; fixed in 2.7.0"),
+    ("urllib3", "2.6.2", "CVE-2026-21441: decompression bombs; fixed in 2.6.3"),
+    ("protobuf", "6.33.4", "CVE-2026-0994: endless recursion; fixed in 6.33.5"),
+    ("protobuf", "6.31.0", "CVE-2025-4565: endless recursion; fixed in 6.31.1"),
 ]
 
 
@@ -45,8 +45,8 @@ def test_versions_with_known_holes_are_left_out(name: str, version: str, advisor
 
 @pytest.mark.parametrize(("name", "version", "advisory"), HOLES)
 def test_the_version_that_mended_a_hole_is_a_later_one(name: str, version: str, advisory: str) -> None:
-    for mended in re.findall(r"mended in (\S+)", advisory):
-        assert Version(version) < Version(mended), "the version that is left out had the hole"
+    for fixed in re.findall(r"fixed in (\S+)", advisory):
+        assert Version(version) < Version(fixed), "the version that is left out had the hole"
 
 
 def test_every_advisory_that_pyproject_names_is_listed() -> None:

@@ -145,7 +145,7 @@ def read_checkpoints(run: Run) -> Iterator[Any]:
 
 def read_gallery(run: Run) -> Iterator[Any]:
     state = earlier_state(Storage(str(run.root / "gallery")), ())
-    yield state if state is not None else ValueError(MARKER)  # it is made anew
+    yield state if state is not None else ValueError(MARKER)  # it is written again
 
 
 def test_no_flipped_bit_gives_another_result(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,8 +114,8 @@ def test_a_damaged_shard_or_report_is_written_again(
     damage(tmp_path / "out" / file)
     assert sharding.run(config) == summary
     assert (tmp_path / "out" / file).read_bytes() == whole
-    line = next(line for line in capsys.readouterr().out.splitlines() if "is made anew: " in line)
-    assert line.startswith("shard-00000-of-00001.parquet is made anew: ")
+    line = next(line for line in capsys.readouterr().out.splitlines() if "is replaced: " in line)
+    assert line.startswith("shard-00000-of-00001.parquet is replaced: ")
     assert f"/out/{file}" in line
 
 

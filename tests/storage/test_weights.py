@@ -101,7 +101,7 @@ def test_a_wrong_digest_is_refused_and_leaves_no_copy(s3: S3Server, proxy: Fault
     assert fetch_file(uri, sha256=digest, config=proxy.config).read_bytes() == CONTENT
 
 
-def test_a_directory_is_fetched_whole_and_a_changed_one_anew(s3: S3Server, proxy: FaultyS3) -> None:
+def test_a_directory_is_fetched_whole_and_a_changed_one_again(s3: S3Server, proxy: FaultyS3) -> None:
     folder = uuid.uuid4().hex
     store = Storage(s3.uri(folder), s3.config)
     store.write("config.json", b"{}")

@@ -51,7 +51,7 @@ def _simplex(point: np.ndarray) -> dict[Vertex, float]:
     """Vertices around a point of the plane, with barycentric weights."""
     size = len(point)
     nearest = size * np.round(point / size).astype(int)
-    while (excess := nearest.sum() // size) != 0:  # mend, one by one, the coordinates that were rounded the farthest
+    while (excess := nearest.sum() // size) != 0:  # correct, one by one, the coordinates that were rounded the farthest
         difference = point - nearest
         last_of_lowest = len(point) - 1 - np.argmin(difference[::-1])
         index = last_of_lowest if excess > 0 else np.argmax(difference)

@@ -203,7 +203,7 @@ def test_a_killed_driver_changes_nothing_and_nobody_outside_was_listened_to(
             os.kill(first[-1], signal.SIGKILL)
             begun = wait_for_checkpoint(tmp_path, after=list_checkpoints(Storage(str(tmp_path)))[-1])
             workers = training_workers(driver.pid)
-            assert not set(first) & set(workers), "after a death all begin anew"
+            assert not set(first) & set(workers), "after a death all workers are new"
         listening = listened(psutil.Process(driver.pid))
     finally:
         family = [one for one in psutil.Process(driver.pid).children(recursive=True) if one.pid in workers]

@@ -66,7 +66,7 @@ class RunDirectory:
         if not drivers and not self._is_used():
             drivers = self._replace_claim(data)
             if not drivers:
-                print(f"{self.storage.uri} is claimed anew: its earlier run ended and finished nothing.", flush=True)
+                print(f"{self.storage.uri} is claimed for this run: its earlier run ended and finished nothing.", flush=True)
                 return True
         raise ValueError(
             f"{self.storage.uri} holds a run with another configuration (see {self.claim_file}); its {self.content} "

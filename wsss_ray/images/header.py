@@ -225,7 +225,7 @@ def _check_scans(data: bytes, pixels: int) -> None:
         return
     scans = (marker for marker, _, _ in _jpeg_segments(data) if marker == _SCAN)
     if next(itertools.islice(scans, allowed, None), None) is not None:
-        raise ImageError(f"too many scans: a JPEG of this size may have {allowed}; save it anew")
+        raise ImageError(f"too many scans: a JPEG of this size may have {allowed}; save it again as a baseline JPEG")
 
 
 def _png_header(data: bytes) -> Header:

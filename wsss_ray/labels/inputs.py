@@ -149,7 +149,7 @@ def find_run_labels(storage: Storage, shards: ShardSet, *, instances: bool = Fal
     if not ours:
         raise ValueError(
             f"none of the {len(files)} label files in {storage.describe('labels')} belongs to these image shards: they "
-            "are labels of other images, or the shards were made anew with other content. Give the shards that were "
+            "are labels of other images, or the shards were replaced by others. Give the shards that were "
             "labelled as --images, or label these."
         )
     return RunLabels(storage=storage, files=ours, instances=instances)

@@ -167,7 +167,7 @@ class LabelJob(ABC, Generic[ConfigT]):
         if outcome.problems:
             raise JobError(
                 f"{len(outcome.problems)} units could not be read, the first: {outcome.problems[0]}\nAll other units "
-                f"are {self.done_word}; make these shards anew with wsss-ray shard and run the same command again."
+                f"are {self.done_word}; replace these shards with wsss-ray shard and run the same command again."
             )
         return summary
 

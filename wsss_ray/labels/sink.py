@@ -80,7 +80,7 @@ class LabelSink:
         if found != form:
             raise ValueError(
                 f"{self.output.describe('png')} holds PNGs in the form '{found}', not '{form}'. Give --png-palette "
-                f"{found}, or remove png/ and {PNG_FORM_FILE} to write them anew."
+                f"{found}, or remove png/ and {PNG_FORM_FILE} to write them again."
             )
 
     def write_pngs(self, labels: pa.Table) -> None:

@@ -68,7 +68,7 @@ def _last_session(output: Storage) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        print(f"{error} It is written anew, without the speed of the last session.", flush=True)
+        print(f"{error} It is written again, without the speed of the last session.", flush=True)
         return None
     return session if isinstance(session, dict) else None
 

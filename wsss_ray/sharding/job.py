@@ -90,7 +90,7 @@ def read_finished(output: Storage, tasks: Sequence[ShardTask]) -> dict[str, Shar
         except ValueError as error:
             damage = str(error)
         if damage is not None:
-            print(f"{task.name} is made anew: {damage}", flush=True)
+            print(f"{task.name} is replaced: {damage}", flush=True)
             return None
         return report
 

@@ -145,8 +145,8 @@ def footer_readers(storage: Storage) -> int:
 
 
 _REMEDY = {
-    "images": "Run the same wsss-ray shard command again: it makes a damaged shard anew.",
-    "labels": "Run the same wsss-ray label (or wsss-ray predict) command again: it makes a damaged label file anew.",
+    "images": "Run the same wsss-ray shard command again: it replaces a damaged shard.",
+    "labels": "Run the same wsss-ray label (or wsss-ray predict) command again: it replaces a damaged label file.",
 }
 
 

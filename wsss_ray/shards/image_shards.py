@@ -35,7 +35,7 @@ from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
 
 REJECTED_FILE = "rejected.parquet"
-_REMEDY = "Run the same wsss-ray shard command again: it makes a damaged shard anew."
+_REMEDY = "Run the same wsss-ray shard command again: it replaces a damaged shard."
 _FOOTER_KEYS = {"exif", "label_space", "classes", "has_truth", "row_groups"}
 _SHARD_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
 
@@ -82,7 +82,7 @@ def read_shard_set(storage: Storage) -> ShardSet:
     if len(totals) > 1:
         raise ShardError(
             f"{storage.uri} holds shards of different runs ({', '.join(f'of-{t}' for t in sorted(totals))}): "
-            "make the shards anew in an empty folder."
+            "make the shards again in an empty folder."
         )
     total = int(totals.pop())
     missing = sorted({shard_name(index, total) for index in range(total)} - set(names))
@@ -96,7 +96,7 @@ def read_shard_set(storage: Storage) -> ShardSet:
         footers = list(pool.map(lambda name: _read_image_footer(storage, name, damaged), names))
     spaces = {footer["label_space"] for footer in footers}
     if len(spaces) > 1:
-        raise ShardError(f"{storage.uri}: its shards were made with different class sets; make them anew.")
+        raise ShardError(f"{storage.uri}: its shards were made with different class sets; make them again with one.")
     units = tuple(unit for name, footer in zip(names, footers, strict=True) for unit in _units(name, footer))
     return ShardSet(
         units=units,
@@ -186,7 +186,7 @@ def count_rejected(storage: Storage) -> int:
 
 
 def find_shard_damage(storage: Storage, name: str) -> str | None:
-    """Return why an image shard has to be made anew; None where every byte of it is as it was written.
+    """Return why an image shard has to be replaced; None where every byte of it is as it was written.
 
     A shard without a digest of its pages is read and compared with the digests of its units.
     """
@@ -232,7 +232,7 @@ def _read_image_footer(storage: Storage, name: str, damaged: dict[str, str]) -> 
     if not (isinstance(limit, int) and 1 <= limit <= LARGEST_MAX_PIXELS):
         raise ShardError(
             f"{storage.describe(name)} allows images of {limit} pixels, and the most that any shard may is "
-            f"{LARGEST_MAX_PIXELS}. Make it anew with wsss-ray shard."
+            f"{LARGEST_MAX_PIXELS}. Make it again with wsss-ray shard."
         )
     return footer
 

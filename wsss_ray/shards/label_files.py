@@ -146,7 +146,7 @@ def _check_unit(footer: Mapping[str, Any], unit: Unit, name: str) -> None:
     if (footer.get("unit"), footer.get("digest")) != (unit.name, unit.digest):
         raise ShardError(
             f"{name} holds the labels of {footer.get('unit')!r}, not those of its unit. Run the same wsss-ray label "
-            "(or wsss-ray predict) command again: it makes such a label file anew."
+            "(or wsss-ray predict) command again: it replaces such a label file."
         )
     counts = footer.get("counts")
     if not isinstance(counts, Mapping) or not all(isinstance(value, int | Mapping) for value in counts.values()):

@@ -42,5 +42,5 @@ def check_rows(rows: pa.Table, where: str, *, max_pixels: int) -> None:
             if height is None or width is None or height < 1 or width < 1 or height * width > max_pixels:
                 raise ShardError(
                     f"{where}: image {image_id} claims {width} x {height} pixels (width x height), the limit is "
-                    f"{max_pixels}. Make the shards anew with wsss-ray shard (--max-pixels)."
+                    f"{max_pixels}. Make the shards again with wsss-ray shard (--max-pixels)."
                 )

@@ -92,7 +92,7 @@ def test_training_does_not_depend_on_who_shares_the_batch() -> None:
 
 
 def test_torchvisions_published_head_serves_voc(tmp_path: Path) -> None:
-    """And is made anew for other classes, though they be as many."""
+    """And is new for other classes, even for as many of them."""
     torch.manual_seed(0)
     model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=21)
     path = tmp_path / "coco.pth"
@@ -139,7 +139,7 @@ def test_a_transformers_student_computes_what_the_model_does(segformer: Path) ->
         assert torch.allclose(student(images)[0], expected, atol=1e-5)
 
 
-def test_a_transformers_head_is_made_anew_for_other_classes(segformer: Path) -> None:
+def test_a_transformers_head_is_new_for_other_classes(segformer: Path) -> None:
     former = pretrained(segformer).network.state_dict()
     state = pretrained(segformer, ClassSet.from_names(["cat", "cow"])).network.state_dict()
     changed = {name for name in state if not torch.equal(state[name], former[name])}

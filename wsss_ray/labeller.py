@@ -78,7 +78,7 @@ class Labeller:
 
     @classmethod
     def from_config(cls, *configs: str, classes: ClassSet | None = None, **changes: Any) -> Labeller:
-        """Return a labeller of one or more configurations, of which a later one wins.
+        """Return a labeller of one or more configurations; a later one overrides an earlier one.
 
         Args:
             configs: names of built-in configurations or paths of YAML files, as `--config` takes them. Keys that only

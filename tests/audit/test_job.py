@@ -91,7 +91,7 @@ def test_the_ranked_list_and_the_summary(
     assert not (Path(config.output) / "disagreements.parquet").exists()
     printed = capsys.readouterr().out
     assert "   2  0.800  lost: dog is tagged, and no box was found for it" in printed
-    assert "4 of 7 images have a reason" in printed
+    assert "4 of 7 images are suspicious" in printed
 
 
 def test_regions_against_the_truth_and_equal_files_from_a_second_run(config: AuditConfig, local_ray: Resources) -> None:

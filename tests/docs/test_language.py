@@ -1,22 +1,83 @@
-"""Words that the documents leave to others: history, riddles, and names that mean nothing to a reader."""
+"""Words that documents, docstrings, comments and messages avoid: history, riddles, and words of several meanings."""
 
 from __future__ import annotations
 
+import ast
+import io
 import re
+import subprocess
+import tokenize
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from documents import DOCUMENTS, NAMES
+from documents import DOCUMENTS
+from repository import REPOSITORY
 
 AVOIDED = re.compile(
-    r"\b(?:judged?|judges|judging|goes on|go on|is told|are told|tells|stands|made again|asked for|"
-    r"earlier (?:turn|session)|machines? [ABC]|colours?)\b",
+    r"\b(?:judged?|judges|judging|hand(?:s|ed)? on|go(?:es)? on|went on|told|tells?|stands|made again|anew|asks? for|"
+    r"asked for|to be had|mend(?:s|ed)?|quicken(?:s|ed)?|riddles?|nobody|died over|dies over|looks? at|"
+    r"looked at|earlier turns?|machines? [ABC]|colours?|places|(?<!in )(?<!in its )(?<!in their )place)\b",
     re.IGNORECASE,
 )
+HISTORY = re.compile(rf"{AVOIDED.pattern}|\bearlier sessions?\b", re.IGNORECASE)
+"""Words that documents avoid: in code a session is one call of a job."""
+CODE = ("wsss_ray", "jobs", "tools", "examples", "benchmarks")
+TEXTS = ("*.js", "*.html", "*.yaml", "*.toml", "*.md", "Makefile", "Dockerfile")
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def tracked(*patterns: str) -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "--", *patterns], cwd=REPOSITORY, check=True, capture_output=True)
+    return [REPOSITORY / name for name in listing.stdout.decode().splitlines()]
+
+
+PYTHON = tracked(*(f"{folder}/*.py" for folder in CODE))
+OTHERS = sorted({*DOCUMENTS, *tracked(*TEXTS)})
+
+
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each docstring, comment and message of Python code; a message has several words."""
+    tree = ast.parse(source)
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            text = node.value
+        else:
+            continue
+        if " " in text.strip():
+            yield from enumerate(text.split("\n"), start=node.lineno)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def avoided(numbered: Iterable[tuple[int, str]], words: re.Pattern[str] = AVOIDED) -> list[str]:
+    return [f"{number}: {line.strip()}" for number, line in numbered if words.search(line)]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=name_of)
 def test_plain_technical_english(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    found = [f"{number}: {line}" for number, line in enumerate(lines, start=1) if AVOIDED.search(line)]
+    found = avoided(enumerate(path.read_text().splitlines(), start=1), HISTORY if path in DOCUMENTS else AVOIDED)
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_plain_technical_english_in_code(folder: str) -> None:
+    paths = [path for path in PYTHON if path.is_relative_to(REPOSITORY / folder)]
+    found = [f"{name_of(path)}:{text}" for path in paths for text in avoided(texts(path.read_text()))]
+    assert paths
+    assert not found, "\n".join(found)
+
+
+def test_texts_of_code_are_found_and_identifiers_are_not() -> None:
+    source = (
+        'def place(place):\n    """Tell what stands."""\n    names = {"place": place}  # this place\n'
+        '    raise ValueError(f"{place} was\\nmade again at {names}", "the anew", \'anew\')\n'
+    )
+    assert [line.split(":")[0] for line in avoided(texts(source))] == ["2", "5", "4", "3"]

@@ -143,7 +143,7 @@ def test_a_shard_that_crashes_its_readers_is_named_and_left_out(
     )
     assert outcome.images == 2
     (problem,) = outcome.problems
-    assert "shard-00001-of-00002.parquet, row group 0: 12 processes died over reading it" in problem
+    assert "shard-00001-of-00002.parquet, row group 0: 12 processes died while reading it" in problem
     assert [(tmp_path / "out" / unit.label_path).exists() for unit in shards.units] == [True, True, False]
 
 

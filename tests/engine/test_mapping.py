@@ -140,7 +140,7 @@ def test_a_unit_that_keeps_killing_ends_the_run_by_name(
     monkeypatch.setattr(ray_mapping, "open_ledger", lambda: ledger)
     log = tmp_path / "log"
     work = functools.partial(die_over_the_fourth, log=str(log), times=100)
-    with pytest.raises(JobError, match="unit shard-00000-of-00001-0003-abababab: its process died again and again"):
+    with pytest.raises(JobError, match="unit shard-00000-of-00001-0003-abababab: its process died repeatedly"):
         list(map_units(UNITS, work, config=RayConfig(), resources=local_ray))
     assert len(log.read_text().splitlines()) == 4  # once with its task, three times by name
     ray.kill(ledger)

@@ -54,7 +54,10 @@ def test_a_run_that_finished_nothing_makes_room(output: Storage, capsys: pytest.
     directory = RunDirectory(storage=output)
     assert directory.claim(IDENTITY)
     assert directory.claim(OTHER)
-    assert capsys.readouterr().out == f"{output.uri} is claimed for this run: its earlier run ended and finished nothing.\n"
+    assert (
+        capsys.readouterr().out
+        == f"{output.uri} is claimed for this run: its earlier run ended and finished nothing.\n"
+    )
     assert directory.read_identity() == OTHER
     output.write("run.json", b"{")  # its writer was on a disk that lost it
     assert directory.claim(IDENTITY)

@@ -25,7 +25,7 @@ def test_a_stage_that_raises_ends_the_job_with_its_name_and_reason(local_ray: Re
             [UnitTask(unit=shards.units[0])],
             [StageSpec(name="length", make=LengthStage, pool=Pool(actors=1, cpus=0.3, gpus=0))],
             Storage(str(tmp_path)),
-            asked=lambda _rows: [],
+            describe_rows=lambda _rows: [],
             with_work=lambda rows: rows,
             expected=lambda _device: None,
         )

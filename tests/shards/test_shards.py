@@ -207,13 +207,13 @@ def test_a_replaced_or_damaged_unit_is_refused(tmp_path: Path) -> None:
     units = read_shard_set(storage).units
     write_shards(tmp_path, [image_rows("a"), image_rows("c")])
     assert read_unit(storage, units[0]).num_rows == 1
-    with pytest.raises(ShardError, match="row group 1: its content is not what its footer says"):
+    with pytest.raises(ShardError, match="row group 1: its content does not match its footer"):
         read_unit(storage, units[1])
     write_shards(tmp_path, [image_rows("a")])
     with pytest.raises(ShardError, match="row group 1: damaged"):
         read_unit(storage, units[1])
     (tmp_path / shard_name(0, 1)).unlink()
-    with pytest.raises(ShardError, match="has gone"):
+    with pytest.raises(ShardError, match="was removed"):
         read_unit(storage, units[0])
 
 
@@ -334,7 +334,7 @@ def test_each_column_has_a_digest(tmp_path: Path, column: str) -> None:
     other = pa.Table.from_pylist([{**rows.to_pylist()[0], column: changed[column]}], schema=IMAGE_SCHEMA)
     del footer["pages_sha256"], footer["footer_sha256"]
     pq.write_table(other.replace_schema_metadata({"wsss_ray": json.dumps(footer)}), tmp_path / unit.shard)
-    with pytest.raises(ShardError, match="its content is not what its footer says"):
+    with pytest.raises(ShardError, match="its content does not match its footer"):
         read_unit(storage, unit, columns=[column], check="footer")
 
 

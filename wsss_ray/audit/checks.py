@@ -130,8 +130,8 @@ def box_overlaps(boxes: np.ndarray) -> np.ndarray:
 def _check_objects(row: LabelRow, found: Boxes, classes: ClassSet, config: AuditConfig) -> list[Finding]:
     """Find boxes of different classes whose boxes or masks overlap more than the limit, one pair per two classes.
 
-    The strength is the mean IoU of boxes and masks: two things in one box share the box, one thing the mask, too. Pairs
-    whose boxes overlap less than half of the limit are not compared further.
+    The strength is the mean IoU of boxes and masks: two objects may share a box, but one object with two
+    classes also shares its mask. Pairs whose boxes overlap less than half of the limit are not compared further.
     """
     limit = config.same_object_iou
     by_box = box_overlaps(found.boxes)

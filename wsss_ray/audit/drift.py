@@ -1,11 +1,11 @@
 """Classes whose share of the pixels differs from shard to shard more than chance explains.
 
-p is a class's share of the pixels of an image. Were a shard's n images drawn at random from all N, the mean of p over
-them would have the standard error s / sqrt(n) x sqrt((N - n) / (N - 1)), s being the standard deviation of p over all
-images. The z score is how many of these the shard's mean is off the mean over all.
+p is a class's share of the pixels of an image. If a shard's n images were drawn at random from all N, the mean of p
+over them would have the standard error s / sqrt(n) x sqrt((N - n) / (N - 1)), where s is the standard deviation of p
+over all images. The z score is the distance of the shard's mean from the mean over all images, in standard errors.
 
-A class is compared in a shard only where at least five of its images hold the class, or would by the class's frequency:
-one rare object must not look like drift.
+A class is compared in a shard only where at least five of its images hold the class, or are expected to by the class's
+frequency: one rare object must not look like drift.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 ENOUGH = 5
-"""Fewest images with the class, found or expected in a shard, for a comparison: the mean of fewer is not normal."""
+"""Fewest images with the class, found or expected in a shard, for a comparison: the mean of fewer is not
+normally distributed."""
 
 
 SCALE = 10**12

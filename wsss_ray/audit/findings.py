@@ -1,6 +1,6 @@
 """Reasons to inspect an image, and the score that they give it.
 
-Every finding has a strength from 0 to 1. The score of an image joins the strongest finding of each kind:
+Every finding has a strength from 0 to 1. The score of an image combines the strongest finding of each kind:
 1 - product over kinds of (1 - weight x strength). It is 0 without findings, grows with each kind, and is 1 for a
 failed image.
 """

@@ -159,12 +159,12 @@ def format_summary(summary: dict[str, Any]) -> str:
     """Return the tables at the end of an audit: images per reason, drift, and the top of the lists."""
     lines = [f"{'reason':<20}  images"]
     lines += [f"{kind:<20}  {count:>6,}" for kind, count in summary["reasons"].items()]
-    lines.append(f"{summary['suspicious']:,} of {summary['images']:,} images have a reason to look at them")
+    lines.append(f"{summary['suspicious']:,} of {summary['images']:,} images are suspicious")
     if summary["not_judged"]:
         why = "the run holds no boxes" if "same_object" in summary["not_judged"] else "its threshold is not known"
         lines.append(f"not checked, as {why}: {', '.join(summary['not_judged'])}")
     for reason in list(summary["damaged_label_files"].values())[:TOP]:
-        lines.append(f"failed throughout: {reason}")
+        lines.append(f"all images of a unit failed: {reason}")
     if summary["unlabelled"]:
         lines.append(f"{summary['unlabelled']:,} images have no label yet")
     for drift in summary["drift"][:TOP]:

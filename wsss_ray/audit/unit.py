@@ -39,7 +39,7 @@ AUDIT_SCHEMA = pa.schema(
         pa.field("reasons", pa.list_(REASON_TYPE), nullable=False),
     ]
 )
-"""One image with a reason to look at it: rank from 1, score from 0 to 1, and the reasons, the clearest first."""
+"""One suspicious image: rank from 1, score from 0 to 1, and the reasons, the clearest first."""
 
 DISAGREEMENTS_SCHEMA = pa.schema(
     [
@@ -65,7 +65,7 @@ class UnitAudit:
 
     statuses: Counter[str] = field(default_factory=Counter)
     with_boxes: int = 0
-    """Images whose row holds boxes, be it none: predictions hold null."""
+    """Images whose row has a list of boxes, even an empty one; predictions have null."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Images by kind of finding."""
     classes: Counter[tuple[str, str]] = field(default_factory=Counter)

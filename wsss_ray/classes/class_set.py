@@ -72,15 +72,15 @@ class ClassSet:
         return cls(name=name, classes=entries, ignore_id=default_ignore(len(entries)), assist_words=False)
 
     def __post_init__(self) -> None:
-        """Check what a file and a caller can equally get wrong."""
+        """Check names, phrases and ids, whether they come from a file or from a caller."""
         if not self.classes:
-            raise ValueError(f"{self._place('classes')}: there are no classes: list at least one.")
+            raise ValueError(f"{self._position('classes')}: there are no classes: list at least one.")
         for key in ("background_id", "ignore_id"):
             if not 0 <= getattr(self, key) <= LARGEST_ID:
-                raise ValueError(f"{self._place(key)}: `{key}` must be from 0 to {LARGEST_ID}.")
+                raise ValueError(f"{self._position(key)}: `{key}` must be from 0 to {LARGEST_ID}.")
         if self.background_id == self.ignore_id:
             raise ValueError(
-                f"{self._place('ignore_id')}: `ignore_id` and `background_id` are both {self.ignore_id}: "
+                f"{self._position('ignore_id')}: `ignore_id` and `background_id` are both {self.ignore_id}: "
                 "they must differ."
             )
         for entry in self.classes:
@@ -92,7 +92,7 @@ class ClassSet:
                     )
         check_distinct(self.classes)
 
-    def _place(self, key: str) -> str:
+    def _position(self, key: str) -> str:
         return self.positions.get((key, ""), f"class set '{self.name}'")
 
     @property

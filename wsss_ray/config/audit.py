@@ -33,7 +33,7 @@ class AuditConfig(LabelReaderConfig):
     """For shards with human labels: also rank the regions where these and SAM's masks differ most, as candidates
     for correcting the human label (paper, 5.2)."""
     disagreement_width: int = 5
-    """Against the truth: disagreement narrower than this many pixels is not listed: outlines differ so far."""
+    """Against the truth: regions narrower than this many pixels are left out: correct outlines differ so far."""
     smallest_disagreement: float = 0.001
     """Against the truth: regions that cover less of their image than this are left out (0 to 1)."""
 

@@ -11,7 +11,7 @@ from wsss_ray.config.shared import Input, LabelRunConfig, StorageConfig, given, 
 
 @dataclass(frozen=True, kw_only=True)
 class LabellerConfig:
-    """What decides the label of an image: classes, models and fusion."""
+    """Configure a `Labeller`: the classes, models and fusion that decide the label of an image."""
 
     classes: str = "voc"
     """Class set: voc, voc-raw, coco, demo, or the path of a YAML file. It must share the shards' names and ids."""

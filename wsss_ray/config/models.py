@@ -82,10 +82,10 @@ class SegmenterConfig:
     """Resizing backend: pil (exact) or torchvision (an eighth of the time; equal at 640 x 480 and 500 x 375, elsewhere
     within one grey level on 0.02 % of values)."""
     batch_size: int = 4
-    """Images taken at once. On the CPU the encoder works through them one by one."""
+    """Images of one batch. On the CPU the encoder runs them one by one."""
     boxes_per_chunk: int | None = None
     """Boxes decoded at once, over all images of a batch: bounds the decoder's memory. Unset: 64 on CUDA; 1 on the CPU,
-    where more gain nothing and change the last bits."""
+    where larger chunks are no faster and change the last bits."""
     device: Device = "auto"
     """auto: CUDA where the actor has a GPU, else CPU."""
     precision: Precision = "auto"

@@ -1,4 +1,4 @@
-"""From configuration files and flags to a configuration: the only module that knows the command-line library (tyro)."""
+"""Read a configuration from files and flags: the only module that knows the command-line library (tyro)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ConfigError(ValueError):
 
 
 def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, *, program: str | None = None) -> ConfigT:
-    """Return the configuration from each `--config`, of which a later one wins, and the flags, which win over all.
+    """Return the configuration of the `--config` files, a later one over an earlier one, and of the flags, over all.
 
     Prints help or the error and exits, as a command line does (status 2 for bad input).
 

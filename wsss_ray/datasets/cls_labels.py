@@ -24,9 +24,9 @@ _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.f
 def read_cls_labels(data: bytes, where: str) -> dict[str, np.ndarray]:
     """Return the vectors of a `cls_labels.npy`: image id to (classes,) numbers, each 0 or 1.
 
-    The file is a pickled dict. No code of its choosing runs: only the few globals and opcodes that numpy writes are
-    allowed, and the globals are replaced by plain records, so numpy itself never reads the file's state. Memory is
-    bounded by the file's size.
+    The file is a pickled dict. It cannot run code: only the few globals and opcodes that numpy writes are allowed, and
+    the globals are replaced by plain records, so numpy itself never reads the file's state. Memory is bounded by the
+    file's size.
 
     Raises:
         ValueError: it is no such file, or it needs anything else.
@@ -168,7 +168,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _KNOWN_GLOBALS[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which no cls_labels.npy needs") from None
+            raise pickle.UnpicklingError(f"the file needs {module}.{name}, which no cls_labels.npy needs") from None
 
     def persistent_load(self, _: Any) -> NoReturn:
         raise pickle.UnpicklingError("the file refers to objects outside itself")
@@ -177,5 +177,5 @@ class _Unpickler(pickle.Unpickler):
         """`_codecs.encode`, by which pickles of protocol 2 carry bytes; the results may have the file's size in all."""
         self._bytes_left -= len(text)
         if encoding != "latin1" or self._bytes_left < 0:
-            raise pickle.UnpicklingError(f"the file asks for the codec {encoding!r:.50}, or for too many bytes")
+            raise pickle.UnpicklingError(f"the file needs the codec {encoding!r:.50}, or for too many bytes")
         return text.encode("latin1")

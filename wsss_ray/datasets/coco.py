@@ -1,4 +1,4 @@
-"""COCO: a directory of images and an instances JSON, of 2014 or 2017, or of your own in this form."""
+"""COCO: a directory of images and an instances JSON, of 2014 or 2017, or in the same form."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Files:
         return None if info is None else info.size
 
     def similar(self, path: str) -> str | None:
-        """Return the path of an image that an absent one may mean, if there is one.
+        """Return the path of an existing image that an absent one was probably meant to be, or None.
 
         It differs in case only, or else in its suffix, or else in its folder.
         """
@@ -48,7 +48,7 @@ class Files:
         return self._folders[folder]
 
     def _index(self, folder: str | None, form: Callable[[str], str]) -> Mapping[str, str]:
-        """The images of a folder, or all that the walk found, by a form of their paths."""
+        """Return the images of a folder, or all that the walk found, by a form of their paths."""
         if (folder, form) not in self._indexes:
             paths = self._known if folder is None else (f"{folder}/{name}".lstrip("/") for name in self._listed(folder))
             self._indexes[folder, form] = {form(path): path for path in paths if has_image_suffix(path)}

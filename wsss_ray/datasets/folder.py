@@ -77,7 +77,7 @@ class FolderSource:
 
 @dataclass(frozen=True, kw_only=True)
 class _Folder:
-    """What is below the input, or the single image that it names."""
+    """Files below the input, or the single image that it names."""
 
     images: Storage
     files: Mapping[str, FileInfo]
@@ -194,7 +194,7 @@ def _refuse_nothing(
     sizes: Mapping[str, int | None],
     config: ShardConfig,
 ) -> None:
-    """Raise a ValueError that says what is wrong where no image is there."""
+    """Raise a ValueError with the reason where there is no image."""
     images = folder.images
     links = f" Links to folders are not entered: {first_few(folder.linked)}." if folder.linked else ""
     if not entries:

@@ -1,4 +1,4 @@
-"""Listing of a source: its images with their tags and where their truth is. No image is read."""
+"""Listing of a source: its images, their tags and the files of their truth. No image is read."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TagReader:
     """Turns the tags of a source into canonical names, and counts the unknown ones."""
 
     def __init__(self, class_set: ClassSet, unknown: Literal["error", "drop"]) -> None:
-        """Start with no unknown tags; `unknown` is what `finish` does about them."""
+        """Start with no unknown tags; `unknown` decides what `finish` does with them."""
         self._class_set = class_set
         self._unknown = unknown
         self._ranks = {name: rank for rank, name in enumerate(class_set.names)}
@@ -119,7 +119,7 @@ class TagReader:
         return tuple(sorted(names, key=self._ranks.__getitem__))
 
     def _comma_hint(self, tag: str) -> str:
-        """Return what to write instead of several tags with commas between them."""
+        """Return a hint for several tags that are separated by commas."""
         parts = [part.strip() for part in tag.split(",")]
         try:
             names = [self._class_set.canonical(part) for part in parts]

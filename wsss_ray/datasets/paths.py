@@ -71,7 +71,7 @@ def leaves_root(storage: Storage, path: str) -> bool:
 
 
 def check_folder(storage: Storage, folder: str) -> None:
-    """Raise a ValueError for a folder of a tree that is a link out of the tree.
+    """Refuse a folder of a tree that is a link out of the tree.
 
     Raises:
         ValueError: names the link, and what to do.

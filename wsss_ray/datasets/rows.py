@@ -44,7 +44,7 @@ class RowRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """Bytes that were read for one item."""
+    """Bytes of the files of one item."""
 
     image: bytes
     truth: bytes | None
@@ -82,7 +82,7 @@ class RowMaker:
         return Fetched(image=image, truth=truth)
 
     def make(self, item: Item, fetched: Fetched) -> dict[str, Any] | Rejected:
-        """Decode what was read once, to check it, and return a row of the image shard's schema."""
+        """Decode the fetched bytes once, to check them, and return a row of the image shard's schema."""
         rules = self._rules
         try:
             height, width = decode_image(fetched.image, exif=rules.exif, max_pixels=rules.max_pixels).shape[:2]
@@ -135,7 +135,7 @@ class RowMaker:
 
 
 def reject(item: Item, stage: Stage, reason: str) -> Rejected:
-    """Return the item as rejected."""
+    """Return the rejection of an item, for the list of rejected images."""
     return Rejected(source=shown_path(item.path), stage=stage, reason=reason)
 
 

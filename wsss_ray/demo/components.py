@@ -2,8 +2,8 @@
 
     python -m wsss_ray.demo.components --split validation --count 200
 
-prints JSON: the segmenter from exact boxes, the detector with true tags, both in a chain, and the gain by the assist
-words of a table. The models run in a `Labeller`, as in the labelling job, but without Ray.
+prints JSON: the segmenter from exact boxes, the detector with true tags, both in a chain, and the gain from the
+assist words of the table class. The models run in a `Labeller`, as in the labelling job, but without Ray.
 """
 
 import argparse

@@ -76,7 +76,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
 
 
 def _show_first_labels(picture: Path, config: DemoConfig) -> None:
-    """Label a few scenes at once and print where their picture is, so that there is something to see in a minute."""
+    """Label a few scenes at once and print where their picture is, so that the user sees a label within a minute."""
     if not picture.exists():
         write_first_picture(picture, config.split)
         print(f"labelled {FIRST_SCENES} scenes from their tags: open {picture}", flush=True)
@@ -104,7 +104,7 @@ def _learn(root: Path, shards: Path, config: DemoConfig) -> dict[str, Any]:
 
 
 def _parts(root: Path, shards: Path, judged: Evaluation, config: DemoConfig) -> dict[str, float]:
-    """Return figures of each model alone (with exact input from the other), and the gain by assist words."""
+    """Return figures of each model alone (with exact input from the other), and the gain from assist words."""
     bare_labels = root / "labels-without-assist-words"
     student.label(shards, bare_labels, assist_words=False)
     bare = student.evaluate(shards, bare_labels, root / "evaluation-without-assist-words", split=config.split)

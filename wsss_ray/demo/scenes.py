@@ -39,7 +39,7 @@ CLASSES = (
 )
 """Classes by name; the id of a class is its index here plus one, 0 is background."""
 PHRASES = CLASSES + DISHES
-"""What the detector is trained to find: the classes and the dishes on tables."""
+"""Phrases that the detector is trained on: the classes and the dishes on tables."""
 
 _CLASS_WEIGHTS = np.array([0.1, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
 _ASPECTS = [(4, 3), (3, 4), (3, 2), (2, 3), (1, 1)]

@@ -1,7 +1,7 @@
 """Drawings of the demo's objects: lists of colored polygons in a unit frame.
 
 Coordinates run from -1 to 1, x to the right and y down; an object's half height is about 1. Later parts cover
-earlier ones. Every function draws its colors and proportions from the generator that it gets.
+earlier ones. Every function draws its colors and proportions from the given generator.
 """
 
 import colorsys

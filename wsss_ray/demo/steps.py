@@ -17,15 +17,15 @@ from wsss_ray.evaluation.result import Evaluation
 from wsss_ray.labelling import job as labelling
 
 FIRST_SCENE = 500_000
-"""Of the train split: the detector and the segmenter were trained on its first 24,000 scenes, whose labels would be
-better than those of scenes that nobody has seen."""
+"""First scene to draw from the train split. The demo's models were trained on its first 24,000 scenes, whose labels
+would be better than those of held-out scenes."""
 SCENES = 600
 """Train scenes of the comparison of students; the demo takes fewer."""
 STUDENT = StudentConfig(architecture="deeplabv2-tiny", init="none")
 
 
 def draw(directory: Path, split: Split, scenes: int, *, first: int = 0) -> None:
-    """Write scenes as a folder of images, unless an earlier call wrote the same ones; the note comes last.
+    """Write scenes as a folder of images, unless an earlier call wrote the same ones. The note comes last.
 
     Raises:
         ValueError: the directory holds other scenes.

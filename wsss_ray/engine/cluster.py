@@ -48,7 +48,7 @@ def connect(config: RayConfig) -> Iterator[Resources]:
 
 @contextmanager
 def connect_for(images: int, config: RayConfig) -> Iterator[Resources | None]:
-    """Connect as `connect` does where the job is large enough; yield None where it is to run in this process.
+    """Connect to Ray as `connect` does, or yield None for a small job, which runs in this process.
 
     A job without models runs in this process when it has at most IN_PROCESS_IMAGES images, no cluster is named or
     connected, and the configuration says nothing about actors. A file that kills its decoder then kills the job;
@@ -76,7 +76,7 @@ def uses_cluster(config: RayConfig) -> bool:
 
 
 def machine_has_gpus() -> bool:
-    """Return whether this machine has GPUs, for work that finds nothing to do and therefore starts no Ray."""
+    """Return whether this machine has GPUs, without starting Ray: for a run that has nothing to do."""
     if sys.platform == "linux" and not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
         return False  # no driver, of Linux or of the Windows below it: PyTorch need not be imported
     import torch  # noqa: PLC0415 - takes seconds, which a joined cluster does not need
@@ -106,6 +106,6 @@ def _init(address: str | None) -> None:
 
 
 def warn_of_local_paths(resources: Resources | None, *folders: Storage) -> None:
-    """Warn where several nodes are to use a local path, which each of them looks up on its own disk."""
+    """Warn where several nodes are to use a local path, which each of them would look up on its own disk."""
     if resources is not None and len(resources.nodes) > 1 and any(folder.is_local for folder in folders):
         logger.warning("%d nodes: local paths must be on storage that all of them share.", len(resources.nodes))

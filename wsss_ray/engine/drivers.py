@@ -1,4 +1,4 @@
-"""Which drivers are at work in an output directory: each leaves a file there while it runs."""
+"""Find the drivers at work in an output directory: each keeps a file there while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRIVER_PREFIX = "driver-"
 
 @contextmanager
 def record_driver(output: Storage) -> Iterator[None]:
-    """Leave a file in the directory until the context ends, and remove those of killed drivers of this machine."""
+    """Keep a file in the directory until the context ends, and remove those of killed drivers of this machine."""
     find_drivers(output)
     record = _describe(os.getpid())
     path = f"{DRIVER_PREFIX}{record['host']}-{record['process']}.json"
@@ -31,7 +31,7 @@ def record_driver(output: Storage) -> Iterator[None]:
 def find_drivers(output: Storage) -> list[str]:
     """Return a line for each driver that is at work in the directory, or may be; remove the files of those that ended.
 
-    A process of this machine is looked up. A driver of another machine counts as being at work.
+    Processes of this machine are looked up. A driver on another machine counts as being at work.
     """
     lines = []
     for path in [name for name in output.list() if name.startswith(DRIVER_PREFIX)]:

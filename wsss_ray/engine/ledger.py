@@ -21,12 +21,13 @@ from wsss_ray.engine.progress import Activity
 DEATHS_BEFORE_ISOLATION = 2
 DEATHS_BEFORE_QUARANTINE = 2
 DEATHS_BEFORE_GIVING_UP = 12
-"""Deaths over a task without a model, such as reading a unit, after which it is left out: it restarts at once."""
+"""Deaths of a task without a model, such as reading a unit, after which the unit is left out. Such a task restarts
+quickly, so it gets more attempts than one with a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptHistory:
-    """What earlier attempts at a unit say about how to run it now."""
+    """Earlier attempts at a unit, which decide how to run it now."""
 
     retried: bool
     """An earlier attempt was recorded: its output may exist."""

@@ -31,7 +31,7 @@ _SILENT = (
     "ray.data._internal.progress",  # "Progress bars disabled": the status line replaces them
     "huggingface_hub",  # "unauthenticated requests to the HF Hub"
 )
-"""Loggers whose warnings are no news for the user of a job: only their errors are shown."""
+"""Loggers whose warnings do not concern the user of a job: only their errors are shown."""
 
 _here: ContextVar[Mapping[str, str]] = ContextVar("where log lines come from", default=MappingProxyType({}))
 
@@ -88,7 +88,7 @@ def configure() -> None:
 
 
 def failure(message: str, error: Exception, *, expected: tuple[type[Exception], ...] = (OSError, JobError)) -> None:
-    """Log an exception that ends the run, without its traceback where the text says all (a full disk)."""
+    """Log an exception that ends the run, without its traceback where the text is enough (a full disk)."""
     if isinstance(error, expected):
         logger.error("%s: %s", message, error)
     else:

@@ -1,4 +1,4 @@
-"""Apply one function to many items, each with a small result: in Ray tasks, or in this process for a small job.
+"""Apply a function to many items, each with a small result: in Ray tasks, or in this process for a small job.
 
 Items are units, or whatever a job divides its work into. In Ray tasks a process that dies is replaced and its item
 repeated; in this process a file that kills its decoder ends the job.
@@ -83,7 +83,7 @@ def map_items(
 
     Raises:
         ValueError: the cluster can never run a task.
-        JobError: `work` raised, or the process of one item died again and again (Ray alone would retry without end).
+        JobError: `work` raised, or the process of one item died repeatedly (Ray alone would retry without end).
     """
     if resources is None:
         for index, item in enumerate(items):

@@ -11,7 +11,7 @@ _NOTE_SECONDS = 1.0
 
 
 class Meter:
-    """Seconds that a unit spent in each part of the work, and its images done so far. For reports: decides nothing."""
+    """Seconds that a unit spent in each part of the work, and its images done so far. For reports only."""
 
     def __init__(self, on_images: Callable[[int], None] | None = None) -> None:
         """Start empty.

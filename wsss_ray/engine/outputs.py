@@ -1,4 +1,4 @@
-"""Which output a job may use: none that is part of what it reads, and none that belongs to another job."""
+"""Refuse an output that is part of what the job reads, or that belongs to another job."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RUN_FOLDERS = frozenset({"labels", "png", "soft", "profile", "checkpoints", "ten
 
 
 class JobConfig(Protocol):
-    """What the configurations of all jobs have."""
+    """Fields that the configurations of all jobs have."""
 
     @property
     def output(self) -> str:

@@ -30,7 +30,7 @@ WORKER_ENVIRONMENT = {
 
 _WATCHED = {ray_constants.PROCESS_TYPE_GCS_SERVER: "GCS", ray_constants.PROCESS_TYPE_RAYLET: "raylet"}
 _SIGNAL_SECONDS = 0.2
-"""Where a signal went to all processes of the job, this one handles it within this time."""
+"""Seconds within which this process handles a signal that was sent to all processes of the job."""
 
 
 def prepare_local_ray() -> None:
@@ -41,7 +41,7 @@ def prepare_local_ray() -> None:
       it from the environment;
     - keeps idle processes for a minute instead of a second. It ends idle ones beyond the number of cores; with few
       cores that is nearly all between two tasks, and a start takes some two seconds of a core;
-    - hands WORKER_ENVIRONMENT to its workers by inheritance: with a `runtime_env`, processes that it starts in advance
+    - passes WORKER_ENVIRONMENT to its workers by inheritance: with a `runtime_env`, processes that it starts in advance
       would stay unused.
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
@@ -76,7 +76,7 @@ def watched() -> Iterator[None]:
 
 
 def _open_processes(node: Node) -> dict[int, str]:
-    """Return descriptors that are ready once a process has ended, with its name; none where the kernel has no such."""
+    """Return descriptors that are ready once a process has ended, with its name; none on an old kernel."""
     opened: dict[int, str] = {}
     with suppress(AttributeError, OSError):
         for kind, name in _WATCHED.items():

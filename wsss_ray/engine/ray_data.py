@@ -1,4 +1,4 @@
-"""What every use of Ray Data has in common: its settings, and the plain text of its errors."""
+"""Settings of Ray Data, and the plain text of its errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _without_advice(call: Callable[Parameters, ResultT]) -> Callable[Parameters,
 
 @contextmanager
 def _filtered_stderr(unwanted: bytes) -> Iterator[None]:
-    """Drop the lines with a text that this process writes to its standard error in the block (on Linux)."""
+    """Drop the lines that hold a text from this process's standard error while the block runs (on Linux)."""
     if not hasattr(os, "memfd_create"):
         yield
         return
@@ -76,7 +76,7 @@ def _filtered_stderr(unwanted: bytes) -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str:
-    """Return one line for an error that Ray wrapped, once or more: type and text of what the worker raised."""
+    """Return one line for an error that Ray wrapped: type and text of the exception that the worker raised."""
     chain = [error]
     while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None and inner not in chain:
         chain.append(inner)

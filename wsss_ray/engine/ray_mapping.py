@@ -127,7 +127,7 @@ class _MappingTask(Generic[ItemT, ResultT]):
             work: Callable[[ItemT], ResultT] | None = self._recorded(name, node) if retried else self.work
             result, error = None, None
             if work is None:
-                error = "its process died again and again: too little memory, or a file that crashes its decoder."
+                error = "its process died repeatedly: too little memory, or a file that crashes its decoder."
             else:
                 try:
                     with logs.at(unit=name):
@@ -143,7 +143,7 @@ class _MappingTask(Generic[ItemT, ResultT]):
         return pa.Table.from_pylist(results, schema=_RESULT_SCHEMA)
 
     def _recorded(self, name: str, node: str) -> Callable[[ItemT], ResultT] | None:
-        """Return how to work on an item whose task died before, the attempt recorded; None after too many deaths."""
+        """Record an attempt at an item whose task died before, and return how to run it; None after too many deaths."""
         history = self._history(self.stage, name)
         ray.get(self.ledger.begin.remote(self.stage, name, node))
         if history.unexplained >= DEATHS_BEFORE_GIVING_UP:

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle, run: str) -> pa.Table:
     """Read a unit and check it against its digest.
 
-    A unit that cannot be read, or that kills each process that tries, travels on with the reason instead of its rows.
+    A unit that cannot be read, or that kills each process that tries, is passed on with the reason instead of its rows.
 
     Args:
         batch: one UnitTask as JSON.
@@ -67,12 +67,12 @@ def read_task(batch: pa.Table, images: Storage, ledger: ActorHandle, run: str) -
 
 @contextmanager
 def _recorded_reading(ledger: ActorHandle, stage: str, images: Storage, unit: Unit) -> Iterator[None]:
-    """Record the attempt in the ledger; ShardError for a unit over which too many processes have died."""
+    """Record the attempt in the ledger; ShardError for a unit whose reading killed too many processes."""
     history = cast("AttemptHistory", ray.get(ledger.history.remote(stage, unit.name)))
     if history.deaths >= DEATHS_BEFORE_GIVING_UP:
         where = f"{images.describe(unit.shard)}, row group {unit.row_group}"
         raise ShardError(
-            f"{where}: {history.deaths} processes died over reading it: too little memory for a unit, or a damaged "
+            f"{where}: {history.deaths} processes died while reading it: too little memory for a unit, or a damaged "
             "file that crashes its reader. Write this shard again, with fewer --images-per-unit."
         )
     ray.get(ledger.begin.remote(stage, unit.name, ray.get_runtime_context().get_node_id()))

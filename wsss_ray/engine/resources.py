@@ -1,4 +1,4 @@
-"""Size the pools of actors by what the cluster has. Needs no Ray."""
+"""Size the pools of actors by the resources of the cluster. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def model_pool(config: RayConfig, resources: Resources, *, actors: int | None = 
     """Size a pool of model actors by the configuration, else one actor per GPU, else one per core.
 
     Raises:
-        ValueError: nodes are still to come, so the nodes of now do not decide how many actors there should be.
+        ValueError: nodes are still to be added, so the present nodes do not decide the number of actors.
     """
     if config.wait_for_nodes and (config.actors is None or config.gpus_per_actor is None):
         raise ValueError(
@@ -135,7 +135,7 @@ def check_pools(pools: list[Pool], resources: Resources, config: RayConfig) -> N
     """Refuse pools that the cluster can never hold. Ray itself would wait without a message.
 
     Raises:
-        ValueError: says what is needed, what there is, and what to change.
+        ValueError: names what is needed, what the cluster has, and what to change.
     """
     if config.wait_for_nodes:
         return

@@ -66,7 +66,10 @@ class RunDirectory:
         if not drivers and not self._is_used():
             drivers = self._replace_claim(data)
             if not drivers:
-                print(f"{self.storage.uri} is claimed for this run: its earlier run ended and finished nothing.", flush=True)
+                print(
+                    f"{self.storage.uri} is claimed for this run: its earlier run ended and finished nothing.",
+                    flush=True,
+                )
                 return True
         raise ValueError(
             f"{self.storage.uri} holds a run with another configuration (see {self.claim_file}); its {self.content} "
@@ -75,7 +78,7 @@ class RunDirectory:
         )
 
     def _replace_claim(self, data: bytes) -> list[str]:
-        """Replace the claim of a run that finished nothing; returns the drivers that came to work meanwhile, if any."""
+        """Replace the claim of a run that finished nothing; return the drivers that started meanwhile, if any."""
         info, earlier = self.storage.info(self.claim_file), self.storage.read(self.claim_file)
         if info is None or not self.storage.replace(self.claim_file, data, info.version):
             return ["Another driver claimed it at this moment. Run this command again."]
@@ -110,7 +113,7 @@ class RunDirectory:
             yield
 
     def _is_used(self) -> bool:
-        """Whether the job has finished anything here."""
+        """Return whether the job has finished anything here."""
         names = self.storage.list()
         if self.content_paths:
             return any(path in names or self.storage.list(path) for path in self.content_paths)
@@ -150,7 +153,7 @@ def explain_shards(output: Storage, shards: ShardSet) -> Explain:
 
 
 def _replaced(output: Storage, shards: ShardSet) -> str:
-    """Return which shards have other content than what was labelled, by the names of the label files."""
+    """Return the shards whose content has changed since they were labelled, by the names of the label files."""
     now = {unit.name.rpartition("-")[0]: unit for unit in shards.units}
     names = set()
     for file in output.list("labels"):

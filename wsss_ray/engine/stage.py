@@ -1,4 +1,4 @@
-"""What the engine runs: stages over the rows of one unit, and a sink that commits them."""
+"""Protocols of what the engine runs: stages over the rows of one unit, and a sink that commits them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class StageSpec:
 
     @property
     def units_per_actor(self) -> int:
-        """Units that one actor holds: those at work, and one more so that the actor never waits."""
+        """Number of units that one actor holds: those it works on, and one more so that it never waits."""
         return self.calls_per_actor + 1
 
     def describe(self) -> str:

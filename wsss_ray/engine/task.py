@@ -48,7 +48,7 @@ class UnitTask:
 
 @dataclass(kw_only=True)
 class UnitReport:
-    """What the driver learns about a unit."""
+    """Result of a unit, as the driver receives it."""
 
     images: int = 0
     counts: dict[str, Any] | None = None
@@ -83,7 +83,7 @@ class UnitReport:
 
 @dataclass(kw_only=True)
 class RunOutcome:
-    """What one call of `run_units` did."""
+    """Result of one call of `run_units`."""
 
     images: int = 0
     seconds_elapsed: float = 0.0

@@ -1,4 +1,4 @@
-"""Ray metrics of the workers, for Prometheus and deploy/grafana.json. Nothing is decided by them.
+"""Ray metrics of the workers, for Prometheus and deploy/grafana.json. They decide nothing.
 
 Ray puts `ray_` before each name and adds the node and the session. Every metric carries the stage that reports it.
 """

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class UnitWorker:
-    """An actor of a pool: holds one stage, takes units."""
+    """An actor of a pool, which runs one stage on units."""
 
     def __init__(self, spec: StageSpec, ledger: ActorHandle, run: str, sink: Sink | None) -> None:
         """Create the stage (load its models).
@@ -89,7 +89,7 @@ class UnitWorker:
         self._metrics.arrived(report.read_at)
         try:
             if history.isolate:
-                logger.warning("two processes died over this unit: running its images one by one, alone")
+                logger.warning("two processes died at this unit: running its images one by one, alone")
                 with self._gate.alone():
                     rows = self._one_by_one(unit, rows, history, meter)
                     self._commit(unit, task, rows, report, meter)
@@ -183,7 +183,7 @@ class UnitWorker:
 
 
 def _create(spec: StageSpec) -> Stage:
-    """Create a stage. Its packages leave half a million objects that stay: garbage collections then skip them."""
+    """Create a stage, and exclude the half a million objects of its packages from later garbage collections."""
     gc.disable()
     try:
         stage = spec.make()
@@ -196,9 +196,9 @@ def _create(spec: StageSpec) -> Stage:
 def _return_memory() -> None:
     """Return to the machine the memory that a failed attempt has freed.
 
-    The allocator keeps all memory it ever had, but libraries map memory of their own (oneDNN its code): after an image
-    that took all of it they cannot, and the image's neighbours would fail. It takes some milliseconds, for images that
-    fail alone.
+    The allocator keeps all memory that it ever had. After an image that took all memory, libraries that map memory of
+    their own (oneDNN maps its code) would fail for the next images too. This takes some milliseconds, and runs only
+    for images that fail alone.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's

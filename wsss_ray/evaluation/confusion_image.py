@@ -41,7 +41,7 @@ class _ImageLayout:
 
     @property
     def cell(self) -> int:
-        """Side of a cell: enough for a number, or for a name, or (for very many classes) for neither."""
+        """Return the side of a cell: enough for a number, or a name, or (with very many classes) neither."""
         return 34 if self.columns <= 26 else 15 if self.columns <= 120 else max(3, 1800 // self.columns)
 
     @property

@@ -1,4 +1,4 @@
-"""Recall of tagged objects: the objects of the truth that a predicted mask of their own matches.
+"""Recall of tagged objects: the share of objects in the truth that are matched by a predicted mask of their own.
 
 An object is recalled when a predicted mask of its class has an IoU of at least 0.5 with it. Masks are matched as in
 COCO's evaluation: one mask to one object, masks by falling score, each to the unmatched object that it overlaps most,

@@ -159,7 +159,7 @@ def _instance_rule(config: EvaluateConfig, tally: Tally) -> InstanceRule | None:
 
 
 def _check_evaluated(evaluation: Evaluation, evaluator: UnitEvaluator, rows: pa.Table) -> None:
-    """Raise a ValueError for a score of nothing: no usable truth, or no label of an image that has one."""
+    """Raise a ValueError where nothing was evaluated: no usable truth, or no label of an image that has one."""
     skipped = len(evaluation.skipped)
     if evaluation.images == 0 and skipped == rows.num_rows - len(evaluation.no_truth) - len(evaluation.bad_truth):
         raise ValueError(f"none of the {rows.num_rows:,} images has a label, and --missing is skip.")

@@ -1,4 +1,4 @@
-"""Evaluate label maps that are in memory or in PNG files, without image shards, a run or Ray."""
+"""Evaluate label maps in memory or in PNG files, without image shards, a run or Ray."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Evaluation:
     instance_recall: float
     """Share of the tagged objects in the truth that are recalled by a mask of their own; NaN if none was counted."""
     instance_rule: InstanceRule | None
-    """What counts as object and as mask; None if objects were not counted."""
+    """Rule of what counts as an object and as a mask; None if objects were not counted."""
     dropped_miou: float
     """mIoU without the pixels that have no predicted class: labelled ignore, or in images without a usable label."""
     coverage: float

@@ -40,7 +40,7 @@ class Tally:
     """Exact int64 sums over images."""
 
     matrix: np.ndarray
-    """(C + 1, C + 1) pixels: truth down, prediction across, the last of both for what is no class."""
+    """(C + 1, C + 1) pixels: truth down, prediction across, the last of both for pixels of no class."""
     boundary: np.ndarray
     """(3, C) pixels in the boundary regions: of the truth, of the prediction, in both."""
     tagged: np.ndarray

@@ -1,4 +1,4 @@
-"""The truth of an image: a PNG in its shard or in a folder, or COCO annotations that are painted when needed."""
+"""Read the truth of an image: a PNG in its shard or in a folder, or COCO annotations that are painted when needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of exported units, and how they are read back.
+"""Reports and parts of exported units, and reading them back.
 
 Each unit leaves a report, and a part where the format joins parts, in `export-parts/` of the output. The report is
 written last and marks the unit as done. The names contain the version of the label file, so that replaced labels are

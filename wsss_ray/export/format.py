@@ -52,7 +52,7 @@ class ExportFormat(ABC):
     """Whether each unit writes a part (`UnitOutput.part`) that `finish` joins."""
 
     def refusal(self) -> str | None:
-        """Return why these classes, options or this environment cannot give the format, or None."""
+        """Return the reason why the classes, the options or the environment cannot give the format, or None."""
         return None
 
     @abstractmethod

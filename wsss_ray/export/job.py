@@ -153,10 +153,10 @@ class UnitWriter:
 
 
 def run(config: ExportConfig) -> ExportSummary:
-    """Export the labels of a run, or the units that an earlier call did not reach.
+    """Export the labels of a run, or the units that an earlier call left.
 
-    The output holds the format's files, `export.json` (what decides them), `export-summary.json` (what is in them and
-    what is not) and `export-parts/` (from which a rerun continues).
+    The output holds the format's files, `export.json` (the settings that decide them), `export-summary.json`
+    (counts, and the images that are left out) and `export-parts/` (from which a rerun continues).
 
     Raises:
         ValueError: labels, images, format and output do not fit together; nothing was written.

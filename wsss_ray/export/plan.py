@@ -1,4 +1,4 @@
-"""Everything that is fixed before the first file: the format, the units, and the claim of the output."""
+"""Plan an export before the first file: its format, its units, and the claim of the output."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def make_format(config: ExportConfig, run: LabelRun) -> ExportFormat:
 
 
 def identity_of(config: ExportConfig, run: LabelRun, form: ExportFormat, selection: ImageSelection) -> dict[str, Any]:
-    """Return everything that decides the exported files except the label files, as JSON values."""
+    """Return the settings that decide the exported files, beside the label files, as JSON values."""
     table = json.dumps([run.classes.background_id, run.classes.ignore_id, categories(run.classes)])
     return {
         "version": form.version,

@@ -1,4 +1,4 @@
-"""Trace each mask as one polygon, and count what that loses. The only module that needs OpenCV.
+"""Trace each mask as one polygon, and count the lost pixels. The only module that needs OpenCV.
 
 A polygon runs through the centers of the mask's outer pixels, as OpenCV traces and fills it: `cv2.fillPoly` gives a
 mask of one piece without holes back pixel for pixel. One polygon cannot have holes, so they are filled. Several pieces
@@ -65,7 +65,7 @@ def trace(mask: np.ndarray, *, tolerance: float = 0.0) -> Polygon | None:
 def _join(outlines: Sequence[np.ndarray]) -> np.ndarray:
     """Return (M, 2) int32: one closed chain through all outlines, each (n, 2), joined by the shortest bridges.
 
-    A bridge runs forth and back on the same line, so it encloses nothing.
+    A bridge runs forward and back on the same line, so it encloses nothing.
     """
     if len(outlines) == 1:
         return outlines[0].astype(np.int32)

@@ -1,4 +1,4 @@
-"""export-summary.json, and the same as text for the screen."""
+"""The summary of an export: export-summary.json, and the same as text for the screen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """What an export holds, and what it does not."""
+    """Counts of an export, and the images that it leaves out."""
 
     format: str
     split: str
@@ -68,7 +68,7 @@ class ExportSummary:
 
 
 def summarize(exported: ExportedUnits, *, format_name: str, split: str, missing: Sequence[Unit]) -> ExportSummary:
-    """Sum up all units; `notes` are empty yet."""
+    """Return the sums over all units, with no notes yet."""
     counts: Counter[str] = Counter()
     left_out: list[LeftOut] = []
     damaged = {}

@@ -1,4 +1,4 @@
-"""The files that the export of one unit writes."""
+"""Write the files of one exported unit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UnitOutput:
     unit: Unit
     storage: Storage
     part: io.BytesIO = field(default_factory=io.BytesIO)
-    """The unit's part of a file that covers all units, in a form of the format's choice."""
+    """The unit's part of a file that covers all units, in a form that the format chooses."""
     counts: Counter[str] = field(default_factory=Counter)
     """Counts for the summary, by description."""
     images: list[ExportedImage] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The VOC tree."""
+"""The VOC format: a tree as in VOCdevkit."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ Each mode becomes (H, W, 3) uint8 RGB:
   corrected; color profiles are not applied.
 - Alpha and transparent colors are dropped, not blended, also as `convert("RGB")`: a trainer that reads the same file
   the usual way sees the same pixels as the labeller.
-- 16 bits per sample: the high byte, for grey as for color, so that 65535 is white (Pillow alone would clip grey).
+- 16 bits per sample: the high byte, for grey as for color, so that 65535 is white (Pillow by itself clips grey).
 - 32-bit integers and floats (TIFF) have no fixed white. White is the first of 1 (floats only), 255, 65535 and
   2**31 - 1 that no pixel exceeds; below zero is black; not-a-number and infinity are refused.
 
@@ -130,8 +130,8 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
 def _jpeg_damage(message: str) -> str | None:
     """Return why a message of libjpeg means lost pixels, or None where it does not.
 
-    Leftover bytes at the end of a scan are a sign of a misread code; one or two are padding that cameras write.
-    Leftovers between other segments touch no pixel.
+    Bytes left over at the end of a scan indicate a misread code; one or two are padding that cameras write. Those
+    between other segments change no pixel.
     """
     if message.startswith("Premature end"):
         return "truncated: the JPEG data ends early"

@@ -1,6 +1,6 @@
 """Orientation in an EXIF block: how to turn the stored pixels upright. Nothing else of EXIF is read.
 
-It is not read by `PIL.Image.Exif`, which warns about damaged blocks of pictures that are whole, and also follows
+It is not read by `PIL.Image.Exif`, which warns about damaged blocks in undamaged pictures, and also follows
 XMP. As viewers do, a missing, damaged or impossible orientation counts as 1: upright as stored.
 """
 

@@ -126,7 +126,7 @@ def open_with_pillow(data: bytes, file_format: str) -> ImageFile.ImageFile:
 
 @contextmanager
 def image_errors(file_format: str) -> Iterator[None]:
-    """Turn whatever a decoder raises on hostile bytes into an `ImageError` with a stable reason."""
+    """Turn any exception of a decoder on hostile bytes into an `ImageError` with a stable reason."""
     try:
         yield
     except ImageError:
@@ -219,7 +219,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _check_scans(data: bytes, pixels: int) -> None:
-    """Refuse a JPEG whose decoder would go over the pixels too often. Cameras write up to ten scans."""
+    """Refuse a JPEG whose scans would make a decoder pass over the pixels too often. Cameras write up to ten scans."""
     allowed = max(_FEWEST_SCANS, min(_MOST_SCANS, _MOST_SCANNED_PIXELS // max(pixels, 1)))
     if data.count(bytes([0xFF, _SCAN])) <= allowed:  # far quicker, and counts no scan too few
         return

@@ -1,4 +1,4 @@
-"""Images as a user's program holds them: paths, PIL images or arrays."""
+"""Read images that a user's program passes: paths, PIL images or arrays."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def encode_label(label: np.ndarray, *, palette: bytes | None) -> bytes:
             raise ValueError(f"a palette is 768 bytes, R, G, B of ids 0 to 255; this one has {len(palette)}")
         image.putpalette(palette)
     stream = io.BytesIO()
-    image.save(stream, "PNG", compress_level=3, compress_type=zlib.Z_RLE)  # ids come in runs: a third smaller so
+    image.save(
+        stream, "PNG", compress_level=3, compress_type=zlib.Z_RLE
+    )  # ids come in runs: this makes files a third smaller
     return stream.getvalue()
 
 

@@ -18,7 +18,7 @@ def load_with_pillow(data: bytes, header: Header) -> Image.Image:
     with image_errors(header.format):
         image = open_with_pillow(data, header.format)
         if isinstance(image, TiffImageFile):
-            # With a canvas given before, Pillow does not compare the size with its own process-wide limit.
+            # If the canvas is given before, Pillow does not compare the size with its own process-wide limit.
             image.im = Image.core.new(image.mode, (header.width, header.height))  # type: ignore[attr-defined]
             # Pillow would turn the picture by an orientation in XMP too; the rule here is EXIF alone.
             image.info.pop("xmp", None)

@@ -2,7 +2,7 @@
 
 Runs go down the columns (Fortran order) and alternate between zeros and ones, zeros first. pycocotools checks
 nothing: counts that end early leave the rest of the mask uninitialized, and the size alone decides how much memory it
-takes. Here the counts must add up to height * width, and that to at most a limit, before a mask exists.
+takes. Here the counts must add up to height * width, within a limit, before a mask is created.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from wsss_ray.shards.label_row import LabelRow
 
 @dataclass(frozen=True, kw_only=True)
 class FusedLabel:
-    """The label row of an image, and how many pixels each class has in it."""
+    """The label row of an image, and the number of pixels of each class."""
 
     row: LabelRow
     pixels: list[dict[str, int]] | None = None

@@ -54,10 +54,10 @@ class LabelledImage:
 
     @cached_property
     def label(self) -> LabelMap:
-        """(H, W) class id of each pixel.
+        """The (H, W) class id of each pixel.
 
         Raises:
-            ValueError: the image failed; says why.
+            ValueError: the image failed; the text says why.
         """
         if self.row.failed:
             raise ValueError(f"image {self.row.image_id} has no label: {self.row.error}.")

@@ -1,4 +1,4 @@
-"""Limits of the hardware: seconds per image and GPU from arithmetic and memory traffic, and so hours and dollars.
+"""Limits of the hardware: seconds per image and GPU from arithmetic and memory traffic; from these, hours and dollars.
 
 The labelling job estimates the hours of a dry run by them, and `benchmarks/limits.py` prints a table for data sets.
 """
@@ -81,7 +81,7 @@ def tflops(gpu: Gpu, precision: Precision) -> float:
 def seconds_per_image(
     gpu: Gpu, model: str, *, detector: Precision = "auto", segmenter: Precision = "auto", share: float = 1.0
 ) -> float:
-    """Return the least seconds that a GPU needs for an image.
+    """Return the seconds that a GPU needs for an image at least.
 
     The encoder needs the larger of its arithmetic's and its memory traffic's time; decoder and detector are added.
 

@@ -22,7 +22,7 @@ ALGORITHM_VERSION = 1
 
 
 def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gpus: bool) -> dict[str, Any]:
-    """Return all settings that change labels, as JSON values. Settings of speed or placement are left out.
+    """Return all settings that change labels, as JSON values, without those of speed or placement.
 
     Runs of equal identity may write to the same output.
     """

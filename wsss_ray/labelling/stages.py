@@ -52,7 +52,7 @@ class _LabellerStage:
 
 
 class DetectStage(_LabellerStage):
-    """Image rows to rows with boxes; the first of two pools."""
+    """Find boxes: image rows to rows with boxes, in the first of two pools."""
 
     def _load(self) -> None:
         self.output_schema = DETECTED_SCHEMA
@@ -69,7 +69,7 @@ class DetectStage(_LabellerStage):
 
 
 class SegmentStage(_LabellerStage):
-    """Rows with boxes to label rows; the second of two pools."""
+    """Make masks and labels: rows with boxes to label rows, in the second of two pools."""
 
     def _load(self) -> None:
         _ = self._labeller.segmenter
@@ -84,7 +84,7 @@ class SegmentStage(_LabellerStage):
 
 
 class LabelStage(_LabellerStage):
-    """Image rows to label rows with both models in one actor. Images are decoded once."""
+    """Label images with both models in one actor: image rows to label rows. Images are decoded once."""
 
     def _load(self) -> None:
         _ = self._labeller.detector, self._labeller.segmenter

@@ -1,1 +1,1 @@
-"""What jobs that make or read label files share: the run, its sink and summary, its inputs, and scores."""
+"""Parts that jobs share which make or read label files: the run, its sink and summary, its inputs, and scores."""

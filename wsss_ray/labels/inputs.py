@@ -29,7 +29,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFile:
-    """What a source has for one image: a PNG, or the reason why it cannot be used, or neither."""
+    """Label of one image from a source: a PNG, or the reason why it cannot be used, or neither."""
 
     png: bytes | None = None
     problem: str | None = None
@@ -73,7 +73,7 @@ class RunLabels:
             rows = read_labels(self.storage, unit, columns=columns)
         except FileNotFoundError as error:
             raise StorageError(
-                f"{self.storage.describe(unit.label_path)} was listed when the job began, and is not there now. On a "
+                f"{self.storage.describe(unit.label_path)} was listed when the job began, and does not exist now. On a "
                 "cluster the labels must be on storage that every node sees under the same path (or s3://)."
             ) from error
         except ShardError as error:
@@ -113,7 +113,7 @@ class PngFolder:
                 where, limit = self.storage.describe(name), DEFAULT_MAX_FILE_BYTES
                 return LabelFile(problem=f"too large: {where} has {info.size} bytes, the limit is {limit}")
             if info is not None:
-                with suppress(FileNotFoundError):  # gone meanwhile
+                with suppress(FileNotFoundError):  # removed meanwhile
                     return LabelFile(png=self.storage.read(name))
         return LabelFile()
 
@@ -131,7 +131,7 @@ def find_labels(storage: Storage, shards: ShardSet, *, instances: bool) -> Label
         instances: whether to read the instances of label files, too.
 
     Raises:
-        ValueError: it holds none, or those of other shards; says what it holds and what to give.
+        ValueError: it holds none, or those of other shards; the text says what it holds and what to give.
     """
     return find_run_labels(storage, shards, instances=instances) or find_pngs(storage, what="labels")
 
@@ -199,12 +199,12 @@ def _runs_below(storage: Storage) -> str:
 def check_names(
     images: Storage, shards: ShardSet, *, subset: frozenset[str] | None, truths: PngFolder | None, labels: LabelSource
 ) -> None:
-    """Refuse a list or folders that name no image: a score of them would only look like one.
+    """Refuse a list or folders that name no image: a score over none of them would look like a real one.
 
-    The shards' ids are read until each has named one, which is one shard where all is well.
+    The shards' ids are read until each has named one, which takes one shard in the usual case.
 
     Raises:
-        ValueError: says which, with an id and a name.
+        ValueError: one names no image; the text has an id and a name.
         ShardError: a shard's ids cannot be read.
     """
     folders = {"truth": truths, "labels": labels}

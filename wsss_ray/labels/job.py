@@ -196,7 +196,7 @@ class LabelJob(ABC, Generic[ConfigT]):
             tasks,
             stages,
             self.images,
-            asked=self.describe_rows,
+            describe_rows=self.describe_rows,
             with_work=self.rows_with_work,
             expected=self.expected_seconds,
         )

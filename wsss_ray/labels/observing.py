@@ -14,7 +14,7 @@ from wsss_ray.storage.storage import Storage
 
 
 def observed(spec: StageSpec, output: Storage | None) -> StageSpec:
-    """Return the stage with its device memory in the metrics and, with an `output`, traces of two of its units.
+    """Return the stage with its device memory in the metrics and, if `output` is given, traces of two of its units.
 
     It ends its process when the GPU has failed.
     """

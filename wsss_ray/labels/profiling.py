@@ -18,12 +18,14 @@ from wsss_ray.storage.storage import Storage
 
 FOLDER = "profile"
 PROFILED = ("first-unit", "later-unit")
-"""The first unit also shows what a process does once (choosing kernels, taking memory)."""
+"""Traces to write. That of the first unit also shows the work that a process does once (choosing kernels, taking
+memory)."""
 
 
 class ProfiledStage:
-    """A stage that traces its first call and the next after it; of a pool's actors, the quickest write the files.
+    """A stage that traces two of its calls: the first and a later one.
 
+    Of the actors of a pool, the first to finish each trace writes the file.
     `profile/<stage>-first-unit.json` and `-later-unit.json` open in chrome://tracing or https://ui.perfetto.dev. The
     parts that the stage measures (decode, detect, segment, encode) appear in them by name.
     """

@@ -1,4 +1,4 @@
-"""A run of labels beside the image shards it was made from: what audit, gallery and export read."""
+"""A run of labels beside the image shards it was made from: read by audit, gallery and export."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LabelRun:
     missing: tuple[Unit, ...]
     """Units that have none yet."""
     identity: Mapping[str, Any] = field(repr=False)
-    """What run.json holds."""
+    """Content of run.json."""
 
     @classmethod
     def open(cls, *, labels: str, images: str, classes: str, storage: StorageConfig) -> LabelRun:
@@ -158,7 +158,7 @@ def read_joined(
 
 
 def damage_error(damaged: Mapping[str, str]) -> JobError | None:
-    """What ends a job that went on past damaged label files, given the reason by name of the unit; None without."""
+    """Return the error of a job that skipped damaged label files; None without any. `damaged` is the reason by unit."""
     if not damaged:
         return None
     first = min(damaged)
@@ -168,7 +168,7 @@ def damage_error(damaged: Mapping[str, str]) -> JobError | None:
 
 
 def truth_of(row: Mapping[str, Any], classes: ClassSet) -> np.ndarray | None:
-    """(H, W) class ids of an image row's truth, None where it has none.
+    """Return the (H, W) class ids of an image row's truth, None where it has none.
 
     Raises:
         ShardError: it cannot be read, or does not fit the image or the classes; names the image.

@@ -29,25 +29,25 @@ def describe_sample(
     stages: Sequence[StageSpec],
     images: Storage,
     *,
-    asked: Callable[[pa.Table], list[str]],
+    describe_rows: Callable[[pa.Table], list[str]],
     with_work: Callable[[pa.Table], pa.Table],
     expected: Callable[[str], float | None],
 ) -> list[str]:
     """Return the prompts and the estimated hours of a run, timed on four images. Nothing is labelled.
 
     Args:
-        tasks: what is to be done, at least one; images of the first are looked at.
+        tasks: the units to do, at least one; the sample is taken from the first.
         stages: of the run.
         images: folder of the image shards.
-        asked: lines about image rows (the first ones are the sample's).
-        with_work: the image rows that a model looks at.
+        describe_rows: returns lines about image rows (the first ones are the sample's).
+        with_work: returns the image rows that a model processes.
         expected: seconds that an image should take all stages together, on a GPU of this name; None where unknown.
 
     Raises:
         JobError: a stage fails on the sample.
     """
     rows = read_unit(images, tasks[0].unit, columns=READ_COLUMNS)
-    lines = asked(rows)
+    lines = describe_rows(rows)
     sample = with_work(rows).slice(0, IMAGES_TIMED)
     if sample.num_rows == 0:
         return [*lines, "estimate  none: no image of the first unit has a tag, so no model runs"]

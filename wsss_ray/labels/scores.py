@@ -1,6 +1,6 @@
 """Metrics of label maps in pure NumPy: int64 counts, and nothing is rounded before the last division.
 
-Index of a class: 0 is the background, 1 to C - 1 are the classes in their set's order, and C stands for every id
+Index of a class: 0 is the background, 1 to C - 1 are the classes in their set's order, and C is the index of every id
 that is none of them (ignore above all). A count matrix is (C + 1, C + 1), truth down, prediction
 across, C the last of both.
 """
@@ -17,7 +17,7 @@ from wsss_ray.classes import ClassSet
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassIndex:
-    """Class ids to indices."""
+    """Map class ids to indices."""
 
     names: tuple[str, ...]
     """Names by index; the first is "background"."""

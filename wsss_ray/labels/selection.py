@@ -1,4 +1,4 @@
-"""The images that a job uses: all of the shards, or those that lists of image ids leave."""
+"""The images that a job uses: all of the shards, or a selection by lists of image ids."""
 
 from __future__ import annotations
 

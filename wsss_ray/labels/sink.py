@@ -1,4 +1,4 @@
-"""Committing a unit: PNGs first, then the label file, which is the marker that the unit is done."""
+"""Commit a unit: PNGs first, then the label file, which is the marker that the unit is done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wsss_ray.storage.storage import Storage
 logger = logging.getLogger(__name__)
 
 PNG_FORM_FILE = "png-form.txt"
-"""Says beside png/ whether it is in color or grey."""
+"""File beside png/ that says whether it is in color or grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,5 +183,5 @@ def _count_pixels(label: bytes | None) -> dict[int, int]:
 
 
 def _map_of(label: bytes) -> np.ndarray:
-    """(H, W) class ids of a label of this run, whose image has passed the limit of its shard."""
+    """Return the (H, W) class ids of a label of this run, whose image has passed the limit of its shard."""
     return decode_label(label, max_pixels=LARGEST_MAX_PIXELS)

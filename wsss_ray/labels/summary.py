@@ -27,7 +27,7 @@ def summarise(
     Args:
         output: run directory.
         units: finished units.
-        outcome: what this session did; None where there was nothing to do.
+        outcome: result of this session; None where there was nothing to do.
         classes: gives the order of the classes; None: the order in which they occur.
 
     Returns:

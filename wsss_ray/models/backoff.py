@@ -14,7 +14,7 @@ ResultT = TypeVar("ResultT")
 
 
 class Backoff:
-    """A size of pieces that is halved, for good, each time the device runs out of memory."""
+    """A size of pieces that is halved permanently each time the device runs out of memory."""
 
     def __init__(self, size: int, *, what: str) -> None:
         """Start with pieces of `size` items; `what` names them in the log."""

@@ -35,7 +35,7 @@ def model_directory(config: DetectorConfig, directory: str | None = None, *, wei
         weights: whether the weights are needed; False: the text files alone are downloaded.
 
     Raises:
-        ValueError: the model does not exist or is incomplete; says what to download.
+        ValueError: the model does not exist or is incomplete; the text says what to download.
     """
     if directory is not None:
         return _checked(Path(directory), weights)

@@ -14,7 +14,7 @@ def resolve(
         device: auto, cpu or cuda. auto is CUDA where there are GPUs.
         precision: auto or a precision. auto is bfloat16 on CUDA, else float32.
         has_gpus: whether the process, or for a driver its cluster, has GPUs.
-        has_bfloat16: whether the GPU has native bfloat16; auto is float32 where it has not. A driver does not know and
+        has_bfloat16: whether the GPU has native bfloat16; auto is float32 where it does not. A driver does not know and
             assumes that it has.
     """
     resolved = device if device != "auto" else "cuda" if has_gpus else "cpu"

@@ -1,4 +1,4 @@
-"""What a detector, a segmenter and a fusion rule must provide. Needs no torch.
+"""Protocols of a detector, a segmenter and a fusion rule. Needs no torch.
 
 A class that derives from a protocol inherits the methods that have a body here. The driver of a job imports the class
 to find its weights, so a class that needs a large package imports that package inside `__init__`.
@@ -55,7 +55,7 @@ class Detector(Protocol):
             directory: local copy of the weights where `weights` gave a URI.
 
         Raises:
-            ValueError: the weights, the device or the phrases cannot be used; says what to do.
+            ValueError: the weights, the device or the phrases cannot be used; the text says what to do.
         """
         raise NotImplementedError
 
@@ -73,7 +73,7 @@ class Detector(Protocol):
         """Return where the weights are: a URI, a local directory, or a hub model at a commit.
 
         Raises:
-            ValueError: they are not there, or a hub model has no pinned commit.
+            ValueError: they do not exist, or a hub model has no pinned commit.
         """
         from wsss_ray.models.hub import hub_commit, is_local, model_directory  # noqa: PLC0415 - a hub client
 
@@ -112,7 +112,7 @@ class Segmenter(Protocol):
             checkpoint: local copy of the weights where `weights` gave a URI.
 
         Raises:
-            ValueError: the weights or the device cannot be used; says what to do.
+            ValueError: the weights or the device cannot be used; the text says what to do.
         """
         raise NotImplementedError
 
@@ -141,7 +141,7 @@ class Segmenter(Protocol):
         """Return where the weights are: `config.checkpoint`, a local path or a URI.
 
         Raises:
-            ValueError: they are not there.
+            ValueError: they do not exist.
         """
         if config.checkpoint is None:
             raise ValueError(f"segmenter.checkpoint is not set, and the segmenter '{config.type}' needs it.")

@@ -1,4 +1,4 @@
-"""Joining the boxes of several prompts, and non-maximum suppression: for the boxes of any detector."""
+"""Join the boxes of several prompts, and apply non-maximum suppression, for any detector."""
 
 from __future__ import annotations
 

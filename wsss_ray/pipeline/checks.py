@@ -1,4 +1,4 @@
-"""What a pipeline checks before its first step, so that no mistake is found after hours of work."""
+"""Check a pipeline before its first step, so that mistakes are found before hours of work."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def check_resources(plan: Plan, resources: Resources) -> None:
     """Check that the cluster can hold the actors and workers of every step.
 
     Raises:
-        ValueError: names the step, what it needs and what there is.
+        ValueError: names the step, what it needs and what the cluster has.
     """
     for name, training in (("pretraining", plan.pretraining), ("train", plan.train)):
         if training is not None:

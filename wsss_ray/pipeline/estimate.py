@@ -1,4 +1,4 @@
-"""The dry run of a pipeline: what each step will do, its hours from timed samples, and its bytes."""
+"""The dry run of a pipeline: for each step its work, its hours from timed samples, and its bytes."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from wsss_ray.shards.schemas import IMAGE_SCHEMA, READ_COLUMNS
 from wsss_ray.training.plan import Allocation, allocate
 
 EVALUATION_SECONDS = 0.005
-"""Assumed for one image and core; a unit of 32 takes about 0.15 s."""
+"""Assumed seconds for one image and core; a unit of 32 takes about 0.15 s."""
 GALLERY_SECONDS = 0.05
-"""Assumed for one image and core."""
+"""Assumed seconds for one image and core."""
 GALLERY_BYTES = 150_000
-"""Assumed for one image: photo, label, truth and thumbnail."""
+"""Assumed bytes for one image: photo, label, truth and thumbnail."""
 UPDATES_TIMED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a step will do."""
+    """Work, time and bytes of one step."""
 
     step: str
     work: str

@@ -158,7 +158,7 @@ def truth_files(config: EvaluateConfig) -> dict[str, FileInfo]:
         return {}
     folder, slash, name = config.coco_annotations.rpartition("/")
     info = Storage(folder or slash or ".", config.storage).info(name)
-    return {} if info is None else {name: info}  # the evaluation says that it is missing
+    return {} if info is None else {name: info}  # the evaluation reports that it is missing
 
 
 def _miou(value: Any) -> float | None:

@@ -16,7 +16,7 @@ from wsss_ray.training.initial_weights import STUDENT_FILE
 
 
 class _Section(Protocol):
-    """What all sections have."""
+    """Fields that all sections have."""
 
     __dataclass_fields__: Any
     storage: StorageConfig
@@ -28,7 +28,7 @@ SectionT = TypeVar("SectionT", bound=Any)
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """How labels or predictions are evaluated and shown."""
+    """Configurations that evaluate and show labels or predictions."""
 
     evaluate: EvaluateConfig
     report: ReportConfig
@@ -127,7 +127,7 @@ def make_plan(config: PipelineConfig) -> Plan:
 def _plan_pretraining(
     config: PipelineConfig, root: Storage
 ) -> tuple[ShardConfig | None, TrainConfig | None, StudentConfig | None]:
-    """Shards and training of the first student, and the second one as it starts from it; None without."""
+    """Return the shards and training of the first student, and the second student that starts from it; None without."""
     first, second = config.pretraining, config.train.student
     if not first.shard.input:
         return None, None, None
@@ -202,6 +202,6 @@ def _fill(
 
 
 def _join(section: RayConfig, pipeline: RayConfig) -> RayConfig:
-    """The section's settings of Ray, and the pipeline's where it has none."""
+    """Return the section's settings of Ray, completed by the pipeline's."""
     given = {name: value for name, value in vars(section).items() if value != getattr(RayConfig(), name)}
     return dataclasses.replace(pipeline, **given)

@@ -26,7 +26,7 @@ class PredictionSink(LabelSink):
         return [*super().outputs, *(["soft/"] if self.soft else [])]
 
     def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
-        """See LabelSink."""
+        """Write the soft scores, then the label file, as `LabelSink.commit`."""
         if self.soft:
             scores = rows.select(SOFT_SCHEMA.names).cast(SOFT_SCHEMA)
             if version is not None:

@@ -20,7 +20,7 @@ _LARGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class KnownStudent:
-    """A student as the driver of a job knows it."""
+    """Facts about a student that the driver of a job needs."""
 
     uri: str
     """Its file: an absolute path, or a URI."""
@@ -36,7 +36,7 @@ def find_student(name: str, config: StorageConfig) -> KnownStudent:
     """Return the student in the output of a training, or in a file `*.safetensors`.
 
     Raises:
-        ValueError: there is none, or it cannot be used; names what to give.
+        ValueError: there is none, or it cannot be used; the text says what to give.
     """
     given = name.rstrip("/")
     folder, _, file = given.rpartition("/") if given.endswith(".safetensors") else (given, "", STUDENT_FILE)

@@ -100,7 +100,7 @@ def class_rows(
 
 
 def status_rows(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the statuses with counts, shares, and where their part of a bar starts."""
+    """Return the statuses with counts, shares, and the starts of their parts of a bar."""
     rows, start = [], 0.0
     for status in STATUSES:
         images = counts["statuses"].get(status, 0)
@@ -132,7 +132,7 @@ def setting_rows(identity: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def portable(storage: Storage) -> str:
-    """Return where a folder is in a form that others understand: a URI, or the last name of a local path."""
+    """Return the address of a folder for other readers: a URI, or the last name of a local path."""
     return PurePosixPath(storage.uri).name if storage.is_local else storage.uri
 
 

@@ -1,4 +1,4 @@
-"""The marker of a gallery: what it was made from, and which report is writing it."""
+"""The marker of a gallery: a digest of its inputs, and the report that is writing it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsss_ray.storage.storage import Storage
 MARKER = "gallery.json"
 """Marks a folder as a gallery. It holds the state of a complete gallery, or the writer of an unfinished one."""
 GALLERY_VERSION = 4
-"""Counts changes of the code that change galleries."""
+"""Incremented when a change of the code changes galleries."""
 _MADE_BY = "wsss_ray report"
 _AUDIT_FILES = (AUDIT_FILE, "audit.parquet", "disagreements.parquet")
 

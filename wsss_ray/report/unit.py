@@ -50,7 +50,7 @@ class Box:
 
 @dataclass(kw_only=True)
 class Card:
-    """The driver's data of an image, for its card and for the index."""
+    """Data of an image for its card and for the index, sent to the driver."""
 
     image_id: str
     unit: str
@@ -84,7 +84,7 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitCards:
-    """The driver's data of a unit."""
+    """Data of a unit's images, sent to the driver."""
 
     cards: list[Card]
     damage: str | None
@@ -134,7 +134,7 @@ class UnitReporter:
         return Overlay(self.classes)
 
     def _show(self, unit: Unit, image: dict[str, Any], row: LabelRow) -> tuple[Card, dict[str, bytes]]:
-        """The card of an image and its files by path."""
+        """Return the card of an image and its files by path."""
         tags = [self._class_indexes[name] for name in row.tags]
         card = Card(
             image_id=row.image_id,

@@ -36,7 +36,7 @@ def write_in_child(writer: ShardWriter, tasks: Sequence[ShardTask]) -> Iterator[
             if error is not None:
                 raise JobError(f"{task.name}: {error}")
             yield index, report
-    except (EOFError, OSError):  # nothing, or half a message
+    except (EOFError, OSError):  # no message, or an incomplete one
         return
     finally:
         process.terminate()
@@ -44,9 +44,9 @@ def write_in_child(writer: ShardWriter, tasks: Sequence[ShardTask]) -> Iterator[
 
 
 def _write(writer: ShardWriter, tasks: Sequence[ShardTask], sender: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent by a terminal: the parent ends this process
     logs.configure()
-    with suppress(BrokenPipeError):  # the parent is gone
+    with suppress(BrokenPipeError):  # the parent has ended
         for task in tasks:
             report, error = None, None
             try:

@@ -32,14 +32,14 @@ _READERS = 8
 def run(config: ShardConfig) -> ShardSummary:
     """Write the image shards of a source, or those that are still missing.
 
-    The output gets `shard-00000-of-00012.parquet` and so on, `rejected.parquet` (images that became no
-    row, with the reasons), `shards.json` (all that decides the content), `summary.json` and `reports/` (one per shard,
-    for a rerun).
+    The output gets `shard-00000-of-00012.parquet` and so on, `rejected.parquet` (images that became no row, with the
+    reasons), `shards.json` (the settings that decide the content), `summary.json` and `reports/` (one per shard, for a
+    rerun).
 
     Raises:
         ValueError: the configuration, the source or its tags cannot be used, or the output holds other shards.
         StorageError: a store fails.
-        JobError: no image became a row, or a shard's process dies again and again.
+        JobError: no image became a row, or a shard's process dies repeatedly.
     """
     check_output(config, job="shard")
     source = SOURCES.get(config.source)()
@@ -75,7 +75,7 @@ def run(config: ShardConfig) -> ShardSummary:
 
 
 def read_finished(output: Storage, tasks: Sequence[ShardTask]) -> dict[str, ShardReport]:
-    """Return the reports of the shards that are finished and whole, by shard name. A damaged one is named.
+    """Return the reports of the finished shards by shard name. A damaged shard is reported and left out.
 
     Every byte of a shard is compared with the digests in its footer.
     """

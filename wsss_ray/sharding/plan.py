@@ -42,7 +42,7 @@ def resolve_exif(config: ShardConfig, listing: Listing) -> str:
 
 
 def identity_of(config: ShardConfig, class_set: ClassSet, listing: Listing) -> dict[str, Any]:
-    """Return everything that decides the rows and their order: equal identities give equal shards. No credentials."""
+    """Return the settings that decide the rows and their order, without credentials: equal ones give equal shards."""
     painted = any(isinstance(item.truth, TruthInstances) for item in listing.items)
     return {
         "format": FORMAT_VERSION,
@@ -70,7 +70,7 @@ def directory_of(output: Storage) -> RunDirectory:
 
 
 def notes_of(config: ShardConfig, class_set: ClassSet) -> dict[str, str]:
-    """Return what is kept beside the identity for readers: the class set's name and the input without credentials."""
+    """Return notes beside the identity for readers: the class set's name and the input without credentials."""
     return {"classes": class_set.name, "input": shown(config.input)}
 
 

@@ -20,7 +20,7 @@ from wsss_ray.storage.json_files import decode_json, encode_json
 from wsss_ray.storage.storage import Storage
 
 if TYPE_CHECKING:
-    from wsss_ray.engine.ray_mapping import Isolation  # needs Ray, which a small job does without
+    from wsss_ray.engine.ray_mapping import Isolation  # imports Ray, which a small job does not need
 
 _READERS = 8
 _READ_AHEAD_BYTES = 64_000_000
@@ -155,7 +155,7 @@ class ShardWriter:
             yield pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
 
     def _fetch_ahead(self, task: ShardTask) -> Iterator[tuple[Item, Fetched | Rejected]]:
-        """Yield the items in order with what was read; a few are read at once, up to a number of bytes."""
+        """Yield the items in order with the bytes that were read; a few are read ahead, up to a number of bytes."""
         window: deque[tuple[Item, Future[Fetched | Rejected]]] = deque()
         waiting = deque(task.items)
         ahead = 0

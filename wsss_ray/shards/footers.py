@@ -1,4 +1,4 @@
-"""Footers of image shards and label files: what a Parquet file says of itself, and the digests that show damage.
+"""Footers of image shards and label files: entries that describe a Parquet file, and the digests that show damage.
 
 A file of wsss_ray holds a digest of its pages and one of its footer, both in the footer. Files that were written
 before these digests existed are read without them.
@@ -40,13 +40,13 @@ class ShardError(ValueError):
 
 @contextmanager
 def damage_as_shard_error(text: Callable[[str], str]) -> Iterator[None]:
-    """Raise a ShardError for whatever a library raises over the content of a damaged Parquet file.
+    """Raise a ShardError for any exception of a library on the content of a damaged Parquet file.
 
     Args:
         text: returns the error's text, which names the file, given the library's reason.
 
     Raises:
-        ShardError: the file is damaged. Errors of the storage pass.
+        ShardError: the file is damaged. Errors of the storage are raised as they are.
     """
     try:
         yield
@@ -98,7 +98,7 @@ def parse_footer(data: bytes, name: str, *, kind: str) -> dict[str, Any]:
     if stated is not None:
         blank = b"".join([footer[: stated.start(1)], _UNKNOWN.encode(), footer[stated.end(1) :]])
         if hashlib.sha256(blank).hexdigest().encode() != stated.group(1):
-            raise ShardError(f"{name} is damaged: its footer has not the digest that it states. {_REMEDY[kind]}")
+            raise ShardError(f"{name} is damaged: its footer does not match its own digest. {_REMEDY[kind]}")
     with damage_as_shard_error(lambda reason: f"{name} is truncated or no Parquet file: {reason}. {_REMEDY[kind]}"):
         metadata = pq.read_metadata(pa.BufferReader(data)).metadata or {}
         if FOOTER_KEY not in metadata:
@@ -140,7 +140,7 @@ def check_file(storage: Storage, path: str, *, kind: str) -> dict[str, Any]:
 
 
 def footer_readers(storage: Storage) -> int:
-    """Return how many footers to read at once: a store answers late, but many."""
+    """Return how many footers to read at once: a store answers slowly, but many at once."""
     return 16 if storage.is_local else 64
 
 
@@ -152,7 +152,7 @@ _REMEDY = {
 
 def _compare(digest: str, footer: dict[str, Any], name: str, *, kind: str) -> None:
     if footer.get("pages_sha256", digest) != digest:
-        raise ShardError(f"{name} is damaged: its content has not the digest that its footer states. {_REMEDY[kind]}")
+        raise ShardError(f"{name} is damaged: its content does not match the digest in its footer. {_REMEDY[kind]}")
 
 
 def _footer_length(end: bytes | memoryview) -> int:

@@ -1,4 +1,4 @@
-"""Writing image shards: the bytes of a file, and the digests by which its units are known again."""
+"""Write image shards: the bytes of a file, and the digests that identify its units."""
 
 from __future__ import annotations
 

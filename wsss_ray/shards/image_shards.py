@@ -1,4 +1,4 @@
-"""Reading image shards: Parquet files with one row per image, of which each row group is a unit.
+"""Read image shards: Parquet files with one row per image, of which each row group is a unit.
 
 A unit's digest covers its ids, bytes and tags. It is in the shard's footer and in the label file's name, so that labels
 of other data never match."""
@@ -53,7 +53,7 @@ class ShardSet:
     size: int = 0
     """Bytes of the files."""
     damaged: Mapping[str, str] = field(default_factory=dict)
-    """Why a shard cannot be read, by file name; its units are known from the report of the shard job."""
+    """Reason why a shard cannot be read, by file name; its units are known from the report of the shard job."""
 
     @property
     def digest(self) -> str:
@@ -148,11 +148,11 @@ def read_unit(
             digests = footer["row_groups"][unit.row_group].get("columns", {}) if same else {}
             changed = [name for name in needed if name in digests and digest_column(rows[name]) != digests[name]]
     except FileNotFoundError as error:
-        raise ShardError(f"{where}: the shard has gone since the run began.") from error
+        raise ShardError(f"{where}: the shard was removed since the run began.") from error
     if not same or changed or rows.num_rows != unit.rows:
         raise ShardError(
-            f"{where}: its content is not what its footer says: the shard is damaged or was replaced while the run "
-            f"went on. {_REMEDY}"
+            f"{where}: its content does not match its footer: the shard is damaged or was replaced during the run. "
+            f"{_REMEDY}"
         )
     check_rows(rows, where, max_pixels=unit.max_pixels)
     return rows.select(wanted)
@@ -186,7 +186,7 @@ def count_rejected(storage: Storage) -> int:
 
 
 def find_shard_damage(storage: Storage, name: str) -> str | None:
-    """Return why an image shard has to be replaced; None where every byte of it is as it was written.
+    """Return why an image shard has to be replaced; None where no byte has changed.
 
     A shard without a digest of its pages is read and compared with the digests of its units.
     """
@@ -231,7 +231,7 @@ def _read_image_footer(storage: Storage, name: str, damaged: dict[str, str]) -> 
     limit = footer.setdefault("max_pixels", DEFAULT_MAX_PIXELS)
     if not (isinstance(limit, int) and 1 <= limit <= LARGEST_MAX_PIXELS):
         raise ShardError(
-            f"{storage.describe(name)} allows images of {limit} pixels, and the most that any shard may is "
+            f"{storage.describe(name)} allows images of {limit} pixels, but the largest limit is "
             f"{LARGEST_MAX_PIXELS}. Make it again with wsss-ray shard."
         )
     return footer

@@ -99,7 +99,7 @@ def read_labels(storage: Storage, unit: Unit, *, columns: Sequence[str] | None =
 
 
 def find_damage(storage: Storage, unit: Unit) -> str | None:
-    """Return why a unit's label file cannot be used; None where every byte of it is as it was written."""
+    """Return why a unit's label file cannot be used; None where no byte has changed."""
     try:
         _, footer = _read_verified(storage, unit)
         if "pages_sha256" not in footer:  # an old file

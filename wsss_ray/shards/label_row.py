@@ -1,4 +1,4 @@
-"""The label row: one image with its label map, its instances, and why it has none."""
+"""The label row: one image with its label map, its instances, or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LabelRow:
             classes: the classes that tags and instances may have; None: any.
 
         Raises:
-            ShardError: the row contradicts itself, its image or the classes; names the image.
+            ShardError: the row contradicts itself, its image or the classes; the text names the image.
         """
         size = row["height"], row["width"]
         entries = row.get("instances")

@@ -1,4 +1,4 @@
-"""The unit: one row group of an image shard, the grain of work, of retry and of resume."""
+"""The unit: one row group of an image shard, which is processed, retried and resumed as a whole."""
 
 from __future__ import annotations
 

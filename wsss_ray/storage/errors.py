@@ -1,4 +1,4 @@
-"""Texts for the errors of stores and disks that say what to do."""
+"""Explain errors of stores and disks, with what to do."""
 
 from __future__ import annotations
 

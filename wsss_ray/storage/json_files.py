@@ -28,7 +28,7 @@ def decode_json(data: bytes, name: str) -> dict[str, Any]:
         name: what the file is called in the error.
 
     Raises:
-        ValueError: it is no JSON object, or its content is not what was written.
+        ValueError: it is no JSON object, or its content has changed.
     """
     try:
         content = json.loads(data.decode("utf-8"))
@@ -39,7 +39,7 @@ def decode_json(data: bytes, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is damaged: it holds no JSON object.")  # noqa: TRY004 - a file, not an argument
     digest = content.pop(DIGEST_KEY, None)
     if (digest is not None and digest != _digest(content)) or any(map(_is_damaged_key, content)):
-        raise ValueError(f"{name} is damaged or was edited: its content has not the digest that it states.")
+        raise ValueError(f"{name} is damaged or was edited: its content does not match its digest.")
     return content
 
 

@@ -1,4 +1,4 @@
-"""What storage does on a local disk alone: dot-files that are renamed, links, syncing."""
+"""Files on a local disk: atomic writes by renaming, links, syncing."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def walk(root: str, on_skipped: Callable[[str, str], None] | None) -> Iterator[t
 def unfinished(target: Path, data: bytes, *, durable: bool = True) -> Iterator[Path]:
     """Write the data to a dot-file beside the target, synced if `durable`; it is removed unless the block renames it.
 
-    It is locked in the block, so that `sweep` can tell it from one whose writer was killed.
+    It is locked in the block, so that `sweep` can distinguish it from one whose writer was killed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex}.tmp"
@@ -120,7 +120,7 @@ def _open_locked(path: Path) -> BinaryIO:
 
 
 def sweep(root: str) -> None:
-    """Remove, in a folder and all below it, the dot-files of killed writers, which hold no lock any more."""
+    """Remove, in a folder and all below it, the dot-files of killed writers, whose locks have ended."""
     for folder, _, names in os.walk(root):
         for name in names:
             if _UNFINISHED.fullmatch(name):
@@ -133,7 +133,7 @@ def sweep(root: str) -> None:
 
 @contextmanager
 def temporary_file() -> Iterator[BinaryIO]:
-    """Open a temporary file for content that will be sent to a store; a full disk of this machine is named as such."""
+    """Open a temporary file for content that will be sent to a store; an error names a full local disk."""
     try:
         with tempfile.NamedTemporaryFile() as file:
             yield cast("BinaryIO", file)
@@ -154,7 +154,7 @@ def sync_directory(directory: Path) -> None:
 
 
 class ReadThrough(io.RawIOBase):
-    """A seekable file whose every read goes through a function."""
+    """A seekable file that reads through a function."""
 
     def __init__(self, file: BinaryIO, read: Callable[[int], bytes]) -> None:
         """Wrap a file; `read` reads so many bytes of it (-1: the rest)."""

@@ -1,6 +1,6 @@
 """Keep secrets out of messages, logs and files.
 
-Addresses with a user or password are refused where they come in (`refuse_credentials`) and printed as host and path
+Addresses with a user or password are refused as input (`refuse_credentials`) and printed as host and path
 (`shown`). Texts of libraries, which quote addresses and keys, pass through `masked`.
 """
 
@@ -21,7 +21,7 @@ _SIGNATURE = re.compile(r"(?i)\b((?:x-amz-[a-z-]+|signature|awsaccesskeyid|sig|a
 _KEY_ID = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]*|arn:aws[A-Za-z0-9:-]*")
-"""What takes the position of the host in `s3://`: a bucket, or an access point."""
+"""The host part of an `s3://` URI: a bucket, or an access point."""
 _STORES = ("s3", "s3a", "gs", "gcs")
 _WEB = ("http", "https")
 
@@ -38,7 +38,7 @@ def masked(text: str) -> str:
 
 
 def refuse_credentials(address: str) -> None:
-    """Refuse an address that holds a user or password; the error shows neither. A local path always passes.
+    """Refuse an address that holds a user or password; the error shows neither. A local path is always accepted.
 
     Raises:
         ValueError: it holds one, or is none that can be used.
@@ -46,8 +46,8 @@ def refuse_credentials(address: str) -> None:
     for match in _SCHEME.finditer(address):  # more than one where fsspec's file systems are chained
         if not _is_plain(address[match.start() :]):
             raise ValueError(
-                f"{_without_user(address)}: an address must not hold a user or password, since it is shown and kept in "
-                "many places, and its host must be a plain one. Give keys in the environment (AWS_ACCESS_KEY_ID, "
+                f"{_without_user(address)}: an address must not hold a user or password, since it is shown and "
+                "stored, and its host must be a plain one. Give keys in the environment (AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY), a profile or an instance role."
             )
     if address.startswith(tuple(f"{scheme}://" for scheme in _WEB)) and re.search(r"\s", address):

@@ -1,4 +1,4 @@
-"""What storage does on a store alone: list prefixes, and write objects in one PUT, conditional where it must be."""
+"""Files in an object store: list prefixes, and write objects in one PUT, conditional where needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RemoteFiles:
 
     def read(self, path: str) -> bytes:
         """Return the whole content."""
-        # Else s3fs asks for the size first, to read large files in parts: a second request for each small one.
+        # Otherwise s3fs requests the size first, to read large files in parts: a second request for each small one.
         options = {"max_concurrency": 1} if self._is_s3 else {}
         return cast("bytes", self._fs.cat_file(path, **options))
 
@@ -104,7 +104,7 @@ class RemoteFiles:
     def write_if(self, path: str, data: bytes, version: str | None) -> bool:
         """Write a file if it still is this version or, for None, if there is none; return whether this call wrote it.
 
-        The mark in the metadata says who wrote: where an answer was lost, the repeated request finds its own work.
+        A mark in the metadata names the writer: if an answer was lost, the repeated request recognizes its own write.
         """
         if not self._is_s3:
             return self._write_after_check(path, data, version)

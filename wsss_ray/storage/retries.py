@@ -1,4 +1,4 @@
-"""Retries of requests to a store: after which errors, how often, with what pauses, and a count of them.
+"""Retry requests to a store: the transient errors, the pauses, and a count.
 
 Only the errors in these lists are transient. All others (a missing bucket, denied access) are raised at once.
 """
@@ -71,7 +71,7 @@ TRANSIENT_BODIES = frozenset(
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 20.0
 _QUIET_ATTEMPTS = 2
-"""A busy store refuses now and then; from the next attempt on, the log says so."""
+"""Attempts before the log reports a retry: a busy store refuses occasionally."""
 
 ResultT = TypeVar("ResultT")
 

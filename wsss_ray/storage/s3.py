@@ -1,7 +1,7 @@
 """S3 as an fsspec file system, with the retries of this package instead of botocore's and s3fs's.
 
-Why not botocore's "standard" mode: it stops early where many requests fail at once (a quota that 64 connections use up
-within seconds of an outage), does not repeat what a conditional write answers while another one runs, and counts
+botocore's "standard" mode does not suffice: it stops early where many requests fail at once (64 connections use up its
+quota within seconds of an outage), does not repeat a conditional write that fails because another one runs, and counts
 nothing that could be reported. s3fs multiplies its attempts. One policy with one count replaces both.
 """
 
@@ -43,7 +43,7 @@ class CountedS3(S3FileSystem):
     def _pause(
         self, *, response: Any, attempts: int, caught_exception: Exception | None, operation: Any, **_: Any
     ) -> float | None:
-        """Answer botocore after each attempt: seconds until the next one, or None for no more."""
+        """Answer botocore after each attempt: seconds until the next one, or None to stop."""
         if attempts > self._limit:
             return None
         if response is None:

@@ -1,8 +1,8 @@
 """One file API for local paths and URIs: the same calls for a directory and for any fsspec URI (`s3://` above all).
 
-What a run relies on: a file appears whole or not at all (`write`), a file can be claimed once (`create`), and a file
-is replaced only if it is still the one that was read (`replace`). Local files are written under a dot-name, synced and
-renamed; on S3 each is one PUT, conditional where it must be.
+A run relies on three properties: a file appears whole or not at all (`write`), a file can be claimed once (`create`),
+and a file is replaced only if it is still the one that was read (`replace`). Local files are written under a dot-name,
+synced and renamed; on S3 each is one PUT, conditional where needed.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ class Storage:
 
     @contextmanager
     def _explain(self, path: str) -> Iterator[None]:
-        """Turn the errors of a store into ones that say what to do; missing files stay FileNotFoundError."""
+        """Turn the errors of a store into errors that say what to do; missing files stay FileNotFoundError."""
         try:
             yield
         except (FileNotFoundError, FileExistsError, StorageError) as error:

@@ -167,14 +167,14 @@ def _digest_note(path: Path) -> Path:
 
 @contextmanager
 def _cache_explained() -> Iterator[None]:
-    """Name the cache folder where it is full or not writable: no flag of the command does."""
+    """Raise an error that names the cache folder if it is full or not writable."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
         raise StorageError(
-            f"{cache_directory()}: {error.strerror or error}. Copies of weights, and their digests, lie in this folder "
+            f"{cache_directory()}: {error.strerror or error}. Copies of weights, and their digests, are in this folder "
             "of each node. Make room there, or let WSSS_RAY_CACHE name a folder on another disk that this user may "
             "write, and run the same command again."
         ) from error

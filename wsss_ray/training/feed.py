@@ -101,7 +101,7 @@ class BadSampleError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Feed:
-    """Everything that is needed to create a worker's batches. It is pickled to the tasks."""
+    """Settings and inputs from which a worker's batches are created. It is pickled to the tasks."""
 
     images: Storage
     """Folder of the image shards."""

@@ -1,4 +1,4 @@
-"""The identity of a training run: what a rerun must have in common with it. Needs no Ray and no PyTorch."""
+"""The identity of a training run: the settings that a rerun must share. Needs no Ray and no PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def identity(
     validation: ShardSet | None,
     has_gpus: bool,
 ) -> dict[str, Any]:
-    """Return everything that changes the trained network or its validation, as JSON values.
+    """Return all settings that change the trained network or its validation, as JSON values.
 
     The number of workers, micro-batches, compile, memory order, checkpoints and paths change neither.
 

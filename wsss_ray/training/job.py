@@ -37,7 +37,7 @@ SUMMARY_FILE = "summary.json"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """What all steps of a training need."""
+    """Inputs and settings that all steps of a training share."""
 
     config: TrainConfig
     classes: ClassSet
@@ -207,5 +207,5 @@ def _read_summary(output: Storage) -> dict[str, Any]:
     try:
         before = decode_json(output.read(SUMMARY_FILE), output.describe(SUMMARY_FILE))
     except (FileNotFoundError, ValueError):
-        return {}  # it only repeats what other files hold
+        return {}  # other files hold the same values
     return before if isinstance(before.get("unusable", {}), dict) else {}

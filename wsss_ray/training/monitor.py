@@ -1,4 +1,4 @@
-"""The monitor of a training: an actor to which workers report and which the driver asks, and the status line."""
+"""The monitor of a training: an actor that collects the reports of the workers for the driver, and the status line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsss_ray.storage import retries
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """What is known about a training."""
+    """State of a training, as the monitor knows it."""
 
     iteration: int = 0
     """Finished updates."""
@@ -88,7 +88,7 @@ class TrainingMonitor(Ledger):
             self._state.problem, self._certain = problem, certain
 
     def state(self) -> TrainingState:
-        """Return everything that is known."""
+        """Return the state of the training."""
         return self._state
 
 

@@ -53,7 +53,7 @@ _SYNC_BUFFERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What the driver sends to every worker."""
+    """Work and settings that the driver sends to every worker."""
 
     config: TrainConfig
     classes: ClassSet

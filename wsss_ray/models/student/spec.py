@@ -146,7 +146,7 @@ class StudentSpec:
 
     @cached_property
     def _channels(self) -> np.ndarray:
-        """Channel of each id; IGNORE for the ignore id, -2 for ids of no class."""
+        """Return the channel of each id; IGNORE for the ignore id, -2 for ids of no class."""
         table = np.full(65536, -2, np.int32 if self.num_classes > 32767 else np.int16)
         table[list(self.class_ids)] = np.arange(self.num_classes)
         table[self.ignore_id] = IGNORE

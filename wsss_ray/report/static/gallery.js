@@ -1,5 +1,5 @@
-// The gallery's pages with filters, sorting, a viewer and the keyboard. Opens from disk: data comes as scripts
-// (data/index.js, data/units/*.js), never by fetch. Whatever comes from data goes to the page as text, never as markup.
+// The gallery's pages: filters, sorting, viewer and keyboard. They must work from disk, where `fetch` does not, so data
+// is loaded as scripts (data/index.js, data/units/*.js). Data is inserted as text, never as markup.
 "use strict";
 
 (() => {
@@ -59,7 +59,7 @@
   const words = (kind) => kind.replaceAll("_", " ");
   const className = (classIndex) => (classIndex < 0 ? "background" : gallery.classes[classIndex]);
 
-  // Details of a unit's images: a script of their own, loaded when first needed.
+  // Load the details of a unit's images from a script of its own, when they are first needed.
 
   const loading = new Map();
 
@@ -76,7 +76,7 @@
     return loading.get(name).then((unit) => unit[image.id]);
   }
 
-  // Which images, in which order
+  // Filter and sort the images
 
   function choose() {
     const wanted = field.class.value === "" ? null : Number(field.class.value);
@@ -140,7 +140,7 @@
     const add = (className, src, alt) => {
       const size = { width: image.width, height: image.height, loading: "lazy", decoding: "async" };
       const shown = make("img", { className, alt, ...size });
-      shown.src = root + src;  // after `loading`, which must be known before the picture is asked for
+      shown.src = root + src;  // `src` starts the download, so `loading` must be set before it
       frame.append(shown);
     };
     if (image.files & PHOTO) add("photo", `${folder}/${image.id}.jpg`, kind === "truth" ? "" : `Photo ${image.id}`);
@@ -155,7 +155,7 @@
     return draw("rect", { class: kind, x: left, y: top, ...size });
   }
 
-  // Boxes as outlines; with `names` also what they are, or their numbers in the list where names would hide the picture.
+  // Draw boxes as outlines. With `names` also draw their class and score, or only their number where there are many boxes.
   function drawBoxes(frame, image, detail, { names }) {
     const boxes = detail.boxes ?? [];
     const layer = draw("svg", { class: "boxes", viewBox: `0 0 ${image.width} ${image.height}`, "aria-hidden": "true" });
@@ -171,7 +171,7 @@
     boxes.forEach(([classIndex, , score, , left, top], number) => {
       const text = boxes.length > MANY_BOXES ? `${number + 1}` : `${className(classIndex)} ${score.toFixed(2)}`;
       const name = make("span", { className: `box-name class-${classIndex}` }, text);
-      name.setAttribute("aria-hidden", "true");  // the list beside the picture says it in order
+      name.setAttribute("aria-hidden", "true");  // screen readers use the table of boxes instead
       name.dataset.left = left / image.width;
       name.dataset.top = top / image.height;
       frame.append(name);
@@ -179,7 +179,7 @@
     placeNames(frame);
   }
 
-  // Names at their boxes' upper left corners, inside the picture, and below those that they would hide.
+  // Put names at the upper left corners of their boxes, inside the picture. A name that would cover another is moved.
   function placeNames(frame) {
     const [width, height] = [frame.clientWidth, frame.clientHeight];
     const taken = [];
@@ -345,7 +345,7 @@
     return make("figure", { className: kind === "truth" ? "truth" : "" }, frame, make("figcaption", null, caption));
   }
 
-  // Label and truth side by side or one above the other: whichever shows them larger.
+  // Show label and truth side by side or stacked, whichever is larger.
   function layOut() {
     if (!opened) return;
     const pictures = find("#viewer-pictures");
@@ -419,7 +419,7 @@
   find("#viewer-previous").onclick = () => step(-1);
   find("#viewer-next").onclick = () => step(1);
 
-  // The state lives in the address, so that a view can be linked to. Classes, statuses and reasons go by name.
+  // The URL fragment holds the state, so that a view can be linked to. Classes, statuses and reasons are stored by name.
 
   const names = {
     class: gallery.classes, status: gallery.statuses, reason: gallery.kinds,
@@ -471,7 +471,7 @@
   find("#truth-field").hidden = !hasTruth;
   for (const [name, usable] of [["below", hasIou], ["ranked", hasRanks]]) {
     find(`#${name}-field`).hidden = !usable;
-    if (!usable) field[name].options.length = 1;  // so that no link can ask for what the data does not tell
+    if (!usable) field[name].options.length = 1;  // only the empty choice stays, so that a link cannot select a filter without data
   }
   const unusable = { rank: !gallery.audited, iou: !hasTruth, "iou-high": !hasTruth };
   for (const option of [...field.sort.options]) if (unusable[option.value]) option.remove();
@@ -485,7 +485,7 @@
   tools.addEventListener("submit", (event) => event.preventDefault());
   function changed(event) {
     const chosenFrom = event.target.matches("select");
-    if (chosenFrom !== (event.type === "change")) return;  // a choice is told once it is made, all else as it goes
+    if (chosenFrom !== (event.type === "change")) return;  // choices react to `change`, other fields to `input`
     if (VIEW_TYPES.includes(event.target.type)) show();
     else {
       page = 1;

@@ -46,7 +46,7 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a contender used and returned."""
+    """Resources and result of a contender."""
 
     name: str
     seconds: float

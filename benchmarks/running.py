@@ -120,7 +120,7 @@ def below(pid: int) -> list[int]:
 
 
 class Processes:
-    """This process and its descendants, including those that ended."""
+    """Return this process and its descendants, including those that ended."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, str], float] = {}

@@ -114,7 +114,7 @@ def make_shards(folder: Path, images: int, images_per_unit: int, size: int) -> t
 
 @dataclass
 class Watch:
-    """What is measured and killed during the run."""
+    """Measurements and kills during the run."""
 
     kills: int = 0
     spared: int = 0

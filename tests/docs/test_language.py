@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import io
 import re
-import subprocess
 import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,17 +21,19 @@ AVOIDED = re.compile(
 )
 HISTORY = re.compile(rf"{AVOIDED.pattern}|\bearlier sessions?\b", re.IGNORECASE)
 """Words that documents avoid: in code a session is one call of a job."""
+QUESTION = re.compile(r"(?:What|Which|Who|How|When|Where|Whether|Why|See)\b")
+NOUN = re.compile(r"(?:The|An?|This|It|Of)\b|[^A-Z]")
 CODE = ("wsss_ray", "jobs", "tools", "examples", "benchmarks")
-TEXTS = ("*.js", "*.html", "*.yaml", "*.toml", "*.md", "Makefile", "Dockerfile")
-
-
-def tracked(*patterns: str) -> list[Path]:
-    listing = subprocess.run(["git", "ls-files", "--", *patterns], cwd=REPOSITORY, check=True, capture_output=True)
-    return [REPOSITORY / name for name in listing.stdout.decode().splitlines()]
-
-
-PYTHON = tracked(*(f"{folder}/*.py" for folder in CODE))
-OTHERS = sorted({*DOCUMENTS, *tracked(*TEXTS)})
+PYTHON = sorted(path for folder in CODE for path in (REPOSITORY / folder).rglob("*.py"))
+OTHERS = sorted(
+    {
+        *DOCUMENTS,
+        *(REPOSITORY / name for name in ("Makefile", "Dockerfile", "pyproject.toml", "mkdocs.yml")),
+        *REPOSITORY.glob("*.yaml"),
+        *(path for kind in ("js", "html", "yaml", "md") for path in (REPOSITORY / "wsss_ray").rglob(f"*.{kind}")),
+        *(REPOSITORY / "deploy").rglob("*.yaml"),
+    }
+)
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
@@ -57,6 +58,17 @@ def avoided(numbered: Iterable[tuple[int, str]], words: re.Pattern[str] = AVOIDE
     return [f"{number}: {line.strip()}" for number, line in numbered if words.search(line)]
 
 
+def fragments(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of docstrings that begin with a question, and of functions whose docstring has no verb."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) or not (text := ast.get_docstring(node)):
+            continue
+        decorators = "" if isinstance(node, ast.Module) else " ".join(map(ast.unparse, node.decorator_list))
+        is_function = isinstance(node, ast.FunctionDef) and "property" not in decorators
+        if QUESTION.match(text) or (is_function and NOUN.match(text)):
+            yield getattr(node, "lineno", 1), text.partition("\n")[0]
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
@@ -73,6 +85,21 @@ def test_plain_technical_english_in_code(folder: str) -> None:
     found = [f"{name_of(path)}:{text}" for path in paths for text in avoided(texts(path.read_text()))]
     assert paths
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=name_of)
+def test_docstrings_say_what_is_returned_or_done(path: Path) -> None:
+    found = [f"{line}: {text}" for line, text in fragments(path.read_text())]
+    assert not found, "\n".join(found)
+
+
+def test_fragments_are_found() -> None:
+    source = (
+        '"""Where it stands."""\ndef first():\n    """Return one."""\ndef second():\n    """(H, W) ids."""\n'
+        'class Third:\n    """The third."""\n    @property\n    def fourth(self):\n        """The fourth."""\n'
+        '    def fifth(self):\n        """The fifth."""\n'
+    )
+    assert [line for line, _ in fragments(source)] == [1, 4, 11]
 
 
 def test_texts_of_code_are_found_and_identifiers_are_not() -> None:

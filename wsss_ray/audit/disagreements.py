@@ -1,4 +1,4 @@
-"""Where a human label and SAM's masks of the same class disagree, as candidates for correcting the human label.
+"""Find where a human label and SAM's masks disagree about a class, as candidates for correcting the human label.
 
 The paper (5.2) observed that SAM follows outlines and fine parts that annotators had drawn as rough polygons, or left
 out. A disagreement is a connected region that one of the two labels with a class and the other does not, after regions
@@ -38,7 +38,7 @@ class Disagreement:
     """XYXY pixels: left, top, right, bottom, the last two exclusive."""
     pixels: int
     share: float
-    """Of the image, 0 to 1."""
+    """Share of the image, 0 to 1."""
     mask_score: float
     """IoU that SAM predicts for the mask with most pixels in the region (truth_only: beside it), cut to 0 to 1."""
     score: float

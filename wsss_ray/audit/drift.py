@@ -29,11 +29,11 @@ class Shares:
 
     images: int = 0
     total: dict[str, int] = field(default_factory=dict)
-    """Of the shares."""
+    """Sum of the shares, by class."""
     squares: dict[str, int] = field(default_factory=dict)
-    """Of the shares' squares."""
+    """Sum of the squares of the shares, by class."""
     holding: dict[str, int] = field(default_factory=dict)
-    """Of the images that hold the class."""
+    """Number of images that hold the class."""
 
     def add_image(self, shares: Mapping[str, float]) -> None:
         """Add an image by the shares of the classes it holds."""

@@ -29,7 +29,7 @@ class ClassEntry:
     id: int
     """Value of its pixels in a label map, 0 to 65535."""
     phrases: tuple[str, ...]
-    """What the detector is prompted with: the name itself, unless the class set says otherwise, then synonyms."""
+    """Phrases that the detector is prompted with: the name, unless the class set gives another, then synonyms."""
     assist: tuple[str, ...] = ()
     """Assist words (paper, 5.3): things whose boxes count as this class, where the class set turns them on."""
     aliases: tuple[str, ...] = ()

@@ -97,12 +97,12 @@ def _take_config_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 @dataclasses.dataclass
 class _Written:
-    """What files give for one section."""
+    """Values that files give for one section."""
 
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     sections: dict[str, _Written] = dataclasses.field(default_factory=dict)
     at: dict[str, Located] = dataclasses.field(default_factory=dict)
-    """Where each of them is written, for errors."""
+    """Position of each value, for errors."""
 
 
 def _collect(config_type: type[Any], mapping: Located, written: _Written, *, prefix: str) -> None:

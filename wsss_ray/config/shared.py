@@ -1,4 +1,4 @@
-"""What the configurations of several jobs share: sections, common fields, and checks."""
+"""Parts that the configurations of several jobs share: sections, common fields, and checks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def require_registered(config: object, name: str, registry: Registry[Any]) -> No
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
-    """How to reach `s3://`. Keys come from the environment, a profile or the instance's role, never from here."""
+    """Access to `s3://`. Keys come from the environment, a profile or the instance's role, never from here."""
 
     endpoint_url: str | None = None
     """S3 endpoint for stores other than AWS (MinIO, Ceph, ...). Unset: AWS_ENDPOINT_URL, else AWS."""
@@ -81,7 +81,7 @@ class StorageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RayConfig:
-    """Where the job runs and how many actors it takes."""
+    """The cluster on which the job runs, and its actors."""
 
     address: str | None = None
     """Address of an existing cluster ("auto", "ray://host:10001"). Unset: RAY_ADDRESS when a cluster set it (as

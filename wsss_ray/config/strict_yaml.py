@@ -45,12 +45,12 @@ class Located:
 
     @property
     def is_null(self) -> bool:
-        """Whether no value is written (`key:` alone)."""
+        """Return whether no value is written (`key:` alone)."""
         return bool(self.node.tag == "tag:yaml.org,2002:null")
 
     @property
     def is_list(self) -> bool:
-        """Whether this is a list."""
+        """Return whether this is a list."""
         return isinstance(self.node, yaml.SequenceNode) and self.node.tag == "tag:yaml.org,2002:seq"
 
     def _scalar(self, kind: str) -> str | None:

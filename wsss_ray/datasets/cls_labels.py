@@ -174,7 +174,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("the file refers to objects outside itself")
 
     def _latin1(self, text: str, encoding: str) -> bytes:
-        """`_codecs.encode`, by which pickles of protocol 2 carry bytes; the results may have the file's size in all."""
+        """Replace `_codecs.encode`, by which pickles of protocol 2 carry bytes; in all, at most the file's size."""
         self._bytes_left -= len(text)
         if encoding != "latin1" or self._bytes_left < 0:
             raise pickle.UnpicklingError(f"the file needs the codec {encoding!r:.50}, or for too many bytes")

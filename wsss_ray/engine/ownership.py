@@ -12,7 +12,7 @@ from wsss_ray.storage.storage import Storage
 
 @dataclass(frozen=True, kw_only=True)
 class Ownership:
-    """What a driver holds while it writes to an output. Can be pickled."""
+    """The ownership of an output by one driver, while it writes there. Can be pickled."""
 
     output: Storage
     file: str

@@ -15,7 +15,7 @@ _TOGETHER = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """What the workers of a run are doing."""
+    """Activity of the workers of a run."""
 
     loaded: Mapping[str, int]
     """Actors that have loaded their models, by stage."""
@@ -133,7 +133,7 @@ class Progress:
             return " | ".join([*parts, f"{format_seconds(self._left(done))} left"])
 
     def _left(self, done: int) -> float:
-        """Seconds left at the present speed."""
+        """Return the seconds left at the present speed."""
         if self._total_bytes is not None and self._bytes:
             return self.elapsed * (self._total_bytes - self._bytes) / self._bytes
         return (self.total - done) / self.rate if self.rate else 0.0

@@ -66,7 +66,7 @@ class ExportFormat(ABC):
 
     @property
     def reads_images(self) -> bool:
-        """Whether the encoded images are read."""
+        """Return whether the encoded images are read."""
         return self.holds_images and self.copy_images
 
     @property

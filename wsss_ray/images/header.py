@@ -86,7 +86,7 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file claims, in pixels as stored, before any EXIF orientation is applied."""
+    """Header of a file as it claims, in pixels as stored, before any EXIF orientation is applied."""
 
     format: str
     height: int

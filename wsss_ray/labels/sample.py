@@ -67,7 +67,7 @@ def describe_sample(
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long a stage takes for one image."""
+    """Time that a stage takes for one image."""
 
     stage: str
     actors: int
@@ -79,7 +79,7 @@ class Timing:
     device: str
     """Name of the GPU; empty without one."""
     row_bytes: float
-    """Of a row that the stage returns."""
+    """Size of a row that the stage returns."""
 
 
 def time_stages(stages: Sequence[StageSpec], rows: pa.Table) -> list[Timing]:

@@ -33,7 +33,7 @@ class ImageSelection:
 
     @property
     def is_everything(self) -> bool:
-        """Whether every image is used."""
+        """Return whether every image is used."""
         return self.only is None and not self.exclude
 
     @property

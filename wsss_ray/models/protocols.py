@@ -24,7 +24,7 @@ LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where the weights of a model are: one of `files`, `uri` and `hub`."""
+    """Location of the weights of a model: one of `files`, `uri` and `hub`."""
 
     files: tuple[Path, ...] = ()
     """Local files or directories; their digests enter the run's identity."""
@@ -44,7 +44,7 @@ class Detector(Protocol):
     """Finds boxes of tagged classes in images (paper, 3.1)."""
 
     settings: ClassVar[frozenset[str]] = frozenset()
-    """Which of the fields DETECTOR_SETTINGS of its section this detector uses; the others are not in the identity."""
+    """Fields among DETECTOR_SETTINGS that this detector uses; the others are not in the identity."""
 
     def __init__(self, config: DetectorConfig, classes: ClassSet, *, directory: str | None = None) -> None:
         """Load the model onto the configured device.
@@ -100,7 +100,7 @@ class Segmenter(Protocol):
     """Makes one mask for each box (paper, 3.2)."""
 
     settings: ClassVar[frozenset[str]] = frozenset()
-    """Which of the fields SEGMENTER_SETTINGS of its section this segmenter uses; the others are not in the identity."""
+    """Fields among SEGMENTER_SETTINGS that this segmenter uses; the others are not in the identity."""
     models: ClassVar[tuple[str, ...] | None] = None
     """Valid values of `model`; None: the segmenter checks them itself."""
 

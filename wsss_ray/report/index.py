@@ -26,7 +26,7 @@ FIELDS = (
     "rank",
     "reasons",
 )
-"""What an image's row of the index holds, in order. `shares` (in thousandths) and `classIou` are flat: class, value,
+"""Fields of an image's row of the index, in order. `shares` (in thousandths) and `classIou` are flat: class, value,
 class, value. `files`: 1 a photo, 2 a label, 4 a truth, summed."""
 
 _PICTURES = {1: ("photos/{}.jpg", "thumbnails/{}.jpg"), 2: ("labels/{}.png",), 4: ("truths/{}.png",)}

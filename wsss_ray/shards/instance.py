@@ -28,7 +28,7 @@ class Instance:
     mask_score: float
     """The IoU that the segmenter predicts for its mask."""
     height: int
-    """Of the image, as `width`."""
+    """Height of the image in pixels, as `width`."""
     width: int
     counts: bytes
     """Compressed COCO counts of the mask."""

@@ -22,7 +22,7 @@ class LabelRow:
 
     image_id: str
     height: int
-    """Of the image in pixels, as `width`."""
+    """Height of the image in pixels, as `width`."""
     width: int
     label: bytes | None = None
     """Label PNG; None where the image failed."""
@@ -101,7 +101,7 @@ class LabelRow:
 
     @property
     def failed(self) -> bool:
-        """Whether the image has no label."""
+        """Return whether the image has no label."""
         return self.status == "failed" or self.label is None
 
     def label_map(self) -> np.ndarray:

@@ -22,9 +22,9 @@ class IterationMetrics:
     loss: float
     """Sum over the outputs of their mean cross-entropies."""
     learning_rate: float
-    """Of the backbone, in this update."""
+    """Learning rate of the backbone in this update."""
     miou: float | None = None
-    """Of the validation after this update, 0 to 1."""
+    """mIoU of the validation after this update, 0 to 1."""
 
 
 def read_metrics(output: Storage) -> list[IterationMetrics]:

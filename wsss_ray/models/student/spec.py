@@ -46,7 +46,7 @@ class StudentSpec:
     architecture: str
     """As in StudentConfig."""
     geometry: Geometry | None
-    """Of DeepLab-v2's ResNet; None for other networks."""
+    """Geometry of DeepLab-v2's ResNet; None for other networks."""
     scales: tuple[float, ...]
     """Scales at which the network is applied; the first is 1."""
     class_set: str

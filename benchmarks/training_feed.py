@@ -37,7 +37,7 @@ from wsss_ray.models.student.building import build_student
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.schemas import IMAGE_SCHEMA
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training import run
+from wsss_ray.training.job import run
 from wsss_ray.training.plan import allocate
 from wsss_ray.training.updates import Updater
 

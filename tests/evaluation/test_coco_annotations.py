@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_ray import sharding
 from wsss_ray.config import EvaluateConfig, ShardConfig
 from wsss_ray.engine.resources import Resources
 from wsss_ray.evaluation.job import run
+from wsss_ray.sharding import job as sharding
 from wsss_ray.storage.storage import Storage
 
 

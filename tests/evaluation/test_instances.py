@@ -15,7 +15,6 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig, ShardConfig
 from wsss_ray.engine.resources import Resources
@@ -25,6 +24,7 @@ from wsss_ray.evaluation.result import Evaluation
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.images.rle import decode_mask, encode_mask
+from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set, read_unit
 from wsss_ray.shards.instance import Instance
 from wsss_ray.shards.label_files import encode_labels

@@ -13,11 +13,11 @@ import evaluation_cases as cases
 import pytest
 import ray
 
-from wsss_ray import sharding
 from wsss_ray.config import EvaluateConfig, ShardConfig
 from wsss_ray.engine.resources import Resources
 from wsss_ray.evaluation.job import run
 from wsss_ray.images.label_png import decode_label
+from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 

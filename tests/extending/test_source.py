@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from repository import REPOSITORY
 
-from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.items import Item, Listing
 from wsss_ray.datasets.source import SOURCES
 from wsss_ray.engine.resources import Resources
+from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set, read_unit
 from wsss_ray.storage.storage import Storage
 

@@ -27,8 +27,7 @@ from wsss_ray.images.label_png import encode_label
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import decode_student
 from wsss_ray.models.student.network import StudentNetwork
-from wsss_ray.pipeline import run
-from wsss_ray.pipeline.job import evaluate_once, truth_files
+from wsss_ray.pipeline.job import evaluate_once, run, truth_files
 from wsss_ray.pipeline.plan import make_plan
 from wsss_ray.sharding import job as sharding
 from wsss_ray.storage.errors import StorageError

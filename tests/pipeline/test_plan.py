@@ -12,7 +12,7 @@ from wsss_ray.config import parse
 from wsss_ray.config.pipeline import FOLLOWS, PipelineConfig
 from wsss_ray.demo.scenes import write_folder
 from wsss_ray.engine.resources import Resources
-from wsss_ray.pipeline import run
+from wsss_ray.pipeline.job import run
 from wsss_ray.pipeline.plan import make_plan
 
 

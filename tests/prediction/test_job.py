@@ -23,7 +23,6 @@ from prediction_cases import CLASSES, DAMAGED, make_student
 from processes import SlowStorage, killing, noted, started
 from soak import SOAK
 
-from wsss_ray import prediction
 from wsss_ray.audit import job as audit
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig, EvaluateConfig, ExportConfig, PredictConfig, RayConfig, ReportConfig
@@ -36,6 +35,8 @@ from wsss_ray.evaluation import job as evaluation
 from wsss_ray.export.job import run as run_export
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.models.student.files import encode_student
+from wsss_ray.prediction import job as prediction
+from wsss_ray.prediction.soft import read_soft
 from wsss_ray.report import job as report
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
 from wsss_ray.shards.image_shards import read_shard_set
@@ -76,7 +77,7 @@ def test_every_image_has_its_row_its_label_its_png_and_its_scores(
     assert "boxes" not in summary
     assert "predict" in summary["session"]["stage_seconds"]
     units = read_shard_set(Storage(finished.input)).units
-    assert [prediction.read_soft(Storage(finished.output), unit).num_rows for unit in units] == [3, 3]
+    assert [read_soft(Storage(finished.output), unit).num_rows for unit in units] == [3, 3]
 
 
 def test_a_rerun_does_no_work_and_a_lost_unit_is_made_again(

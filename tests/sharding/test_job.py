@@ -20,14 +20,13 @@ from PIL import Image
 from repository import REPOSITORY
 from sharding_cases import all_rows, folder_config, rejected_rows, write_photos
 
-from wsss_ray import sharding
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.folder import FolderSource
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
-from wsss_ray.sharding import job
+from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 
@@ -73,7 +72,7 @@ def test_a_folder_becomes_shards_once(tmp_path: Path, local_ray: Resources, monk
     def no_ray(*_: object) -> None:
         raise AssertionError("a finished set needs no Ray")
 
-    monkeypatch.setattr(job, "connect_for", no_ray)
+    monkeypatch.setattr(sharding, "connect_for", no_ray)
     assert sharding.run(config) == summary
     (out / "summary.json").write_bytes(b"[")
     assert sharding.run(config) == summary, "from the reports"
@@ -301,8 +300,8 @@ def test_an_image_that_kills_its_process_is_rejected(
 ) -> None:
     """It kills the child process of a small job, then tasks of Ray's, and no other image is lost."""
     ray.cloudpickle.register_pickle_by_value(deadly_rows)  # the tasks have no path to this folder
-    monkeypatch.setattr(job, "RowMaker", deadly_rows.DeadlyRowMaker)
-    monkeypatch.setattr(job, "connect_for", lambda *_: nullcontext(None))
+    monkeypatch.setattr(sharding, "RowMaker", deadly_rows.DeadlyRowMaker)
+    monkeypatch.setattr(sharding, "connect_for", lambda *_: nullcontext(None))
     root = write_photos(tmp_path / "in", 8)
     summary = sharding.run(folder_config(root, tmp_path / "out"))
     assert summary.rows == 7
@@ -315,8 +314,8 @@ def test_a_small_job_gives_the_same_shards_without_ray(
 ) -> None:
     root = write_photos(tmp_path / "in", 90, broken=(3,))
     with_ray = sharding.run(folder_config(root, tmp_path / "ray", shard_mb=1))
-    monkeypatch.setattr(job, "connect_for", lambda *_: nullcontext(None))
-    monkeypatch.setattr(job, "connect", None)
+    monkeypatch.setattr(sharding, "connect_for", lambda *_: nullcontext(None))
+    monkeypatch.setattr(sharding, "connect", None)
     assert sharding.run(folder_config(root, tmp_path / "near", shard_mb=1)) == with_ray
     files = sorted(path.relative_to(tmp_path / "ray") for path in (tmp_path / "ray").rglob("*.parquet"))
     assert len(files) == 4
@@ -326,7 +325,7 @@ def test_a_small_job_gives_the_same_shards_without_ray(
 def test_an_error_in_the_child_process_names_the_shard(
     tmp_path: Path, local_ray: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "connect_for", lambda *_: nullcontext(None))
+    monkeypatch.setattr(sharding, "connect_for", lambda *_: nullcontext(None))
     root = write_photos(tmp_path / "in", 2)
     listing = FolderSource().list_images(folder_config(root, "unused"), ClassSet.load("voc"))
     (root / "001.png").unlink()

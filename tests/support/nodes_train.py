@@ -15,8 +15,8 @@ from training_cases import configure
 from wsss_ray.config import RayConfig
 from wsss_ray.config.train import TrainConfig
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training import run
 from wsss_ray.training.checkpoint_files import list_checkpoints
+from wsss_ray.training.job import run
 
 ITERATIONS = 16
 

@@ -34,8 +34,9 @@ from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.models.student.files import decode_student
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training import run, session, worker
+from wsss_ray.training import session, worker
 from wsss_ray.training.checkpoint_files import FOLDER, checkpoint_path, list_checkpoints
+from wsss_ray.training.job import run
 from wsss_ray.training.metrics import IterationMetrics, read_metrics
 from wsss_ray.training.worker import Assignment
 

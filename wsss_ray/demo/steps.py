@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from wsss_ray import prediction, sharding, training
 from wsss_ray.config import DetectorConfig, EvaluateConfig, LabelConfig, SegmenterConfig, ShardConfig
 from wsss_ray.config.predict import PredictConfig
 from wsss_ray.config.student import StudentConfig
@@ -15,6 +14,9 @@ from wsss_ray.demo.scenes import Split, write_folder
 from wsss_ray.evaluation import job as evaluation
 from wsss_ray.evaluation.result import Evaluation
 from wsss_ray.labelling import job as labelling
+from wsss_ray.prediction import job as prediction
+from wsss_ray.sharding import job as sharding
+from wsss_ray.training import job as training
 
 FIRST_SCENE = 500_000
 """First scene to draw from the train split. The demo's models were trained on its first 24,000 scenes, whose labels

@@ -1,1 +1,1 @@
-"""The labelling job: image-level tags in, pixel labels out."""
+"""Label images from their tags."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from wsss_ray import prediction, training
 from wsss_ray.config import EvaluateConfig, ReportConfig
 from wsss_ray.config.pipeline import PipelineConfig
 from wsss_ray.datasets.manifest import read_text
@@ -21,12 +20,14 @@ from wsss_ray.evaluation.job import RESULT_FILE
 from wsss_ray.labelling import job as labelling
 from wsss_ray.pipeline.checks import check_resources, check_steps, in_step
 from wsss_ray.pipeline.plan import Evaluated, Plan, Step, make_plan
+from wsss_ray.prediction import job as prediction
 from wsss_ray.report import job as report
 from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.local_files import FileInfo
 from wsss_ray.storage.storage import Storage
+from wsss_ray.training import job as training
 
 SUMMARY_FILE = "summary.json"
 PIPELINE_FILE = "pipeline.json"

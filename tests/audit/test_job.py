@@ -20,6 +20,7 @@ from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.shards.image_shards import read_shard_set
+from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
 
 CLASSES = ClassSet.load("voc")
@@ -81,7 +82,7 @@ def test_the_ranked_list_and_the_summary(
         ("4", "near", "near_threshold"),
     ]
     assert table[1]["reasons"] == rows[1]["reasons"][0]["text"]
-    assert json.loads((Path(config.output) / "audit.json").read_text()) == summary
+    assert read_json(Storage(config.output), "audit.json") == summary
     assert (summary["images"], summary["suspicious"], summary["unlabelled"]) == (7, 4, 0)
     assert summary["statuses"] == {"ok": 6, "failed": 1}
     assert summary["reasons"]["tag_without_pixels"] == 1
@@ -115,7 +116,7 @@ def test_a_damaged_label_file_fails_its_images_and_the_job_at_its_end(
     first.write_bytes(first.read_bytes()[:400])
     with pytest.raises(JobError, match=r"1 label files cannot be used.*replaces a damaged label file"):
         run(dataclasses.replace(config, against_truth=against_truth))
-    summary = json.loads((Path(config.output) / "audit.json").read_text())
+    summary = read_json(Storage(config.output), "audit.json")
     assert list(summary["damaged_label_files"]) == [first.stem]
     assert summary["images"] == 7
     assert summary["statuses"]["failed"] in (2, 3)

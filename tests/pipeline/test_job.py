@@ -31,6 +31,7 @@ from wsss_ray.pipeline.job import evaluate_once, run, truth_files
 from wsss_ray.pipeline.plan import make_plan
 from wsss_ray.sharding import job as sharding
 from wsss_ray.storage.errors import StorageError
+from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
 
 ITERATIONS = 2
@@ -88,7 +89,7 @@ def test_every_step_once(tmp_path: Path, in_this_process: None, capsys: pytest.C
     assert first["label_miou"] > 0.5
     assert 0 < first["student_miou"] < first["label_miou"]  # of two updates
     assert first["judged_on"] == str(tmp_path / "out/test-shards")
-    written = json.loads((tmp_path / "out/summary.json").read_text())
+    written = read_json(Storage(str(tmp_path / "out")), "summary.json")
     assert written == first
     for path in (
         *("shards/summary.json", "labels/run.json", "student/student.safetensors", "predictions/run.json"),

@@ -23,6 +23,14 @@ def test_content_comes_back(tmp_path: Path) -> None:
     }
 
 
+def test_names_are_readable_and_none_is_refused() -> None:
+    names = ["dög", "猫", "caf\udce9"]  # the last one is a file name that is not UTF-8
+    data = encode_json({"names": names})
+    assert "dög" in data.decode()
+    assert "猫" in data.decode()
+    assert decode_json(data, "x") == {"names": names}
+
+
 def test_a_file_without_a_digest_is_read() -> None:
     assert decode_json(json.dumps(CONTENT).encode(), "run.json") == CONTENT
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -33,6 +32,7 @@ from wsss_ray.engine.ownership import Ownership
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
 from wsss_ray.models.student.files import decode_student
+from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training import session, worker
 from wsss_ray.training.checkpoint_files import FOLDER, checkpoint_path, list_checkpoints
@@ -128,7 +128,7 @@ def test_a_run_leaves_all_that_it_should(straight: Straight) -> None:
     assert [row.iteration for row in rows if row.miou is not None] == [20, 40, 42]
     assert rows[-1].loss < 0.7 * rows[0].loss
     assert rows[9].learning_rate == pytest.approx(1e-3 * (1 - 9 / ITERATIONS) ** 0.9)
-    assert summary == json.loads((output / "summary.json").read_text())
+    assert summary == read_json(Storage(str(output)), "summary.json")
     assert (summary["iterations"], summary["images"], summary["left_out"]) == (ITERATIONS, 22, {"failed": 2})
     assert list_checkpoints(Storage(str(output))) == [40, 42]
     student = decode_student((output / "student.safetensors").read_bytes())

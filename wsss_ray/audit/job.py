@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -19,6 +18,7 @@ from wsss_ray.engine.progress import Progress
 from wsss_ray.labels.run import LabelRun, damage_error
 from wsss_ray.shards.schemas import STATUSES
 from wsss_ray.shards.units import Unit
+from wsss_ray.storage.json_files import encode_json
 from wsss_ray.storage.storage import Storage
 
 AUDIT_FILE = "audit.parquet"
@@ -103,7 +103,7 @@ def run(config: AuditConfig) -> dict[str, Any]:
     if config.against_truth:
         output.write(DISAGREEMENTS_FILE, total.disagreements.to_parquet())
         output.write(DISAGREEMENTS_TABLE, total.disagreements.to_csv())
-    output.write(SUMMARY_FILE, json.dumps(summary, indent=2).encode())
+    output.write(SUMMARY_FILE, encode_json(summary))
     print(format_summary(summary), flush=True)
     print(f"ranked list in {output.describe(AUDIT_FILE)} and {AUDIT_TABLE}", flush=True)
     print(f"summary in {output.describe(SUMMARY_FILE)}", flush=True)

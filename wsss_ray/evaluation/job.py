@@ -31,6 +31,7 @@ from wsss_ray.labels.inputs import PngFolder, check_names, find_labels, find_png
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, count_rejected, read_shard_set
+from wsss_ray.storage.json_files import encode_json
 from wsss_ray.storage.redaction import masked
 from wsss_ray.storage.storage import Storage
 
@@ -180,5 +181,5 @@ def _write(evaluation: Evaluation, rows: pa.Table, config: EvaluateConfig, outpu
     output.write(TABLE_FILE, (format_tables(evaluation) + "\n").encode())
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("storage", "ray")}
     content = {**evaluation.to_json(), "config": settings}
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    output.write(RESULT_FILE, (masked(text) + "\n").encode())
+    text = masked(json.dumps(content, ensure_ascii=False, allow_nan=False))
+    output.write(RESULT_FILE, encode_json(json.loads(text)))

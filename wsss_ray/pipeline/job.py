@@ -24,7 +24,7 @@ from wsss_ray.prediction import job as prediction
 from wsss_ray.report import job as report
 from wsss_ray.sharding import job as sharding
 from wsss_ray.shards.image_shards import read_shard_set
-from wsss_ray.storage.json_files import read_json
+from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.local_files import FileInfo
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training import job as training
@@ -62,7 +62,7 @@ def run(config: PipelineConfig) -> dict[str, Any]:
 
             print("\n".join(describe_steps(plan, steps, listings, resources)), flush=True)
             return {}
-        output.create(PIPELINE_FILE, b'{"made_by": "wsss_ray pipeline"}\n')
+        output.create(PIPELINE_FILE, encode_json({"made_by": "wsss_ray pipeline"}))
         results, seconds = _run_steps(plan, steps)
     summary: dict[str, Any] = {
         "label_miou": results["evaluate labels"],
@@ -77,7 +77,7 @@ def run(config: PipelineConfig) -> dict[str, Any]:
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     output.sweep()
-    output.write(SUMMARY_FILE, (json.dumps(summary, indent=2) + "\n").encode())
+    output.write(SUMMARY_FILE, encode_json(summary))
     print(format_summary(summary), flush=True)
     return summary
 
@@ -147,7 +147,7 @@ def evaluate_once(config: EvaluateConfig) -> float | None:
     except (ValueError, KeyError, TypeError) as error:
         print(f"evaluating again, because {error}", flush=True)
     found = evaluation.run(config)
-    output.write(STATE_FILE, json.dumps({"state": state}).encode())
+    output.write(STATE_FILE, encode_json({"state": state}))
     return _miou(found.to_json()["miou"])
 
 

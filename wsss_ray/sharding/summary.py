@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from wsss_ray.datasets.rows import Rejected, shown_path
 from wsss_ray.sharding.writing import ShardReport
 from wsss_ray.shards.image_shards import REJECTED_FILE
 from wsss_ray.shards.schemas import REJECTED_SCHEMA
+from wsss_ray.storage.json_files import encode_json
 
 SUMMARY_FILE = "summary.json"
 _SHOWN = 5
@@ -56,7 +56,7 @@ class ShardSummary:
 
     def to_json(self) -> bytes:
         """Return the content of the JSON file."""
-        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+        return encode_json(asdict(self))
 
     def __str__(self) -> str:
         """Return the table for the screen."""

@@ -14,10 +14,11 @@ _FEW_BITS = 3
 
 
 def encode_json(content: Mapping[str, Any]) -> bytes:
-    """Return the text of a JSON object with the digest of its content as its last key."""
+    """Return the text of a JSON object, in UTF-8, with the digest of its content as its last key."""
     assert DIGEST_KEY not in content, "the key is the digest's"
     values = json.loads(json.dumps(content))  # keys as they are read
-    return (json.dumps({**values, DIGEST_KEY: _digest(values)}, indent=2) + "\n").encode()
+    text = json.dumps({**values, DIGEST_KEY: _digest(values)}, indent=2, ensure_ascii=False)
+    return f"{text}\n".encode(errors="backslashreplace")  # file names may hold what UTF-8 cannot: JSON escapes
 
 
 def decode_json(data: bytes, name: str) -> dict[str, Any]:

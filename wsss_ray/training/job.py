@@ -19,7 +19,7 @@ from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
-from wsss_ray.storage.json_files import decode_json
+from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.checkpoint_files import FOLDER, list_checkpoints
 from wsss_ray.training.identity import identity
@@ -195,7 +195,7 @@ def _write_summary(training: TrainingRun, state: TrainingState | None) -> dict[s
             "storage_retries": dict(sorted((retries.counted() - training.retried_before).items())),
         }
     summary |= {"unusable": unusable, "session": session}
-    output.write(SUMMARY_FILE, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+    output.write(SUMMARY_FILE, encode_json(summary))
     miou = "" if summary["validation_miou"] is None else f", validation mIoU {summary['validation_miou']:.3f}"
     loss = "" if summary["loss"] is None else f", loss {summary['loss']:.3f}"
     print(f"{summary['iterations']:,} iterations{loss}{miou}; the student is {summary['student']}", flush=True)
@@ -205,7 +205,7 @@ def _write_summary(training: TrainingRun, state: TrainingState | None) -> dict[s
 def _read_summary(output: Storage) -> dict[str, Any]:
     """Return the summary of an earlier session; empty if there is none, or if it is damaged."""
     try:
-        before = decode_json(output.read(SUMMARY_FILE), output.describe(SUMMARY_FILE))
+        before = read_json(output, SUMMARY_FILE)
     except (FileNotFoundError, ValueError):
         return {}  # other files hold the same values
     return before if isinstance(before.get("unusable", {}), dict) else {}

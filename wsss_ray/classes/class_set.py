@@ -19,11 +19,19 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_ray.classes.entry import LARGEST_ID, ClassEntry, Positions, check_distinct, clean_phrase, fold, voc_color
+from wsss_ray.classes.entry import (
+    IGNORE_COLOR,
+    LARGEST_ID,
+    ClassEntry,
+    Positions,
+    check_distinct,
+    clean_phrase,
+    fold,
+    voc_color,
+)
 from wsss_ray.classes.file import default_ignore, parse_class_set
 
 BUILT_IN = ("voc", "voc-raw", "coco", "demo")
-_IGNORE_COLOR = (224, 224, 192)
 
 
 class UnknownTagError(ValueError):
@@ -173,7 +181,7 @@ class ClassSet:
             raise ValueError(f"class set '{self.name}' has 16-bit labels: they are written as grey, no palette.")
         colors = [voc_color(index) for index in range(256)]
         colors[self.background_id] = (0, 0, 0)
-        colors[self.ignore_id] = _IGNORE_COLOR
+        colors[self.ignore_id] = IGNORE_COLOR
         for entry in self.classes:
             colors[entry.id] = entry.color
         return bytes(value for color in colors for value in color)

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 LARGEST_ID = 65535
+IGNORE_COLOR = (224, 224, 192)
+"""RGB of ignored pixels, as in VOC."""
 Positions = Mapping[tuple[str, str], str]
 """`file:line` by (field, text in it, or "" for the field itself)."""
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from wsss_ray.classes import voc_color
+from wsss_ray.classes import IGNORE_COLOR, voc_color
 from wsss_ray.export.exported import ExportedUnits
 from wsss_ray.export.format import EXPORT_FORMATS, ExportFormat
 from wsss_ray.export.records import Record
@@ -15,7 +15,7 @@ from wsss_ray.export.segments import divide_label
 from wsss_ray.export.unit_output import UnitOutput
 from wsss_ray.images.label_png import encode_label
 
-_OBJECT_PALETTE = bytes(value for index in range(255) for value in voc_color(index)) + bytes((224, 224, 192))
+_OBJECT_PALETTE = bytes(value for index in range(255) for value in voc_color(index)) + bytes(IGNORE_COLOR)
 
 
 @EXPORT_FORMATS.register("voc")

@@ -8,10 +8,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from wsss_ray.classes import ClassSet
+from wsss_ray.classes import IGNORE_COLOR, ClassSet
 
 QUALITY = 80
-_IGNORE_COLOR = (224, 224, 192)
 
 
 def fit(height: int, width: int, longest: int) -> tuple[int, int]:
@@ -34,7 +33,7 @@ class Overlay:
     def __init__(self, classes: ClassSet) -> None:
         """Take the colors of a class set."""
         self._colors = np.zeros((65536, 4), np.uint8)
-        self._colors[classes.ignore_id] = (*_IGNORE_COLOR, 255)
+        self._colors[classes.ignore_id] = (*IGNORE_COLOR, 255)
         for entry in classes.classes:
             self._colors[entry.id] = (*entry.color, 255)
 

@@ -140,7 +140,7 @@ def test_settings_are_flat_and_hold_no_secret() -> None:
         "api_key": "(hidden)",
         "detector.box_threshold": "0.3",
         "detector.max_tokens": "256",
-        "detector.weights": "https://host/w.pth",
+        "detector.weights": "https://***@host/w.pth?***",
         "empty": "{}",
         "phrases.cat": "cat, kitten",
         "storage.aws_secret_access_key": "(hidden)",

@@ -15,6 +15,7 @@ from wsss_ray.labels.run import LabelRun
 from wsss_ray.labels.summary import summarise
 from wsss_ray.shards.schemas import STATUSES
 from wsss_ray.storage.json_files import read_json
+from wsss_ray.storage.redaction import masked
 from wsss_ray.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ BINS = 20
 SHOWN = 10
 """Rows of the table of errors."""
 _SECRET = re.compile(r"secret|passw|credential|(api|access)_?key|(?<![a-z])token(?![a-z])", re.IGNORECASE)
-_USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")
-_QUERY = re.compile(r"(\w+://[^\s?]+)\?\S+")
 
 
 class Agreement:
@@ -149,8 +148,7 @@ def _public(key: str, value: Any) -> str:
         return "(hidden)"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(_public("", item) for item in value)
-    text = value if isinstance(value, str) else json.dumps(value)
-    return _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", text))
+    return masked(value if isinstance(value, str) else json.dumps(value))
 
 
 def read_audit(storage: Storage) -> dict[str, Any]:

@@ -153,8 +153,8 @@ def test_limits_of_zero_and_one_switch_checks_off() -> None:
     ("change", "told"),
     [
         ({"label": b"no PNG"}, "cannot be read"),
-        ({"height": 9}, "too many pixels|not the image's size"),
-        ({"width": 11}, "not the image's size"),
+        ({"height": 9}, "too many pixels|wrong size"),
+        ({"width": 11}, "wrong size"),
         ({"label": None}, "the row has no label"),
     ],
 )

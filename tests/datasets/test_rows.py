@@ -126,7 +126,7 @@ def test_truth_turns_with_the_picture(tmp_path: Path, orientation: int, kind: st
 @pytest.mark.parametrize(
     ("truth", "reason"),
     [
-        (png(np.zeros((6, 4), np.uint8)), "wrong size: the truth is 4 x 6, its image 6 x 4"),
+        (png(np.zeros((6, 4), np.uint8)), "wrong size: 4 x 6, its image is 6 x 4"),
         (png(np.full((4, 6), 21, np.uint8)), "unknown ids: 21"),
         (png(np.full((4, 6, 3), 77, np.uint8)), "unknown color"),
         (png(np.zeros((4, 6), np.uint8), "JPEG"), "not a label PNG: JPEG"),

@@ -138,7 +138,7 @@ def test_truth_is_checked() -> None:
         check_truth(label, (2, 3), range(3), 255)
     with pytest.raises(ImageError, match=r"unknown ids: 2 and 2 more"):
         check_truth(label, (2, 3), [0, 1], 254)
-    with pytest.raises(ImageError, match=r"wrong size: the truth is 3 x 2, its image 2 x 3"):
+    with pytest.raises(ImageError, match=r"wrong size: 3 x 2, its image is 2 x 3"):
         check_truth(label, (3, 2), range(10), 255)
 
 

@@ -96,7 +96,7 @@ def test_a_row_that_cannot_be(change: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "message"), [(b"no PNG", "cannot be read"), (encode_label(LABEL.T, palette=None), "not the image's size")]
+    ("label", "message"), [(b"no PNG", "cannot be read"), (encode_label(LABEL.T, palette=None), "wrong size")]
 )
 def test_a_label_that_cannot_be_decoded(label: bytes, message: str) -> None:
     row = LabelRow.from_row({**ROW.to_row(), "label": label})

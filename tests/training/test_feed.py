@@ -197,7 +197,7 @@ def test_truth_is_read_where_there_is_one(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"label": b"no PNG"}, "image-"),
-        ({"label": encode_label(np.zeros((5, 5), np.uint8), palette=None)}, "the label is 5 x 5, the image 80 x 60"),
+        ({"label": encode_label(np.zeros((5, 5), np.uint8), palette=None)}, "wrong size: 5 x 5, its image is 80 x 60"),
         ({"label": encode_label(np.full((60, 80), 77, np.uint8), palette=None)}, "pixels of id 77"),
         ({"image": b"no picture"}, "image-"),
         ({"label": None}, "no label"),

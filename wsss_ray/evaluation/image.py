@@ -20,8 +20,9 @@ from wsss_ray.evaluation.instances import (
     without,
 )
 from wsss_ray.evaluation.tally import EVALUATED, Tally, image_row
-from wsss_ray.evaluation.truths import Truth, check_size
+from wsss_ray.evaluation.truths import Truth
 from wsss_ray.images.header import ImageError
+from wsss_ray.images.label_png import check_label_size
 from wsss_ray.labels.scores import ClassIndex, Scores, confusion_counts, headline, score
 
 
@@ -66,7 +67,7 @@ class ImageEvaluator:
         Raises:
             ImageError: the map has another size, or ids that are neither a class nor ignore.
         """
-        check_size(label, size)
+        check_label_size(label, size)
         indices = self.index(label)
         unknown = (indices == self.index.count) & (label != self.ignore_id)
         if unknown.any():

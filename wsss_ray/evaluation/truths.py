@@ -17,7 +17,7 @@ from wsss_ray.datasets.image_ids import image_ids
 from wsss_ray.datasets.items import TagReader, TruthInstances, first_few
 from wsss_ray.images.decoding import exif_orientation
 from wsss_ray.images.header import ImageError
-from wsss_ray.images.label_png import decode_ids, label_limit, orient_label
+from wsss_ray.images.label_png import check_label_size, decode_ids, label_limit, orient_label
 from wsss_ray.images.rle import encode_mask
 from wsss_ray.labels.inputs import ids_by_shard
 from wsss_ray.shards.image_shards import ShardSet
@@ -49,16 +49,8 @@ def decode_png(png: bytes, *, palette: bytes | None, image: bytes | None, size: 
     label = decode_ids(png, palette=palette, max_pixels=label_limit(size))
     if image is not None:
         label = orient_label(label, exif_orientation(image, max_pixels=size[0] * size[1]))
-    check_size(label, size)
+    check_label_size(label, size)
     return Truth(label=label, objects=None)
-
-
-def check_size(label: np.ndarray, size: tuple[int, int]) -> None:
-    """Raise an ImageError unless a map has the image's (height, width)."""
-    if label.shape != size:
-        raise ImageError(
-            f"wrong size: {label.shape[1]} x {label.shape[0]}, its image is {size[1]} x {size[0]} (width x height)"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

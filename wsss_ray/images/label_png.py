@@ -101,11 +101,7 @@ def decode_truth(
 
 def check_truth(label: np.ndarray, size: tuple[int, int], allowed_ids: Collection[int], ignore_id: int) -> None:
     """Raise an `ImageError` unless the (H, W) label has the (height, width) `size` and only allowed ids or ignore."""
-    if label.shape != tuple(size):
-        raise ImageError(
-            f"wrong size: the truth is {label.shape[1]} x {label.shape[0]}, its image {size[1]} x {size[0]} "
-            "(width x height)"
-        )
+    check_label_size(label, size)
     ids = np.unique(label)
     unknown = ids[~np.isin(ids, [*allowed_ids, ignore_id])]
     if unknown.size:
@@ -114,6 +110,14 @@ def check_truth(label: np.ndarray, size: tuple[int, int], allowed_ids: Collectio
         raise ImageError(
             f"unknown ids: {unknown[0]}{more}, first at row {row}, column {column}; "
             f"no class has this id and ignore is {ignore_id}"
+        )
+
+
+def check_label_size(label: np.ndarray, size: Sequence[int]) -> None:
+    """Raise an `ImageError` unless the (H, W) label has the size of its image, which is (height, width, ...)."""
+    if label.shape != tuple(size[:2]):
+        raise ImageError(
+            f"wrong size: {label.shape[1]} x {label.shape[0]}, its image is {size[1]} x {size[0]} (width x height)"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.header import ImageError
-from wsss_ray.images.label_png import decode_label
+from wsss_ray.images.label_png import check_label_size, decode_label
 from wsss_ray.shards.footers import ShardError
 from wsss_ray.shards.instance import Instance
 from wsss_ray.shards.schemas import STATUSES
@@ -113,10 +113,9 @@ class LabelRow:
         assert self.label is not None, "a failed image has no label"
         try:
             label = decode_label(self.label, max_pixels=self.height * self.width)
+            check_label_size(label, (self.height, self.width))
         except ImageError as error:
             raise ShardError(f"the label of image {self.image_id} cannot be read: {error}. Label it again.") from error
-        if label.shape != (self.height, self.width):
-            raise ShardError(f"the label of image {self.image_id} has not the image's size. Label it again.")
         return label
 
     def check_classes(self, classes: ClassSet) -> None:

@@ -29,7 +29,7 @@ from wsss_ray.engine.ray_data import set_data_context
 from wsss_ray.engine.resources import READ_CPUS
 from wsss_ray.images.decoding import decode_row
 from wsss_ray.images.header import ImageError
-from wsss_ray.images.label_png import decode_ids, label_limit
+from wsss_ray.images.label_png import check_label_size, decode_ids, label_limit
 from wsss_ray.labels.inputs import LabelFile
 from wsss_ray.models.student.spec import IGNORE, StudentSpec, label_to_index
 from wsss_ray.shards.footers import ShardError
@@ -242,11 +242,7 @@ class Feed:
             raise BadSampleError(row["problem"] or "it has no label")
         image = decode_row(row, exif=self.units[row["unit"]].exif)
         label = decode_ids(row["label"], palette=self.spec.palette_bytes(), max_pixels=label_limit(image.shape))
-        if label.shape != image.shape[:2]:
-            raise BadSampleError(
-                f"the label is {label.shape[1]} x {label.shape[0]}, the image {image.shape[1]} x {image.shape[0]} "
-                "(width x height)"
-            )
+        check_label_size(label, image.shape)
         sample = TrainingSample(epoch=row["epoch"], unit=row["unit"], row=row["row"])
         random = sample_stream(self.order.seed, sample)
         image, label = self.augmentation(image, label, random, ignore=self.spec.ignore_id)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wsss_ray.engine.drivers import DRIVER_PREFIX, find_drivers, record_driver
@@ -15,9 +15,6 @@ from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.storage import Storage
 
 RUN_FILE = "run.json"
-
-Explain = Callable[[str, Any, Any], str | None]
-"""Returns the line for a setting that differs, given its dotted name, the value in the directory and the new value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +32,10 @@ class RunDirectory:
     """What the job makes, for messages."""
     content_paths: tuple[str, ...] = ("labels",)
     """Folders and files of what is finished; empty: everything but the claim."""
-    explain: Explain | None = None
+    explanations: Mapping[str, str] = field(default_factory=dict)
+    """What to say of a setting that differs, by its dotted name; the others are shown with both values."""
+    shards: ShardSet | None = None
+    """The image shards of a run, so that those are named that were replaced since they were labelled."""
 
     def claim(self, identity: Mapping[str, Any], **notes: Any) -> bool:
         """Claim the directory for an identity, or join the run that it holds.
@@ -127,8 +127,9 @@ class RunDirectory:
             return [str(error)]
         lines = []
         for name, before, new in differences(earlier, identity):
-            line = None if self.explain is None else self.explain(name, before, new)
-            lines.append(line or f"{name}: {_short(before)} -> {_short(new)}")
+            values = f"{name}: {_short(before)} -> {_short(new)}"
+            replaced = _replaced(self.storage, self.shards) if name == "shards" and self.shards is not None else ""
+            lines.append(self.explanations.get(name, values + replaced))
         return lines
 
 
@@ -139,17 +140,6 @@ def differences(earlier: Any, new: Any, prefix: str = "") -> Iterator[tuple[str,
             yield from differences(earlier.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
     elif earlier != new:
         yield prefix, earlier, new
-
-
-def explain_shards(output: Storage, shards: ShardSet) -> Explain:
-    """Return an explanation of differing image shards that names those that were replaced since they were labelled."""
-
-    def explain(name: str, earlier: Any, new: Any) -> str | None:
-        if name != "shards":
-            return None
-        return f"shards: {_short(earlier)} -> {_short(new)}{_replaced(output, shards)}"
-
-    return explain
 
 
 def _replaced(output: Storage, shards: ShardSet) -> str:

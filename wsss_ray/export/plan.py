@@ -71,7 +71,7 @@ def identity_of(config: ExportConfig, run: LabelRun, form: ExportFormat, selecti
 def directory_of(output: Storage) -> RunDirectory:
     """Return the output as a directory that belongs to one identity."""
     return RunDirectory(
-        storage=output, claim_file=EXPORT_FILE, content="exported files", content_paths=(), explain=_difference
+        storage=output, claim_file=EXPORT_FILE, content="exported files", content_paths=(), explanations=_CHANGES
     )
 
 
@@ -81,11 +81,6 @@ def find_slots(run: LabelRun, output: Storage) -> tuple[list[Slot], list[Slot]]:
     slots = [Slot(unit=unit, version=versions[unit.label_path.removeprefix("labels/")].version) for unit in run.units]
     reports = {f"{PARTS}/{name}" for name in output.list(PARTS)}
     return slots, [slot for slot in slots if slot.report_path not in reports]
-
-
-def _difference(name: str, earlier: Any, new: Any) -> str | None:
-    del earlier, new
-    return _CHANGES.get(name)
 
 
 def _digest(text: str) -> str:

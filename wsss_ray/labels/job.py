@@ -16,7 +16,7 @@ from wsss_ray.config import LabelConfig, PredictConfig
 from wsss_ray.engine.cluster import connect, machine_has_gpus, uses_cluster, warn_of_local_paths
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources, uses_gpus
-from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, explain_shards, units_to_do
+from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, units_to_do
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import RunOutcome, UnitTask
 from wsss_ray.errors import JobError
@@ -115,7 +115,7 @@ class LabelJob(ABC, Generic[ConfigT]):
 
     @property
     def _directory(self) -> RunDirectory:
-        return RunDirectory(storage=self.output, explain=explain_shards(self.output, self.shards))
+        return RunDirectory(storage=self.output, shards=self.shards)
 
     def _claim(self, content: dict[str, Any]) -> None:
         """Claim the output or join the run that it holds, and the form of its PNGs."""

@@ -21,6 +21,7 @@ from wsss_ray.labels.inputs import find_pngs
 from wsss_ray.labels.selection import ImageSelection
 from wsss_ray.pipeline.plan import Plan, Step
 from wsss_ray.report.overview import read_audit
+from wsss_ray.sharding.plan import classes_of, items_of
 from wsss_ray.shards.image_shards import check_label_space, read_shard_set
 from wsss_ray.storage.errors import StorageError
 from wsss_ray.storage.storage import Storage
@@ -89,10 +90,8 @@ def _check_pool(config: RayConfig, resources: Resources) -> None:
 
 def list_images(config: ShardConfig) -> Listing:
     """Return the images of a sharding step, without reading one."""
-    source = SOURCES.get(config.source)()
-    listing = source.list_images(config, ClassSet.load(config.classes or source.default_classes))
-    if not any(item.tags != () or config.untagged == "keep" for item in listing.items):
-        raise ValueError(f"none of the {len(listing.items)} images of {config.input} has a tag.")
+    listing = SOURCES.get(config.source)().list_images(config, classes_of(config))
+    items_of(config, listing)
     return listing
 
 
@@ -139,7 +138,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
 
 def _check_classes(name: str, shard: ShardConfig) -> None:
     """Refuse a class set with other names or ids than the shards will have."""
-    there = ClassSet.load(shard.classes or SOURCES.get(shard.source).default_classes)
+    there = classes_of(shard)
     if ClassSet.load(name).label_space_digest != there.label_space_digest:
         raise ValueError(
             f"the class set {name} has other names or ids than {there.name}, of which the image shards will be."

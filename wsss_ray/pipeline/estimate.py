@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -18,8 +18,7 @@ from ray.exceptions import RayError
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import PredictConfig, ShardConfig, TrainConfig
 from wsss_ray.datasets.items import Listing
-from wsss_ray.datasets.rows import Rejected, RowMaker, RowRules
-from wsss_ray.datasets.source import SOURCES
+from wsss_ray.datasets.rows import Rejected, RowMaker
 from wsss_ray.engine.progress import format_seconds
 from wsss_ray.engine.ray_data import explain
 from wsss_ray.engine.resources import Resources, model_pool
@@ -30,7 +29,7 @@ from wsss_ray.labelling.plan import plan_stages
 from wsss_ray.labels.sample import IMAGES_TIMED, estimate, time_stages
 from wsss_ray.pipeline.checks import in_step
 from wsss_ray.pipeline.plan import Plan, Step
-from wsss_ray.sharding.plan import resolve_exif
+from wsss_ray.sharding.plan import classes_of, items_of, rules_of
 from wsss_ray.shards.schemas import IMAGE_SCHEMA, READ_COLUMNS
 from wsss_ray.training.plan import Allocation, allocate
 
@@ -116,17 +115,8 @@ def describe_steps(plan: Plan, steps: list[Step], listings: Mapping[str, Listing
 
 def _sample(config: ShardConfig, listing: Listing) -> Images:
     """Read a few images of a step as sharding would."""
-    items = [item for item in listing.items if item.tags != () or config.untagged == "keep"]
-    exif = cast("ExifRule", resolve_exif(config, listing))
-    rules = RowRules(
-        exif=exif,
-        max_pixels=config.max_pixels,
-        max_file_bytes=config.max_file_mb * 10**6,
-        order=config.order,
-        crowd=config.crowd,
-    )
-    classes = ClassSet.load(config.classes or SOURCES.get(config.source).default_classes)
-    maker = RowMaker(listing, classes, rules)
+    items, rules = items_of(config, listing), rules_of(config, listing)
+    maker = RowMaker(listing, classes_of(config), rules)
     rows: list[dict[str, Any]] = []
     started, read = time.monotonic(), 0
     for item in items:
@@ -145,7 +135,7 @@ def _sample(config: ShardConfig, listing: Listing) -> Images:
         size=sum(item.size or 0 for item in items),
         units=sizes,
         sample=pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA),
-        exif=exif,
+        exif=rules.exif,
         seconds=(time.monotonic() - started) / read,
     )
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import RayConfig, ShardConfig
 from wsss_ray.datasets.items import Listing
-from wsss_ray.datasets.rows import RowMaker, RowRules
+from wsss_ray.datasets.rows import RowMaker
 from wsss_ray.datasets.source import SOURCES
 from wsss_ray.engine.cluster import connect, connect_for, warn_of_local_paths
 from wsss_ray.engine.mapping import map_items
@@ -17,9 +16,8 @@ from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources
 from wsss_ray.errors import JobError
-from wsss_ray.images.decoding import ExifRule
 from wsss_ray.sharding.child import write_in_child
-from wsss_ray.sharding.plan import directory_of, group_items, identity_of, notes_of, resolve_exif
+from wsss_ray.sharding.plan import classes_of, directory_of, group_items, identity_of, items_of, notes_of, rules_of
 from wsss_ray.sharding.summary import SUMMARY_FILE, ShardSummary, encode_rejected, summarize
 from wsss_ray.sharding.writing import ShardReport, ShardTask, ShardWriter
 from wsss_ray.shards.image_shards import REJECTED_FILE, find_shard_damage
@@ -42,14 +40,11 @@ def run(config: ShardConfig) -> ShardSummary:
         JobError: no image became a row, or a shard's process dies repeatedly.
     """
     check_output(config, job="shard")
-    source = SOURCES.get(config.source)()
-    class_set = ClassSet.load(config.classes or source.default_classes)
+    class_set = classes_of(config)
     output = Storage(config.output, config.storage)
     print(f"listing {config.source} {config.input}", flush=True)
-    listing = source.list_images(config, class_set)
-    items = [item for item in listing.items if item.tags != () or config.untagged == "keep"]
-    if not items:
-        raise ValueError(f"none of the {len(listing.items)} images has a tag, and untagged ones are to be skipped.")
+    listing = SOURCES.get(config.source)().list_images(config, class_set)
+    items = items_of(config, listing)
     groups = group_items(items, target_bytes=config.shard_mb * 1_000_000)
     tasks = [ShardTask(index=index, total=len(groups), items=group) for index, group in enumerate(groups)]
     directory, identity = directory_of(output), identity_of(config, class_set, listing)
@@ -131,20 +126,13 @@ def _write_missing(
     config: ShardConfig, class_set: ClassSet, listing: Listing, missing: Sequence[ShardTask], *, done: int
 ) -> dict[str, ShardReport]:
     """Write the missing shards and return their reports by shard name."""
-    exif = cast("ExifRule", resolve_exif(config, listing))
-    rules = RowRules(
-        exif=exif,
-        max_pixels=config.max_pixels,
-        max_file_bytes=config.max_file_mb * 1_000_000,
-        order=config.order,
-        crowd=config.crowd,
-    )
+    rules = rules_of(config, listing)
     output = Storage(config.output, config.storage)
     writer = ShardWriter(
         output=output,
         maker=RowMaker(listing, class_set, rules),
         images_per_unit=config.images_per_unit,
-        exif=exif,
+        exif=rules.exif,
         max_pixels=config.max_pixels,
         label_space=class_set.label_space_digest,
         classes=class_set.name,

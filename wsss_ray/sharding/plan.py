@@ -11,16 +11,20 @@ from typing import Any
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.items import Item, Listing, TruthFile, TruthInstances
+from wsss_ray.datasets.rows import RowRules
+from wsss_ray.datasets.source import SOURCES
 from wsss_ray.engine.run_directory import RunDirectory
+from wsss_ray.images.decoding import ExifRule
 from wsss_ray.shards.footers import FORMAT_VERSION
 from wsss_ray.storage.redaction import shown
 from wsss_ray.storage.storage import Storage
 
 IDENTITY_FILE = "shards.json"
 _CHANGES = {
-    "images": "other images are listed (ids, paths or sizes)",
-    "tags": "the images have other tags",
-    "truth": "the images have another truth",
+    "label_space": "classes: their names or ids differ",
+    "images": "images: other images are listed (ids, paths or sizes)",
+    "tags": "tags: the images have other tags",
+    "truth": "truth: the images have another truth",
 }
 
 
@@ -36,9 +40,37 @@ def group_items(items: Sequence[Item], *, target_bytes: int) -> list[tuple[Item,
     return [tuple(group) for _, group in sorted(groups.items())]
 
 
-def resolve_exif(config: ShardConfig, listing: Listing) -> str:
+def classes_of(config: ShardConfig) -> ClassSet:
+    """Return the class set of the shards: the configuration's, else the source's own."""
+    return ClassSet.load(config.classes or SOURCES.get(config.source).default_classes)
+
+
+def items_of(config: ShardConfig, listing: Listing) -> list[Item]:
+    """Return the images to read: all that are listed, without the untagged ones where these are skipped.
+
+    Raises:
+        ValueError: none is left.
+    """
+    items = [item for item in listing.items if item.tags != () or config.untagged == "keep"]
+    if not items:
+        raise ValueError(f"none of the {len(listing.items)} images has a tag, and untagged ones are to be skipped.")
+    return items
+
+
+def resolve_exif(config: ShardConfig, listing: Listing) -> ExifRule:
     """Return the rule for EXIF orientation: the configuration's, else the source's own."""
     return listing.exif if config.exif == "auto" else config.exif
+
+
+def rules_of(config: ShardConfig, listing: Listing) -> RowRules:
+    """Return the rules by which images become rows."""
+    return RowRules(
+        exif=resolve_exif(config, listing),
+        max_pixels=config.max_pixels,
+        max_file_bytes=config.max_file_mb * 1_000_000,
+        order=config.order,
+        crowd=config.crowd,
+    )
 
 
 def identity_of(config: ShardConfig, class_set: ClassSet, listing: Listing) -> dict[str, Any]:
@@ -65,20 +97,13 @@ def identity_of(config: ShardConfig, class_set: ClassSet, listing: Listing) -> d
 def directory_of(output: Storage) -> RunDirectory:
     """Return the output as a directory that belongs to one identity."""
     return RunDirectory(
-        storage=output, claim_file=IDENTITY_FILE, content="shards", content_paths=(), explain=_difference
+        storage=output, claim_file=IDENTITY_FILE, content="shards", content_paths=(), explanations=_CHANGES
     )
 
 
 def notes_of(config: ShardConfig, class_set: ClassSet) -> dict[str, str]:
     """Return notes beside the identity for readers: the class set's name and the input without credentials."""
     return {"classes": class_set.name, "input": shown(config.input)}
-
-
-def _difference(name: str, earlier: Any, new: Any) -> str | None:
-    del earlier, new
-    if name in _CHANGES:
-        return f"{name}: {_CHANGES[name]}"
-    return "classes: their names or ids differ" if name == "label_space" else None
 
 
 def _digest(items: Iterable[Item], content: Callable[[Item], Any]) -> str:

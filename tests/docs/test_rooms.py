@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -51,6 +52,15 @@ def test_imports_run_downwards(room: str) -> None:
         if parts[0] == "wsss_ray" and len(parts) > 1:
             assert parts[1] in allowed | {room}, f"{room}/{file} imports {module}, which is above it"
         assert parts[0] != "ray" or room not in WITHOUT_RAY, f"{room}/{file} imports Ray"
+
+
+def test_no_two_classes_have_one_name() -> None:
+    files = defaultdict(list)
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                files[node.name.lstrip("_")].append(str(path.relative_to(PACKAGE)))
+    assert {name: paths for name, paths in files.items() if len(paths) > 1} == {}
 
 
 def test_the_table_of_additions_names_all_of_its_tests() -> None:

@@ -295,3 +295,6 @@ def test_folders_of_something_else_are_left_alone(gallery: Gallery, tmp_path: Pa
         report.run(dataclasses.replace(gallery.config, output=gallery.config.labels))
     with pytest.raises(ValueError, match=r"no audit\.json"):
         report.run(dataclasses.replace(gallery.config, output=str(tmp_path / "new"), audit=str(tmp_path / "mine")))
+    (tmp_path / "mine/audit.json").write_text('{"weights": {}, "against_truth": {"places": 2}}')
+    with pytest.raises(ValueError, match=r"an older version wrote .*audit\.json"):
+        report.run(dataclasses.replace(gallery.config, output=str(tmp_path / "new"), audit=str(tmp_path / "mine")))

@@ -2,9 +2,9 @@
 
 transformers' own loss is not used: with different prompts in a batch it takes labels from the wrong prompt, and it
 gives the proposals of the two-stage encoder no gradient. Here every image has its own token targets. Decoder layers
-get the set loss (one query per thing) and proposals a dense loss (a few cells per thing).
+get the set loss (one query per object) and proposals a dense loss (a few cells per object).
 
-Shapes: Q queries or cells, T text tokens, N things of an image. Boxes are cxcywh in 0 to 1 unless stated otherwise.
+Shapes: Q queries or cells, T text tokens, N objects of an image. Boxes are cxcywh in 0 to 1 unless stated otherwise.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _CELLS_PER_THING = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
-    """The things of an image: `boxes` (N, 4) and `tokens` (N, T) float, 1 at the tokens of the thing's phrase."""
+    """The objects of an image: `boxes` (N, 4) and `tokens` (N, T) float, 1 at the tokens of the object's phrase."""
 
     boxes: torch.Tensor
     tokens: torch.Tensor
@@ -31,7 +31,7 @@ class Target:
 def set_loss(
     logits: torch.Tensor, boxes: torch.Tensor, text_mask: torch.Tensor, targets: Sequence[Target]
 ) -> torch.Tensor:
-    """Return the weighted sum of class, box and GIoU losses of a decoder layer, each thing matched to one query.
+    """Return the weighted sum of class, box and GIoU losses of a decoder layer, each object matched to one query.
 
     logits (B, Q, T), boxes (B, Q, 4), text_mask (B, T) True at tokens that are not padding. Returns a scalar;
     matching uses the same three terms and weights.
@@ -52,10 +52,10 @@ def proposal_loss(
     targets: Sequence[Target],
     centers: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the same loss for the encoder's proposals, one per cell; a thing gets the cells nearest to its center.
+    """Return the same loss for the encoder's proposals, one per cell; an object gets the cells nearest to its center.
 
-    logits (B, Q, T), boxes (B, Q, 4), centers (Q, 2) of the cells in 0 to 1. Cells must be within 40 % of the thing's
-    extent around its center (the nearest always counts); if things compete, the smaller gets the cell.
+    logits (B, Q, T), boxes (B, Q, 4), centers (Q, 2) of the cells in 0 to 1. Cells must be within 40 % of the object's
+    extent around its center (the nearest always counts); if objects compete, the smaller gets the cell.
     """
     matches = []
     for target in targets:
@@ -84,7 +84,7 @@ def cell_centers(shapes: Sequence[tuple[int, int]]) -> torch.Tensor:
 def _matching_cost(
     logits: torch.Tensor, boxes: torch.Tensor, target_boxes: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Return the costs (Q, N) of matching queries to things: focal class cost of the phrase's tokens, L1, GIoU."""
+    """Return the costs (Q, N) of matching queries to objects: focal class cost of the phrase's tokens, L1, GIoU."""
     probability = logits.sigmoid()
     present = _ALPHA * (1 - probability) ** 2 * -F.logsigmoid(logits)
     absent = (1 - _ALPHA) * probability**2 * -F.logsigmoid(-logits)

@@ -100,7 +100,7 @@ class Batches:
     def make(
         self, samples: list[SceneSample], random: np.random.Generator | None
     ) -> tuple[dict[str, torch.Tensor], list[Target]]:
-        """Return the model's inputs for samples of one resized size, and the things that their prompts name."""
+        """Return the model's inputs for samples of one resized size, and the objects that their prompts name."""
         prompts = [choose_prompt(sample, random) for sample in samples]
         inputs, tokens = self.prompts.encode(prompts)
         images = [sample.image for sample in samples]
@@ -200,7 +200,7 @@ def validate(model: MMGroundingDinoForObjectDetection, batches: Batches, data: S
 def calibrate(model: MMGroundingDinoForObjectDetection) -> None:
     """Raise all logits by one constant, so that CALIBRATED_SCORE becomes THRESHOLD.
 
-    After a short training with the focal loss the scores of found things are low; their order does not change.
+    After a short training with the focal loss the scores of found objects are low; their order does not change.
     """
     shift = torch.logit(torch.tensor(THRESHOLD)) - torch.logit(torch.tensor(CALIBRATED_SCORE))
     biases = {id(embed.bias): embed.bias for embed in model.class_embed}  # the layers may share one

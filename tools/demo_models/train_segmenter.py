@@ -32,7 +32,7 @@ def prepare(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return an image (3, h, w) float of longest side `image_size`, boxes (N, 4), masks (N, h/2, w/2), phrases (N,).
 
-    With a generator: mirrored in half of the cases, colors and boxes jittered, at most MAX_BOXES things.
+    With a generator: mirrored in half of the cases, colors and boxes jittered, at most MAX_BOXES objects.
     """
     chosen = np.arange(len(sample.boxes))
     image, things, boxes = sample.image, sample.things, sample.boxes.copy()

@@ -29,7 +29,7 @@ _SCHEMA = pa.schema(
 class SceneSample:
     """A scene as the training scripts read it.
 
-    `image` (H, W, 3) uint8 RGB; `things` (H, W) uint8, 0 or one plus the index of the visible thing; `phrases` (N,)
+    `image` (H, W, 3) uint8 RGB; `things` (H, W) uint8, 0 or one plus the index of the visible object; `phrases` (N,)
     int64 indices into PHRASES; `boxes` (N, 4) float32 XYXY pixels.
     """
 

@@ -39,8 +39,8 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, *, prog
     description = (
         f"{inspect.cleandoc(typing.cast(str, config_type.__doc__))}\n\n"
         "--config NAME-OR-FILE reads the same fields from YAML (nested as the flags' dots show): a built-in "
-        "configuration (`wsss-ray init` lists them) or a file. It may be given several times; a later one wins, and "
-        "flags win over all."
+        "configuration (`wsss-ray init` lists them) or a file. It may be given several times; a later one overrides "
+        "an earlier one, and flags override all."
     )
     try:
         paths, arguments = _take_config_flags(arguments)

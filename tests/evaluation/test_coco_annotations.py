@@ -168,7 +168,7 @@ def test_pngs_in_capitals_and_in_folders_below(tmp_path: Path, local_ray: Resour
     config = write_case(tmp_path)
     (tmp_path / "labels" / "deep").mkdir(parents=True)
     (tmp_path / "labels" / "deep" / "a.PNG").write_bytes(cases.png(STORED))
-    with pytest.raises(ValueError, match=r"its PNGs lie in folders below: give one of them \(.*/labels/deep\)"):
+    with pytest.raises(ValueError, match=r"its PNGs are in folders below: give one of them \(.*/labels/deep\)"):
         run(config)
     evaluation = run(EvaluateConfig(**{**vars(config), "labels": str(tmp_path / "labels" / "deep")}))
     assert (evaluation.missing, evaluation.miou) == ((), 1.0)

@@ -83,7 +83,7 @@ def map_items(
 
     Raises:
         ValueError: the cluster can never run a task.
-        JobError: `work` raised, or the process of one item died repeatedly (Ray alone would retry without end).
+        JobError: `work` raised, or the process of one item died repeatedly (Ray by itself would retry without end).
     """
     if resources is None:
         for index, item in enumerate(items):

@@ -54,8 +54,8 @@ def prepare_local_ray() -> None:
 def watched() -> Iterator[None]:
     """End this process at once, with one line, when its own Ray loses its GCS or raylet while the block runs.
 
-    Ray alone would wait a minute for a lost GCS, then abort, and leave its agents running. Nothing is lost by ending at
-    once: files appear whole or not at all. Linux only; elsewhere Ray's own end remains.
+    Ray by itself would wait a minute for a lost GCS, then abort, and leave its agents running. Nothing is lost by
+    ending at once: files appear whole or not at all. Linux only; elsewhere Ray's own end remains.
     """
     node = global_worker.node
     lost = _open_processes(node) if node is not None else {}

@@ -150,7 +150,7 @@ def _replaced(output: Storage, shards: ShardSet) -> str:
         name = file.removesuffix(".parquet")
         position = name.rpartition("-")[0]
         if position not in now:
-            names.add(f"{position.rpartition('-')[0]}.parquet (gone)")
+            names.add(f"{position.rpartition('-')[0]}.parquet (removed)")
         elif now[position].name != name:
             names.add(now[position].shard)
     if not names:

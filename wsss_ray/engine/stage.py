@@ -23,7 +23,7 @@ class Stage(Protocol):
     def __call__(self, rows: pa.Table, meter: Meter) -> pa.Table:
         """Work on the rows of one unit (none of which has failed) and return as many, in the same order.
 
-        An exception makes the engine repeat the rows one at a time, and fail those that raise alone.
+        An exception makes the engine repeat the rows one at a time, and fail only those that raise.
         """
 
 

@@ -162,7 +162,7 @@ def find_pngs(storage: Storage, *, what: str) -> PngFolder:
     if suffixes:
         return PngFolder(storage=storage, suffixes=tuple(suffixes))
     if below := _pngs_below(storage):
-        found = f"its PNGs lie in folders below: give one of them ({', '.join(below)})"
+        found = f"its PNGs are in folders below: give one of them ({', '.join(below)})"
     elif not names:
         found = "it is empty or does not exist"
     elif any(name.startswith("shard-") and name.endswith(".parquet") for name in names):

@@ -68,7 +68,7 @@ def is_folder(status: os.stat_result) -> bool:
 def walk(root: str, on_skipped: Callable[[str, str], None] | None) -> Iterator[tuple[str, FileInfo]]:
     """Yield all files below a folder by relative path, without dot-files; linked folders are reported, not entered."""
 
-    def fail(error: OSError) -> None:  # os.walk alone would skip what it cannot read
+    def fail(error: OSError) -> None:  # by default os.walk skips folders that it cannot read
         if not (isinstance(error, FileNotFoundError) and error.filename == root):
             raise error
 

@@ -22,7 +22,7 @@ _CONNECTIONS = 64
 
 
 class CountedS3(S3FileSystem):
-    """s3fs that repeats requests after transient errors alone, with varying pauses, and counts them."""
+    """s3fs that repeats requests only after transient errors, with varying pauses, and counts them."""
 
     retries = 1  # attempts of s3fs itself
 

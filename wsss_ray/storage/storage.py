@@ -236,7 +236,7 @@ class Storage:
     def replace(self, path: str, data: bytes, version: str) -> bool:
         """Replace a file only if it is still the `version` that was listed, atomically; return whether it was replaced.
 
-        It is not where another writer came first, or the file is gone.
+        It is not replaced if another writer came first, or the file was removed.
         """
         with self._explain(path):
             if not self.is_local:

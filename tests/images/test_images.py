@@ -258,7 +258,7 @@ for text in json.load(sys.stdin):
     try:
         decode_image(bytes.fromhex(text), exif="apply")
     except ImageError as error:
-        reasons.append(error.kind)
+        reasons.append(str(error).partition(":")[0])
 print(json.dumps([reasons, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024]))
 """
     run = subprocess.run(
@@ -284,7 +284,7 @@ def test_the_first_frame_stands_for_the_file(file_format: str) -> None:
 def test_other_formats_are_refused_by_name(file_format: str) -> None:
     with pytest.raises(ImageError, match=r"^(unsupported format|not an image): .*JPEG, PNG") as caught:
         decode_image(encoded(photo(), file_format), exif="apply")
-    assert caught.value.kind == ("not an image" if file_format == "PPM" else "unsupported format")
+    assert str(caught.value).partition(":")[0] == ("not an image" if file_format == "PPM" else "unsupported format")
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -293,7 +293,7 @@ def test_half_a_file_is_refused(file_format: str) -> None:
     data = encoded(noise, file_format)
     with pytest.raises(ImageError) as caught:
         decode_image(data[: len(data) // 2], exif="apply")
-    assert caught.value.kind in {"truncated", "corrupt"}
+    assert str(caught.value).partition(":")[0] in {"truncated", "corrupt"}
 
 
 def test_a_jpeg_with_wrong_codes_is_refused_although_decoders_go_on() -> None:

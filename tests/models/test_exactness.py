@@ -122,7 +122,7 @@ def label(case: Case, *, detector: dict[str, object], segmenter: dict[str, objec
     images, found = detect(case, **detector)
     masks = SamBoxes(dataclasses.replace(case.config.segmenter, **segmenter))
     crops: list[list[MaskCrop]] = [[] for _ in images]
-    for index, crop in masks.stream(images, [detections.boxes for detections in found]):
+    for index, crop in masks.masks(masks.prepare(images, [detections.boxes for detections in found])):
         crops[index].append(crop)
     class_set = class_set_of(case)
     return [

@@ -1,6 +1,6 @@
 """Photos, boxes and small SAMs for the segmenter's tests, and the package's own predictor as their reference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from wsss_ray.models.results import MaskCrop
+from wsss_ray.models.sam.boxes import SamBoxes
 
 LIKE_VIT_B = SAM_CONFIG | {
     "image_size": 512,
@@ -33,6 +34,17 @@ class Reference:
 
     logits: np.ndarray
     scores: np.ndarray
+
+
+def segment(
+    segmenter: SamBoxes, images: Iterable[np.ndarray], boxes: Iterable[np.ndarray], *, probabilities: bool = False
+) -> list[list[MaskCrop]]:
+    """Return the masks of each image in the order of its boxes."""
+    images = list(images)
+    crops: list[list[MaskCrop]] = [[] for _ in images]
+    for index, crop in segmenter.masks(segmenter.prepare(images, boxes), probabilities=probabilities):
+        crops[index].append(crop)
+    return crops
 
 
 def predict_one_by_one(sam: Sam, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[Reference]:

@@ -23,12 +23,18 @@ from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.augmentation import Augmentation
 from wsss_ray.training.feed import Feed
-from wsss_ray.training.order import Order
+from wsss_ray.training.order import Order, TrainingSample
 from wsss_ray.training.sources import open_labels, survey
 from wsss_ray.training.updates import Schedule, Updater
 
 CLASSES = ClassSet.load("demo")
 HEIGHT, WIDTH = 60, 80
+
+
+def batch(order: Order, iteration: int) -> list[TrainingSample]:
+    """Return all samples of an iteration (counted from 0), by slot."""
+    stretch, offset = divmod(iteration, order.length)
+    return [samples[offset] for samples in order.slots(stretch, range(order.batch_size))]
 
 
 def draw(index: int, *, truth: bool = True, failed: bool = False) -> Made:

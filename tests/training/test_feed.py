@@ -18,7 +18,7 @@ from made_runs import Made
 from processes import KillingStorage
 from ray.actor import ActorHandle
 from soak import SOAK
-from training_cases import CLASSES, HEIGHT, WIDTH, KillingAugmentation, configure, draw, write_set
+from training_cases import CLASSES, HEIGHT, WIDTH, KillingAugmentation, batch, configure, draw, write_set
 
 from wsss_ray.config.train import TrainConfig
 from wsss_ray.engine.ledger import DEATHS_BEFORE_GIVING_UP, AttemptHistory
@@ -68,7 +68,7 @@ def test_samples_are_those_of_the_order_with_their_labels(tmp_path: Path) -> Non
     feed = make_feed(configure(tmp_path, tmp_path / "out"))
     (piece,) = read_all(feed, range(4))
     assert piece["iteration"] == 0
-    wanted = [sample for iteration in range(2) for sample in feed.order.batch(iteration)]
+    wanted = [sample for iteration in range(2) for sample in batch(feed.order, iteration)]
     assert [(row["unit"], row["row"]) for row in piece["samples"]] == [(sample.unit, sample.row) for sample in wanted]
     ready = feed.augment(piece["samples"])
     labels = np.frombuffer(ready["labels"], np.int16).reshape(8, 96, 96)

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from training_cases import batch
 
 from wsss_ray.training.order import Order, Stretch, TrainingSample, sample_stream
 
@@ -28,7 +29,7 @@ def test_every_image_comes_once_an_epoch() -> None:
     seen = Counter(
         (sample.epoch, sample.unit, sample.row)
         for iteration in range(epochs * 12 // 4)
-        for sample in order.batch(iteration)
+        for sample in batch(order, iteration)
     )
     expected = {(epoch, unit, row) for epoch in range(epochs) for unit, n in enumerate((4, 3, 5)) for row in range(n)}
     assert set(seen) == expected
@@ -37,20 +38,20 @@ def test_every_image_comes_once_an_epoch() -> None:
 
 def test_an_epoch_that_the_batch_does_not_divide_goes_on_in_the_next() -> None:
     order = make_order([5], batch_size=2)  # stretches of two iterations: four samples of five
-    seen = [sample for iteration in range(10) for sample in order.batch(iteration)]
+    seen = [sample for iteration in range(10) for sample in batch(order, iteration)]
     counts = Counter((sample.epoch, sample.row) for sample in seen)
     assert counts == {(epoch, row): 1 for epoch in range(4) for row in range(5)}
 
 
 def test_epochs_and_seeds_differ_and_the_same_seed_repeats() -> None:
     order = make_order([8] * 8, batch_size=8)
-    first, second = ([image for i in range(e * 8, e * 8 + 8) for image in images(order.batch(i))] for e in range(2))
+    first, second = ([image for i in range(e * 8, e * 8 + 8) for image in images(batch(order, i))] for e in range(2))
     assert first != second
     assert sorted(first) == sorted(second)
     again = make_order([8] * 8, batch_size=8)
-    assert [image for i in range(8) for image in images(again.batch(i))] == first
+    assert [image for i in range(8) for image in images(batch(again, i))] == first
     other = make_order([8] * 8, batch_size=8, seed=1)
-    assert [image for i in range(8) for image in images(other.batch(i))] != first
+    assert [image for i in range(8) for image in images(batch(other, i))] != first
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
@@ -60,7 +61,7 @@ def test_workers_share_the_batch_by_index(workers: int) -> None:
     parts = [order.slots(1, range(rank * share, (rank + 1) * share)) for rank in range(workers)]
     slots = [slot for part in parts for slot in part]
     for place in range(order.length):
-        assert [slot[place] for slot in slots] == order.batch(order.length + place)
+        assert [slot[place] for slot in slots] == batch(order, order.length + place)
 
 
 def test_a_worker_reads_hardly_any_unit_twice() -> None:
@@ -74,13 +75,13 @@ def test_a_worker_reads_hardly_any_unit_twice() -> None:
 
 def test_a_batch_mixes_units() -> None:
     order = make_order([32] * 64, batch_size=8, window=1024)
-    assert len({sample.unit for sample in order.batch(0)}) == 8
+    assert len({sample.unit for sample in batch(order, 0)}) == 8
 
 
 def test_rows_left_out_never_come_and_the_others_do() -> None:
     order = make_order([4, 4, 4], left_out={0: [1], 1: [0, 1, 2, 3], 2: []})
     assert order.epoch_samples == 7
-    seen = {image for iteration in range(14) for image in images(order.batch(iteration))}
+    seen = {image for iteration in range(14) for image in images(batch(order, iteration))}
     assert seen == {(0, 0), (0, 2), (0, 3), (2, 0), (2, 1), (2, 2), (2, 3)}
 
 
@@ -109,7 +110,7 @@ def test_what_is_left_after_a_resume(start: int, end: int, expected: list[tuple[
 def test_more_samples_in_a_batch_than_images() -> None:
     order = make_order([3], batch_size=8)
     assert order.length == 1
-    assert Counter(images(order.batch(0) + order.batch(1) + order.batch(2))) == {(0, row): 8 for row in range(3)}
+    assert Counter(images(batch(order, 0) + batch(order, 1) + batch(order, 2))) == {(0, row): 8 for row in range(3)}
 
 
 def test_augmentation_depends_on_seed_epoch_and_image_alone() -> None:

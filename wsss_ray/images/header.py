@@ -78,11 +78,6 @@ class ImageError(ValueError):
     `unknown color`.
     """
 
-    @property
-    def kind(self) -> str:
-        """The part of the reason before the colon, for counting."""
-        return str(self).partition(":")[0]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Header:

@@ -90,11 +90,6 @@ class Order:
         """Return the samples of some slots of the batch in a whole stretch: by slot, then by iteration."""
         return [self._slot(stretch, slot) for slot in slots]
 
-    def batch(self, iteration: int) -> list[TrainingSample]:
-        """Return all samples of an iteration (counted from 0), by slot."""
-        stretch, offset = divmod(iteration, self.length)
-        return [samples[offset] for samples in self.slots(stretch, range(self.batch_size))]
-
     def _slot(self, stretch: int, slot: int) -> list[TrainingSample]:
         begin = (stretch * self.batch_size + slot) * self.length
         samples = [self._at(position) for position in range(begin, begin + self.length)]

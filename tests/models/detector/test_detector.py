@@ -176,7 +176,7 @@ def test_out_of_memory_takes_smaller_batches_from_then_on(make: Make, images: li
     detector.network.register_forward_pre_hook(check, with_kwargs=True)
     for ours, theirs in zip(detector.detect(images, TAGS), whole, strict=True):
         assert_equal(ours, theirs)
-    assert detector.out_of_memory_retries == 1  # 3 of one size -> 1
+    assert detector._batches.retries == 1  # 3 of one size -> 1
     assert max(sizes[1:]) <= limit
     limit = 0
     with pytest.raises(torch.OutOfMemoryError):

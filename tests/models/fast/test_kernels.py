@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import random_models
-from sam_cases import random_boxes, whole_mask
+from sam_cases import random_boxes, segment, whole_mask
 from torch import nn
 
 from wsss_ray.classes import ClassSet
@@ -61,7 +61,7 @@ def test_segmenter(tmp_path: Path) -> None:
     assert not fast_layers(stock._encoder._network)
     generator = np.random.default_rng(1)
     boxes = [random_boxes(generator, count, *image.shape[:2]) for image, count in zip(images(), (3, 0, 5), strict=True)]
-    found, expected = (segmenter.segment(images(), boxes, probabilities=True) for segmenter in (auto, stock))
+    found, expected = (segment(segmenter, images(), boxes, probabilities=True) for segmenter in (auto, stock))
     assert [len(crops) for crops in expected] == [3, 0, 5]
     for image, ours, theirs in zip(images(), found, expected, strict=True):
         for crop, stock_crop in zip(ours, theirs, strict=True):

@@ -15,6 +15,7 @@ from sam_cases import (
     assert_masks_agree,
     predict_one_by_one,
     random_boxes,
+    segment,
     whole_mask,
 )
 
@@ -86,7 +87,7 @@ def test_masks_equal_the_predictors(
     images: int,
     chunk: int | None,
 ) -> None:
-    found = make(batch_size=images, boxes_per_chunk=chunk).segment(case.photos, case.boxes)
+    found = segment(make(batch_size=images, boxes_per_chunk=chunk), case.photos, case.boxes)
     different = [assert_masks_agree(crops, theirs) for crops, theirs in zip(found, case.references, strict=True)]
     assert sum(different) <= 1e-5 * sum(theirs.logits.size for theirs in case.references)
 
@@ -94,7 +95,7 @@ def test_masks_equal_the_predictors(
 def test_a_network_with_padded_windows_equals_the_predictors(case: Case, tmp_path: Path) -> None:
     weights = random_models.write_sam(tmp_path, seed=2, config=LIKE_VIT_B)
     few = [image_boxes[:3] for image_boxes in case.boxes]
-    found = SamBoxes(SegmenterConfig(model="tiny", checkpoint=str(weights), device="cpu")).segment(case.photos, few)
+    found = segment(SamBoxes(SegmenterConfig(model="tiny", checkpoint=str(weights), device="cpu")), case.photos, few)
     references = predict_one_by_one(load_sam("tiny", weights), case.photos, few)
     assert len({round((logits > 0).mean(), 2) for theirs in references for logits in theirs.logits}) > 5
     for crops, theirs in zip(found, references, strict=True):
@@ -102,21 +103,24 @@ def test_a_network_with_padded_windows_equals_the_predictors(case: Case, tmp_pat
 
 
 def test_company_does_not_change_a_bit(make: Make, case: Case) -> None:
-    together = make(batch_size=8).segment(case.photos, case.boxes)
+    together = segment(make(batch_size=8), case.photos, case.boxes)
     segmenter = make(batch_size=1)
     alone = [
-        segmenter.segment([photo], [image_boxes])[0] for photo, image_boxes in zip(case.photos, case.boxes, strict=True)
+        segment(segmenter, [photo], [image_boxes])[0]
+        for photo, image_boxes in zip(case.photos, case.boxes, strict=True)
     ]
     assert_bits_equal(together, alone)
     few = [image_boxes[::2] for image_boxes in case.boxes]
-    for crops, some in zip(together, segmenter.segment(case.photos, few), strict=True):
+    for crops, some in zip(together, segment(segmenter, case.photos, few), strict=True):
         for crop, other in zip(crops[::2], some, strict=True):
             assert crop.score == other.score
             np.testing.assert_array_equal(crop.mask, other.mask)
 
 
 def test_masks_come_by_image_and_box(make: Make, case: Case) -> None:
-    order = [(index, crop.box_index) for index, crop in make(batch_size=3).stream(case.photos, case.boxes)]
+    segmenter = make(batch_size=3)
+    stream = segmenter.masks(segmenter.prepare(case.photos, case.boxes))
+    order = [(index, crop.box_index) for index, crop in stream]
     assert order == [(index, box) for index, count in enumerate(COUNTS) for box in range(count)]
 
 
@@ -125,23 +129,26 @@ def test_images_without_boxes_are_not_encoded(make: Make, case: Case) -> None:
     encoded = []
     segmenter._encoder._sam.image_encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
     none = np.zeros((0, 4), np.float32)
-    assert segmenter.segment(case.photos[:2], [none, none]) == [[], []]
-    assert segmenter.segment(case.photos[:1], [[]]) == [[]]
-    assert segmenter.segment([], []) == []
+    assert segment(segmenter, case.photos[:2], [none, none]) == [[], []]
+    assert segment(segmenter, case.photos[:1], [[]]) == [[]]
+    assert segment(segmenter, [], []) == []
     assert encoded == []
-    segmenter.segment(case.photos[:2], [none, np.array([[5, 5, 50, 60]], np.float32)])
+    segment(segmenter, case.photos[:2], [none, np.array([[5, 5, 50, 60]], np.float32)])
     assert encoded == [1]
 
 
 def test_probabilities_are_those_of_the_masks(make: Make, case: Case) -> None:
-    for crops, theirs in zip(make().segment(case.photos, case.boxes, probabilities=True), case.references, strict=True):
+    for crops, theirs in zip(
+        segment(make(), case.photos, case.boxes, probabilities=True), case.references, strict=True
+    ):
         for crop, logits in zip(crops, theirs.logits, strict=True):
             height, width = crop.mask.shape
             window = logits[crop.top : crop.top + height, crop.left : crop.left + width]
             assert crop.probability is not None
             np.testing.assert_allclose(crop.probability, 1 / (1 + np.exp(-window)), rtol=0, atol=1e-5)
             assert (crop.probability[crop.mask] >= 0.5).all()
-    assert all(crop.probability is None for _, crop in make().stream(case.photos[:1], case.boxes[:1]))
+    (crops,) = segment(make(), case.photos[:1], case.boxes[:1])
+    assert all(crop.probability is None for crop in crops)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +168,7 @@ def test_awkward_images_and_boxes_equal_the_predictors(
     generator = np.random.default_rng(height)
     image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
     prompts = np.array([box, [0, 0, width, height]], np.float32)
-    (crops,) = make().segment([image], [prompts])
+    (crops,) = segment(make(), [image], [prompts])
     (reference,) = predict_one_by_one(load_sam("tiny", weights), [image], [prompts])
     assert_masks_agree(crops, reference)
 
@@ -169,14 +176,14 @@ def test_awkward_images_and_boxes_equal_the_predictors(
 def test_an_image_too_slim_for_the_package_has_masks(make: Make) -> None:
     """2 x 5000 pixels are 0.05 x 128 at the network's size: the package resizes to no row at all."""
     image = np.full((2, 5000, 3), 90, np.uint8)
-    ((crop,),) = make().segment([image], [np.array([[10, 0, 3000, 2]], np.float32)])
+    ((crop,),) = segment(make(), [image], [np.array([[10, 0, 3000, 2]], np.float32)])
     assert whole_mask(crop, 2, 5000).shape == (2, 5000)
 
 
 def test_a_side_too_long_is_refused(make: Make) -> None:
     image = np.zeros((1, 70_000, 3), np.uint8)
     with pytest.raises(ValueError, match="70000 x 1 pixels: the segmenter takes sides up to 65536"):
-        make().segment([image], [np.array([[0, 0, 9, 1]], np.float32)])
+        segment(make(), [image], [np.array([[0, 0, 9, 1]], np.float32)])
 
 
 @pytest.mark.parametrize(
@@ -195,12 +202,12 @@ def test_unusable_input_is_refused_by_name(make: Make, image: np.ndarray, box: l
     good = np.zeros((4, 4, 3), np.uint8)
     prompts = np.array([np.zeros(len(box)), box], np.float32)
     with pytest.raises(ValueError, match=message):
-        make().segment([good, image], [np.zeros((0, 4), np.float32), prompts])
+        segment(make(), [good, image], [np.zeros((0, 4), np.float32), prompts])
 
 
 def test_images_and_boxes_must_match(make: Make) -> None:
     with pytest.raises(ValueError, match="shorter"):
-        make().segment([np.zeros((4, 4, 3), np.uint8)] * 2, [np.zeros((0, 4), np.float32)])
+        segment(make(), [np.zeros((4, 4, 3), np.uint8)] * 2, [np.zeros((0, 4), np.float32)])
 
 
 def fail_above(limit: int) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], None]:
@@ -216,24 +223,24 @@ def fail_above(limit: int) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...
 def test_out_of_memory_takes_fewer_boxes_from_then_on(make: Make, case: Case) -> None:
     segmenter = make(boxes_per_chunk=32)
     segmenter._decoder._iou_head.register_forward_pre_hook(fail_above(3))
-    found = segmenter.segment(case.photos, case.boxes)
-    assert segmenter.out_of_memory_retries == 4  # 32 (or what there is) -> 17 -> 8 -> 4 -> 2
+    found = segment(segmenter, case.photos, case.boxes)
+    assert segmenter._box_pieces.retries == 4  # 32 (or what there is) -> 17 -> 8 -> 4 -> 2
     for crops, theirs in zip(found, case.references, strict=True):
         assert_masks_agree(crops, theirs)
-    segmenter.segment(case.photos, case.boxes)
-    assert segmenter.out_of_memory_retries == 4
+    segment(segmenter, case.photos, case.boxes)
+    assert segmenter._box_pieces.retries == 4
 
 
 def test_out_of_memory_with_a_single_box_is_raised(make: Make, case: Case) -> None:
     segmenter = make(boxes_per_chunk=2)
     segmenter._decoder._iou_head.register_forward_pre_hook(fail_above(0))
     with pytest.raises(torch.OutOfMemoryError):
-        segmenter.segment(case.photos[:1], case.boxes[:1])
+        segment(segmenter, case.photos[:1], case.boxes[:1])
 
 
 def test_bfloat16_is_near(make: Make, case: Case) -> None:
     """bfloat16 also runs on the CPU; the other tests use float32."""
-    found = make(precision="bfloat16").segment(case.photos, case.boxes)
+    found = segment(make(precision="bfloat16"), case.photos, case.boxes)
     agreement = [
         (whole_mask(crop, *logits.shape) == (logits > 0)).mean()
         for crops, theirs in zip(found, case.references, strict=True)

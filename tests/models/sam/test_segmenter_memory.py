@@ -29,7 +29,7 @@ segmenter = SamBoxes(SegmenterConfig(model="tiny", checkpoint=weights, device="c
 image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 boxes = (np.random.default_rng(1).random((count, 4)) * [width, height, width, height]).astype(np.float32)
 for some in (boxes[:1], boxes):
-    pixels = sum(int(crop.mask.sum()) for _, crop in segmenter.stream([image], [some]))
+    pixels = sum(int(crop.mask.sum()) for _, crop in segmenter.masks(segmenter.prepare([image], [some])))
     print([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, pixels])
 """
 

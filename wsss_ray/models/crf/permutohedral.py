@@ -51,11 +51,6 @@ class PermutohedralLattice:
         self._blur_weights = torch.tensor([0.5, 1.0, 0.5], device=features.device).repeat(vertices.numel(), 1)
         self._gain = 1 / (1 + 2.0**-dimensions)
 
-    @property
-    def vertices(self) -> int:
-        """Number M of lattice vertices."""
-        return self._splat_starts.numel()
-
     def filter(self, values: Tensor) -> Tensor:
         """Return for each point the sum of all points' values, weighted by the Gaussian of their distance.
 

@@ -64,11 +64,6 @@ class GroundingDino:
         )
         self._batches = Backoff(config.batch_size, what="prompts")
 
-    @property
-    def out_of_memory_retries(self) -> int:
-        """Number of times that the device ran out of memory and smaller batches were tried."""
-        return self._batches.retries
-
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width of the network's input for an image of this size. Equal sizes run together."""
         return self.pixels.network_size(height, width)

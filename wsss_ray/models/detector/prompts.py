@@ -52,7 +52,6 @@ def build_prompts(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_tokens: int = 256,
-    separator: str = " . ",
 ) -> list[Prompt]:
     """Return the prompts of one image: usually one; none without tags; several where one would exceed `max_tokens`.
 
@@ -64,13 +63,11 @@ def build_prompts(
         class_set: the classes.
         tokenizer: the detector's tokenizer.
         max_tokens: largest number of tokens in a prompt, [CLS], full stops and [SEP] included.
-        separator: a full stop, with or without spaces. It changes the text, not the tokens.
 
     Raises:
         UnknownTagError: a tag is not in the class set.
         ValueError: a phrase is one that `check_phrases` refuses.
     """
-    assert separator.strip() == ".", f"separator {separator!r} is not a full stop"
     tagged = {class_set.canonical(tag) for tag in tags}
     entries = [entry for entry in class_set.classes if entry.name in tagged]
     groups: list[list[_Phrase]] = []
@@ -82,7 +79,7 @@ def build_prompts(
             length = 2  # [CLS] and [SEP]
         groups[-1].append(phrase)
         length += added
-    return [_join(group, tokenizer, separator) for group in groups]
+    return [_join(group, tokenizer) for group in groups]
 
 
 def check_phrases(class_set: ClassSet, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int = 256) -> None:
@@ -131,7 +128,7 @@ def _error(entry: ClassEntry, text: str, problem: str) -> ValueError:
     raise AssertionError(f"phrase {text!r} is not of class {entry.name!r}")
 
 
-def _join(phrases: Sequence[_Phrase], tokenizer: PreTrainedTokenizerBase, separator: str) -> Prompt:
+def _join(phrases: Sequence[_Phrase], tokenizer: PreTrainedTokenizerBase) -> Prompt:
     """Return the prompt of these phrases."""
     full_stop = _full_stop(tokenizer)
     input_ids = [tokenizer.cls_token_id]
@@ -148,7 +145,7 @@ def _join(phrases: Sequence[_Phrase], tokenizer: PreTrainedTokenizerBase, separa
         indices.append(NO_CLASS)
     texts = tuple(phrase.text for phrase in phrases)
     return Prompt(
-        text=separator.join(texts) + separator.rstrip(),
+        text=" . ".join(texts) + " .",
         input_ids=(*input_ids, tokenizer.sep_token_id),
         token_class_ids=(*class_ids, NO_CLASS),
         token_phrases=(*indices, NO_CLASS),

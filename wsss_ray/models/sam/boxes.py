@@ -80,50 +80,19 @@ class SamBoxes:
         chunk = config.boxes_per_chunk or BOXES_PER_CHUNK[self._compute.device.type]
         self._box_pieces = Backoff(chunk, what="boxes")
 
-    @property
-    def out_of_memory_retries(self) -> int:
-        """Number of times that the device ran out of memory. Each time, pieces of images or boxes became smaller."""
-        return self._image_pieces.retries + self._box_pieces.retries
+    def prepare(self, images: Iterable[NDArray[np.uint8]], boxes: Iterable[NDArray[np.float32]]) -> Iterator[Prompted]:
+        """Yield the checked and resized images that have boxes; those without are not encoded.
 
-    @property
-    def float32_fallbacks(self) -> int:
-        """Number of batches of images that overflowed in float16 and were encoded again in float32."""
-        return self._encoder.float32_fallbacks
-
-    def segment(
-        self, images: Iterable[NDArray[np.uint8]], boxes: Iterable[NDArray[np.float32]], *, probabilities: bool = False
-    ) -> list[list[MaskCrop]]:
-        """Return the masks of each image in the order of its boxes. `stream` does the same with less memory."""
-        images = list(images)
-        crops: list[list[MaskCrop]] = [[] for _ in images]
-        for index, crop in self.stream(images, boxes, probabilities=probabilities):
-            crops[index].append(crop)
-        return crops
-
-    def stream(
-        self, images: Iterable[NDArray[np.uint8]], boxes: Iterable[NDArray[np.float32]], *, probabilities: bool = False
-    ) -> Iterator[tuple[int, MaskCrop]]:
-        """Yield (index of the image, mask) for every box: by image, then in the order of the boxes.
-
-        Images without boxes are not encoded. `batch_size` images are read ahead.
+        This uses neither the network nor the device, so a thread can prepare images while another one makes masks.
 
         Args:
             images: (H, W, 3) uint8 RGB.
             boxes: for each image (N, 4) XYXY in pixels of it; N may be 0. Boxes that reach outside the image or have
                 swapped corners are allowed, as in SAM.
-            probabilities: whether crops carry the masks' probabilities.
 
         Raises:
             ValueError: the numbers of images and box arrays differ, an image or a box array has another form, or a box
                 is not finite.
-            torch.OutOfMemoryError: a single image or box is too large for the device.
-        """
-        return self.masks(self.prepare(images, boxes), probabilities=probabilities)
-
-    def prepare(self, images: Iterable[NDArray[np.uint8]], boxes: Iterable[NDArray[np.float32]]) -> Iterator[Prompted]:
-        """Yield the checked and resized images that have boxes; arguments and errors as `stream`.
-
-        This uses neither the network nor the device, so a thread can prepare images while another one makes masks.
         """
         for index, (image, image_boxes) in enumerate(zip(images, boxes, strict=True)):
             checked = _check_boxes(index, image_boxes)
@@ -132,7 +101,15 @@ class SamBoxes:
                 yield self._prepare(index, image, checked)
 
     def masks(self, prepared: Iterable[Prompted], *, probabilities: bool = False) -> Iterator[tuple[int, MaskCrop]]:
-        """Yield the masks of prepared images, as `stream` does."""
+        """Yield (index of the image, mask) for every box: by image, then in the order of the boxes.
+
+        Args:
+            prepared: what `prepare` yielded; `batch_size` images are read ahead.
+            probabilities: whether crops carry the masks' probabilities.
+
+        Raises:
+            torch.OutOfMemoryError: a single image or box is too large for the device.
+        """
         group: list[Prompted] = []
         for picture in prepared:
             group.append(picture)

@@ -49,12 +49,6 @@ class StudentNetwork(nn.Module):
             values = torch.tensor(getattr(spec.preprocessing, name), device="cpu").view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
-    @property
-    def num_outputs(self) -> int:
-        """S: one output for each scale and, with several scales, one for their maximum."""
-        scales = len(self.spec.scales)
-        return scales + 1 if scales > 1 else 1
-
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of every scale, then their maximum at the first scale's resolution.
 

@@ -14,6 +14,7 @@ import importlib.util
 import io
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from wsss_ray.labelling.fusing import FusedLabel, LabelRowBuilder
 from wsss_ray.labels.decoded_images import Picture
 from wsss_ray.models.device import Compute
 from wsss_ray.models.registries import FUSION_RULES
-from wsss_ray.models.results import Detections, MaskCrop
+from wsss_ray.models.results import Detections
 from wsss_ray.models.sam.masks import OriginalSize
 
 RESIZED = (768, 1024)
@@ -123,12 +124,9 @@ def ours(logits: torch.Tensor, ids: np.ndarray, classes: ClassSet, photo: np.nda
     detections = Detections(boxes=boxes, scores=np.ones(count, np.float32), class_ids=ids, phrases=("thing",) * count)
     row = {"image_id": "photo", "height": PHOTO[0], "width": PHOTO[1], "tags": []}
     builder = LabelRowBuilder(Picture(row=row, image=photo), detections, classes, FUSION_RULES.get("detection"))
-    placed = watch("original size", lambda: list(original_size.crops_of(logits, probabilities=False)))
-    assert isinstance(placed, list)
-    crops = [
-        MaskCrop(box_index=index, top=mask.top, left=mask.left, mask=mask.mask, score=1.0, probability=None)
-        for index, mask in enumerate(placed)
-    ]
+    masks = partial(original_size.crops_of, boxes=range(count), scores=[1.0] * count, probabilities=False)
+    crops = watch("original size", lambda: list(masks(logits)))
+    assert isinstance(crops, list)
     watch("join", lambda: [builder.add(crop) for crop in crops])
     result = watch("PNG", lambda: builder.finish(classes.palette(), {}))
     assert isinstance(result, FusedLabel)

@@ -7,16 +7,19 @@ from segment_anything.modeling import Sam
 from torch.nn import functional
 
 from wsss_ray.models.device import Compute
+from wsss_ray.models.results import MaskCrop
 from wsss_ray.models.sam.encoder import resized_size
-from wsss_ray.models.sam.masks import OriginalSize, TightMask
+from wsss_ray.models.sam.masks import OriginalSize
 
 CPU = Compute(device=torch.device("cpu"), tier="float32")
 SIZES = [(480, 640), (375, 500), (500, 333), (1, 1), (2, 3), (200, 8000), (8000, 200), (1024, 1024), (1500, 2000)]
 
 
-def original_size_of(low: int, network: int, height: int, width: int) -> OriginalSize:
+def original_size_of(low: int, network: int, height: int, width: int, *, whole: bool = False) -> OriginalSize:
     resized = resized_size(height, width, network)
-    return OriginalSize(low_side=low, network_side=network, resized=resized, original=(height, width), compute=CPU)
+    return OriginalSize(
+        low_side=low, network_side=network, resized=resized, original=(height, width), compute=CPU, whole=whole
+    )
 
 
 def blobs(low: int) -> torch.Tensor:
@@ -45,7 +48,12 @@ def reference(low: int, network: int, height: int, width: int, logits: torch.Ten
     return Sam.postprocess_masks(Sides(), logits[:, None], resized, (height, width))[:, 0].numpy()
 
 
-def whole(crop: TightMask, values: np.ndarray, height: int, width: int) -> np.ndarray:
+def crops_of(original_size: OriginalSize, logits: torch.Tensor, *, probabilities: bool) -> list[MaskCrop]:
+    count = len(logits)
+    return list(original_size.crops_of(logits, boxes=range(count), scores=[0.5] * count, probabilities=probabilities))
+
+
+def whole(crop: MaskCrop, values: np.ndarray, height: int, width: int) -> np.ndarray:
     result = np.zeros((height, width), values.dtype)
     result[crop.top : crop.top + values.shape[0], crop.left : crop.left + values.shape[1]] = values
     return result
@@ -57,12 +65,9 @@ def whole(crop: TightMask, values: np.ndarray, height: int, width: int) -> np.nd
 def test_masks_are_the_packages(low: int, network: int, size: tuple[int, int], route: str) -> None:
     logits = blobs(low)
     expected = reference(low, network, *size, logits)
-    original_size = original_size_of(low, network, *size)
-    if route == "tiles":
-        crops = list(original_size.crops_of(logits, probabilities=True))
-    else:
-        crops = original_size._by_torch(logits, probabilities=True)
-    assert len(crops) == len(logits)
+    original_size = original_size_of(low, network, *size, whole=route == "whole")
+    crops = crops_of(original_size, logits, probabilities=True)
+    assert [crop.box_index for crop in crops] == list(range(len(logits)))
     for ours, theirs in zip(crops, expected, strict=True):
         differs = whole(ours, ours.mask, *size) != (theirs > 0)
         assert np.abs(theirs[differs]).max(initial=0) < 1e-5
@@ -84,12 +89,12 @@ def test_masks_are_the_packages(low: int, network: int, size: tuple[int, int], r
 
 
 def test_without_probabilities_there_are_none() -> None:
-    (crop, *_) = original_size_of(64, 128, 30, 40).crops_of(blobs(64), probabilities=False)
+    (crop, *_) = crops_of(original_size_of(64, 128, 30, 40), blobs(64), probabilities=False)
     assert crop.probability is None
 
 
 def test_masks_do_not_keep_the_whole_array_in_memory() -> None:
-    for crop in original_size_of(64, 128, 480, 640)._by_torch(blobs(64), probabilities=True):
+    for crop in crops_of(original_size_of(64, 128, 480, 640, whole=True), blobs(64), probabilities=True):
         assert crop.mask.base is None
         assert crop.probability is not None
         assert crop.probability.base is None

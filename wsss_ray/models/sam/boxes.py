@@ -157,19 +157,13 @@ class SamBoxes:
             chunk_slots = slot_of_box[piece]
             for slot in np.unique(chunk_slots):
                 first, stop = np.searchsorted(chunk_slots, [slot, slot + 1])
-                masks = group[slot].original_size.crops_of(logits[first:stop], probabilities=probabilities)
-                for position, mask in enumerate(masks, start=int(first)):
-                    yield (
-                        group[slot].index,
-                        MaskCrop(
-                            box_index=int(index_of_box[piece][position]),
-                            top=mask.top,
-                            left=mask.left,
-                            mask=mask.mask,
-                            score=scores[position],
-                            probability=mask.probability,
-                        ),
-                    )
+                crops = group[slot].original_size.crops_of(
+                    logits[first:stop],
+                    boxes=index_of_box[piece][first:stop].tolist(),
+                    scores=scores[first:stop],
+                    probabilities=probabilities,
+                )
+                yield from ((group[slot].index, crop) for crop in crops)
 
 
 def _check_image(index: int, image: NDArray[np.uint8]) -> None:

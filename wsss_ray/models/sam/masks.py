@@ -9,7 +9,6 @@ has weight. On the CPU only these pixels are computed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsss_ray.models.device import Compute
+from wsss_ray.models.results import MaskCrop
 
 TILE_ROWS, TILE_COLUMNS = 128, 256
 """Size of the tiles on the CPU: small enough for the cache, so that a tile needs few low-resolution pixels."""
@@ -28,18 +28,8 @@ LONGEST_SIDE = 2**16
 """Longest side of an image, in pixels. The matrices take a kilobyte per pixel of a side."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TightMask:
-    """A mask cut to its smallest rectangle in the original image; 0 x 0 at (0, 0) when it is empty."""
-
-    top: int
-    """Row of the crop's first pixel in the original image."""
-    left: int
-    """Column of the crop's first pixel in the original image."""
-    mask: NDArray[np.bool_]
-    """(h, w) pixels."""
-    probability: NDArray[np.float32] | None
-    """(h, w) sigmoid of the logits; None where no probabilities were requested."""
+_Cut = tuple[int, int, NDArray[np.bool_], NDArray[np.float32] | None]
+"""Top, left, mask and probabilities as in `MaskCrop`; 0 x 0 at (0, 0) where the mask is empty."""
 
 
 class OriginalSize:
@@ -78,8 +68,22 @@ class OriginalSize:
         self._whole = whole or compute.device.type != "cpu"
         self._axes: tuple[_Axis, _Axis] | None = None
 
-    def crops_of(self, logits: Tensor, *, probabilities: bool) -> Iterator[TightMask]:
-        """Yield the masks of (n, low_side, low_side) float32 logits, in order. Each is computed when it is needed."""
+    def crops_of(
+        self, logits: Tensor, *, boxes: Sequence[int], scores: Sequence[float], probabilities: bool
+    ) -> Iterator[MaskCrop]:
+        """Yield the masks cut to their smallest rectangles, in order; each is computed when it is needed.
+
+        Args:
+            logits: (n, low_side, low_side) float32.
+            boxes: index of each mask's box.
+            scores: score of each mask.
+            probabilities: whether masks carry their probabilities.
+        """
+        cuts = self._cuts_of(logits, probabilities=probabilities)
+        for (top, left, mask, chances), box_index, score in zip(cuts, boxes, scores, strict=True):
+            yield MaskCrop(box_index=box_index, top=top, left=left, mask=mask, score=score, probability=chances)
+
+    def _cuts_of(self, logits: Tensor, *, probabilities: bool) -> Iterator[_Cut]:
         if self._whole:
             at_once = max(1, DEVICE_PIXELS // max(self._original[0] * self._original[1], self._network_side**2))
             for part in logits.split(at_once):
@@ -90,7 +94,7 @@ class OriginalSize:
             for index, low in enumerate(logits):
                 yield self._by_tiles(low, in_rows[index], in_columns[index], probabilities=probabilities)
 
-    def _by_torch(self, logits: Tensor, *, probabilities: bool) -> list[TightMask]:
+    def _by_torch(self, logits: Tensor, *, probabilities: bool) -> list[_Cut]:
         """Return the masks by the rule itself. Only their smallest rectangles are copied from the device, at once."""
         square, (height, width) = (self._network_side, self._network_side), self._resized
         with self._compute.running():
@@ -103,7 +107,7 @@ class OriginalSize:
             masks = _rectangles(inside, spans)
             chances = _rectangles(large.sigmoid(), spans) if probabilities else [None] * len(masks)
         return [
-            TightMask(top=rows.start, left=columns.start, mask=mask, probability=chance)
+            (rows.start, columns.start, mask, chance)
             for (rows, columns), mask, chance in zip(spans, masks, chances, strict=True)
         ]
 
@@ -114,7 +118,7 @@ class OriginalSize:
         in_columns: NDArray[np.bool_],
         *,
         probabilities: bool,
-    ) -> TightMask:
+    ) -> _Cut:
         """Return one mask; only pixels that can be positive are computed.
 
         Args:
@@ -197,13 +201,9 @@ def _rectangles(pictures: Tensor, spans: Sequence[tuple[slice, slice]]) -> list[
     return [piece.reshape(part.shape).copy() for piece, part in pieces]  # a view would keep all of them in memory
 
 
-def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> TightMask:
+def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> _Cut:
     rows, columns = _span(mask.any(1)), _span(mask.any(0))
     if rows.start == rows.stop:
         top = left = 0
-    return TightMask(
-        top=top + rows.start,
-        left=left + columns.start,
-        mask=mask[rows, columns].copy(),  # a view would keep the whole array in memory
-        probability=None if probability is None else probability[rows, columns].copy(),
-    )
+    chances = None if probability is None else probability[rows, columns].copy()
+    return top + rows.start, left + columns.start, mask[rows, columns].copy(), chances  # a view would keep it all

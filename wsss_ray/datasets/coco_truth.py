@@ -13,7 +13,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.datasets.items import TruthInstances
 from wsss_ray.images.rle import decode_counts, decode_mask
 
-Order = Literal["area", "json"]
+PaintOrder = Literal["area", "json"]
 Crowd = Literal["include", "exclude", "ignore"]
 OnMask = Callable[[int, bool, np.ndarray], None]
 
@@ -27,7 +27,7 @@ def paint_instances(
     *,
     height: int,
     width: int,
-    order: Order,
+    order: PaintOrder,
     crowd: Crowd,
     background_id: int,
     ignore_id: int,
@@ -90,7 +90,7 @@ def paint_truth(
     *,
     size: tuple[int, int],
     class_set: ClassSet,
-    order: Order,
+    order: PaintOrder,
     crowd: Crowd,
     on_mask: OnMask | None = None,
 ) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsss_ray.classes import ClassSet
-from wsss_ray.datasets.coco_truth import paint_truth
+from wsss_ray.datasets.coco_truth import Crowd, PaintOrder, paint_truth
 from wsss_ray.datasets.items import Item, Listing, TruthFile, TruthInstances
 from wsss_ray.datasets.paths import UnreadableError, read_inside
 from wsss_ray.images.decoding import decode_image, exif_orientation, read_size
@@ -38,8 +38,8 @@ class RowRules:
     exif: Literal["apply", "ignore"]
     max_pixels: int
     max_file_bytes: int
-    order: Literal["area", "json"]
-    crowd: Literal["include", "exclude", "ignore"]
+    order: PaintOrder
+    crowd: Crowd
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import EvaluateConfig
 from wsss_ray.datasets.coco_json import read_instances
-from wsss_ray.datasets.coco_truth import Crowd, Order, paint_truth
+from wsss_ray.datasets.coco_truth import Crowd, PaintOrder, paint_truth
 from wsss_ray.datasets.image_ids import image_ids
 from wsss_ray.datasets.items import TagReader, TruthInstances, first_few
 from wsss_ray.images.decoding import exif_orientation
@@ -58,7 +58,7 @@ class CocoTruth:
     """Paints the annotations that come with a unit, as `wsss-ray shard --source coco` paints them."""
 
     classes: ClassSet
-    order: Order
+    order: PaintOrder
     crowd: Crowd
 
     def paint(self, truth: TruthInstances, *, image: bytes | None, size: tuple[int, int]) -> Truth:

@@ -117,6 +117,7 @@ def test_the_line_of_the_later_file_is_named(tmp_path: Path, capsys: pytest.Capt
         ([*REQUIRED, "--segmenter.bach-size", "3"], "--segmenter.batch-size"),
         ([*REQUIRED, "--detector.box-threshold", "2"], "at"),
         (["--input", "in"], "--output"),
+        (["--config", "s3://bucket/a.yaml"], "--config takes a name or a local file"),
     ],
 )
 def test_bad_flags_say_what_is_valid(capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:
@@ -125,6 +126,15 @@ def test_bad_flags_say_what_is_valid(capsys: pytest.CaptureFixture[str], argumen
     assert ended.value.code == 2
     printed = capsys.readouterr()
     assert told in printed.err + printed.out
+
+
+@pytest.mark.parametrize("flag", ["--config", "--input", "--no-such-flag"])
+def test_no_error_shows_a_password(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit):
+        parse(LabelConfig, [*REQUIRED, flag, "s3://K:SECRET@bucket/a.yaml"])
+    printed = capsys.readouterr()
+    assert "must not hold a user or password" in printed.err
+    assert "SECRET" not in (printed.err + printed.out).replace("AWS_SECRET_ACCESS_KEY", "")
 
 
 @pytest.mark.parametrize("gpu", ["t4", "a100", "h100"])

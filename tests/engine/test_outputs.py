@@ -20,7 +20,7 @@ from wsss_ray.config import (
     ShardConfig,
     TrainConfig,
 )
-from wsss_ray.engine.outputs import MARKERS, check_output
+from wsss_ray.engine.outputs import MARKERS, check_claim, check_output
 from wsss_ray.evaluation import job as evaluation
 from wsss_ray.export import job as export
 from wsss_ray.labelling import job as labelling
@@ -129,6 +129,18 @@ def test_a_folder_of_its_own_in_a_run_is_an_output(folder: Path) -> None:
     (folder / "in/run/run.json").unlink()  # now it is a folder of any label PNGs
     with pytest.raises(ValueError, match="lies in"):
         check_output(EvaluateConfig(labels=run, images=images, output=f"{run}/evaluation"), job="evaluate")
+
+
+@pytest.mark.parametrize("output", ["labels", "labels/more", "png/a/b"])
+def test_a_folder_that_another_run_writes_is_refused(output: str, folder: Path) -> None:
+    other = folder / "other"
+    (other / output).mkdir(parents=True)
+    (other / "run.json").write_text("{}")
+    for name, job in JOBS.items():
+        with pytest.raises(ValueError, match=rf"lies in .*other/{output.partition('/')[0]}, which the run .* writes"):
+            job(str(other / output), str(folder / "in/images"), str(folder / "in/run"))
+        assert not list((other / output).iterdir()), name
+    check_claim(Storage(str(other / "evaluation")), job="evaluate")
 
 
 @pytest.mark.parametrize(("marker", "owners"), MARKERS.items())

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from wsss_ray.config import DetectorConfig, SegmenterConfig
+from wsss_ray.config import DetectorConfig, LabelConfig, RayConfig, SegmenterConfig
 from wsss_ray.config.label import LabellerConfig
+from wsss_ray.engine.resources import Node, Resources
+from wsss_ray.labelling import job as labelling
 from wsss_ray.labelling.weights import check_weights
+from wsss_ray.labels import job as labels_job
 from wsss_ray.models.sam.weights import DEMO_WEIGHTS
 
 
@@ -36,6 +41,25 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     (tmp_path / "sam/config.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match=r"does not fit the segmenter tiny: .* missing"):
         check_weights(configure(tmp_path / "sam"))
+
+
+def test_the_job_refuses_damaged_weights_before_its_actors_start(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def no_ray(config: RayConfig) -> Iterator[Resources]:
+        yield Resources(nodes=(Node(cpus=1, gpus=0),))
+
+    monkeypatch.setattr(labels_job, "connect", no_ray)
+    (tmp_path / "sam.pth").write_bytes(b"no checkpoint")
+    config = LabelConfig(
+        input=str(photos),
+        output=str(tmp_path / "run"),
+        detector=DetectorConfig(model="demo"),
+        segmenter=SegmenterConfig(model="vit_b", checkpoint=str(tmp_path / "sam.pth")),
+    )
+    with pytest.raises(ValueError, match=r"sam\.pth is damaged or holds other objects than tensors"):
+        labelling.run(config)
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def read_label_file(run: Run, file: Path) -> Iterator[Any]:
     damage: list[str] = []
     rows = [row.to_row() for row in read_label_rows(images, labels, unit, classes, damage.append)]
     yield ValueError(damage[0]) if damage else rows
-    yield as_error(find_damage(labels, unit))
+    yield as_error(find_damage(labels, unit)) or file.read_bytes()  # a file without damage is as it was written
     yield piece(read_label_counts, labels, unit)
     yield piece(read_labelled_ids, labels, unit)
     ids = read_unit(images, unit, columns=["image_id"], check="footer")["image_id"].to_pylist()

@@ -195,7 +195,9 @@ def test_a_killed_driver_changes_nothing_and_nobody_outside_was_listened_to(
     command += ["--student.architecture", "deeplabv2-tiny", "--student.init", "none", "--checkpoint-every", "5"]
     command += ["--accumulation", "2", "--ray.actors", "2"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    driver = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     listening: set[str] = set()
     try:
         begun = wait_for_checkpoint(tmp_path, after=0)
@@ -209,7 +211,10 @@ def test_a_killed_driver_changes_nothing_and_nobody_outside_was_listened_to(
     finally:
         family = [one for one in psutil.Process(driver.pid).children(recursive=True) if one.pid in workers]
         driver.kill()
-        driver.communicate()
+        printed, _ = driver.communicate()
+    assert "iterations" in printed
+    for unwanted in ("Progress bars disabled", "execution finished"):
+        assert unwanted not in printed, "Ray Data's own lines"
     assert len(first) == len(workers) == 2
     check_loopback(listening)
     assert not psutil.wait_procs(family, timeout=60)[1], "the workers go with their driver"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsss_ray.errors import suggest
+from wsss_ray.storage.redaction import shown
 
 FOLDER = Path(__file__).parent / "presets"
 
@@ -21,6 +22,8 @@ def find(name_or_path: str) -> Path:
     Raises:
         ValueError: it is neither; near matches and the built-in names are listed.
     """
+    if "://" in name_or_path:
+        raise ValueError(f"--config takes a name or a local file, not an address such as {shown(name_or_path)}.")
     path = Path(name_or_path)
     is_name = path.suffix == "" and path.name == name_or_path
     if is_name and name_or_path in names():

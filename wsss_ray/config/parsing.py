@@ -17,6 +17,7 @@ from wsss_ray.config import builtin
 from wsss_ray.config.shared import FieldError
 from wsss_ray.config.strict_yaml import Located, compose
 from wsss_ray.errors import suggest
+from wsss_ray.storage.redaction import refuse_credentials
 
 ConfigT = TypeVar("ConfigT")
 
@@ -43,6 +44,8 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, *, prog
         "an earlier one, and flags override all."
     )
     try:
+        for argument in arguments:
+            refuse_credentials(argument)  # before an error could show it
         paths, arguments = _take_config_flags(arguments)
         default = read_files(config_type, [builtin.find(path) for path in paths])
         return tyro.cli(config_type, prog=program, args=arguments, default=default, description=description)

@@ -33,6 +33,9 @@ _SILENT = (
 )
 """Loggers whose warnings do not concern the user of a job: only their errors are shown."""
 
+_RAY_LINES = r"Progress bars disabled|Dataset \S+ execution finished"
+"""Lines of actors that Ray Data starts itself, and where this module sets no levels: Ray's driver leaves them out."""
+
 _here: ContextVar[Mapping[str, str]] = ContextVar("where log lines come from", default=MappingProxyType({}))
 
 
@@ -82,6 +85,7 @@ def configure() -> None:
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("wsss_ray").setLevel(logging.INFO)
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAY_LINES)  # read when Ray is imported
     logging.raiseExceptions = False  # a log on a full disk would print a traceback for each line it cannot write
     for name in _SILENT:
         logging.getLogger(name).setLevel(logging.ERROR)

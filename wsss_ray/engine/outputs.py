@@ -57,13 +57,18 @@ def check_output(config: JobConfig, *, job: str) -> None:
 
 
 def check_claim(output: Storage, *, job: str) -> None:
-    """Refuse an output that another job than `job` has claimed; see `check_output`."""
+    """Refuse an output that another job than `job` has claimed, or a local one in a folder that a run writes."""
     files = output.list()
     for marker, jobs in MARKERS.items():
         if marker in files and job not in jobs:
             raise ValueError(
                 f"{output.uri} belongs to wsss-ray {' or '.join(jobs)} (it holds {marker}): give another --output."
             )
+    if output.is_local:
+        where = Path(os.path.realpath(output.uri))
+        for folder, run in zip([where, *where.parents], where.parents, strict=False):
+            if folder.name in RUN_FOLDERS and (run / "run.json").is_file():
+                raise ValueError(f"{output.uri} lies in {folder}, which the run {run} writes: give another --output.")
 
 
 def check_inputs(output: Storage, inputs: tuple[Input, ...]) -> None:

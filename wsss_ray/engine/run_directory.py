@@ -59,8 +59,12 @@ class RunDirectory:
             )
         if self.storage.create(self.claim_file, data):
             return True
-        lines = self._differences(identity)
-        if not lines:
+        damage = None
+        try:
+            lines = self._differences(identity)
+        except ValueError as error:
+            damage = str(error)
+        if damage is None and not lines:
             return False
         drivers = [] if self._is_used() else find_drivers(self.storage)
         if not drivers and not self._is_used():
@@ -71,6 +75,8 @@ class RunDirectory:
                     flush=True,
                 )
                 return True
+        if damage is not None:
+            raise ValueError(f"{damage} Its {self.content} cannot be continued: use another --output.")
         raise ValueError(
             f"{self.storage.uri} holds a run with another configuration (see {self.claim_file}); its {self.content} "
             "would be mixed with different ones. Use another --output, or the configuration of that run. What differs "
@@ -121,12 +127,8 @@ class RunDirectory:
         return bool(self.storage.folders()) or any(not name.startswith(ours) for name in names)
 
     def _differences(self, identity: Mapping[str, Any]) -> list[str]:
-        try:
-            earlier = self.read_identity()
-        except ValueError as error:
-            return [str(error)]
         lines = []
-        for name, before, new in differences(earlier, identity):
+        for name, before, new in differences(self.read_identity(), identity):
             values = f"{name}: {_short(before)} -> {_short(new)}"
             replaced = _replaced(self.storage, self.shards) if name == "shards" and self.shards is not None else ""
             lines.append(self.explanations.get(name, values + replaced))

@@ -53,7 +53,8 @@ def damage_as_shard_error(text: Callable[[str], str]) -> Iterator[None]:
     except (StorageError, FileNotFoundError, ShardError):
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ShardError(text(" ".join(str(error).split()).rstrip(".") or type(error).__name__)) from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
+        raise ShardError(text(reason or type(error).__name__)) from error
 
 
 def seal(file: io.BytesIO) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from faulty_s3 import FaultyS3
 from made_runs import Made, instance, instances_of, write_run
 
-from wsss_ray.audit.job import run
+from wsss_ray.audit.job import _by_class, run
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import AuditConfig
 from wsss_ray.engine.resources import Resources
@@ -88,6 +89,8 @@ def test_the_ranked_list_and_the_summary(
     assert summary["reasons"]["tag_without_pixels"] == 1
     assert summary["reasons"]["same_object"] == 0
     assert summary["classes"] == {"cat": {"low_mask_score": 1, "near_threshold": 1}, "dog": {"tag_without_pixels": 1}}
+    counts = Counter({("covers_most", "dog"): 1, ("same_object", "cat"): 2, ("covers_most", "bird"): 1})
+    assert list(_by_class(counts, ("dog", "cat", "bird"))) == ["dog", "cat", "bird"], "the class set's order"
     assert summary["not_judged"] == []
     assert not (Path(config.output) / "disagreements.parquet").exists()
     printed = capsys.readouterr().out

@@ -351,3 +351,8 @@ def test_a_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".other.tmp", "b.bin", "data"]
     assert not below.exists()
     storage.sweep("nowhere")
+
+
+def test_an_address_of_a_file_has_no_host() -> None:
+    with pytest.raises(ValueError, match=r"file://localhost/tmp: .* begins with file:///, without a host"):
+        Storage("file://localhost/tmp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from wsss_ray.audit.drift import Shares, find_drift
@@ -128,7 +129,7 @@ def _summary(config: AuditConfig, run: LabelRun, total: _Total) -> dict[str, Any
         "suspicious": total.images.seen,
         "reasons": {kind: total.reasons[kind] for kind in WEIGHTS if kind not in skipped},
         "not_judged": skipped,
-        "classes": _by_class(total.classes),
+        "classes": _by_class(total.classes, run.classes.names),
         "drift": [dataclasses.asdict(drift) for drift in find_drift(total.shards, limit=config.drift)],
         "box_threshold": run.box_threshold,
         "settings": {name: getattr(config, name) for name in settings},
@@ -148,11 +149,10 @@ def _summary(config: AuditConfig, run: LabelRun, total: _Total) -> dict[str, Any
     return summary
 
 
-def _by_class(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    classes: dict[str, dict[str, int]] = {}
-    for (kind, name), count in sorted(counts.items()):
-        classes.setdefault(name, {})[kind] = count
-    return classes
+def _by_class(counts: Counter[tuple[str, str]], names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return the images of each reason by class, in the class set's order."""
+    by_class = {name: {kind: counts[kind, name] for kind in WEIGHTS if counts[kind, name]} for name in names}
+    return {name: kinds for name, kinds in by_class.items() if kinds}
 
 
 def format_summary(summary: dict[str, Any]) -> str:

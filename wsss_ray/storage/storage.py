@@ -49,6 +49,8 @@ class Storage:
         refuse_credentials(uri)
         if uri.startswith(("http://", "https://")) and "?" in uri:
             raise ValueError(f"{shown(uri)}: the address of a folder must not hold a query.")
+        if uri.startswith("file://") and not uri.startswith("file:///"):
+            raise ValueError(f"{shown(uri)}: an address of a local file begins with file:///, without a host.")
         self.config = config or StorageConfig()
         self._uri = uri
         self._connect()

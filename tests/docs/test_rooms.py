@@ -12,7 +12,7 @@ from repository import REPOSITORY
 
 PACKAGE = REPOSITORY / "wsss_ray"
 FLOORS = (
-    {"errors", "registry"},
+    {"addresses", "errors", "registry"},
     {"config", "storage", "classes"},
     {"images", "models"},
     {"shards", "datasets"},

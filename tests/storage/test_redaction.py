@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from wsss_ray.addresses import refuse_credentials, shown
 from wsss_ray.config import StorageConfig
 from wsss_ray.engine import logs
 from wsss_ray.storage.errors import StorageError
-from wsss_ray.storage.redaction import masked, refuse_credentials, shown
+from wsss_ray.storage.redaction import masked
 from wsss_ray.storage.storage import Storage
 from wsss_ray.storage.weights import fetch_file, weights_digest
 

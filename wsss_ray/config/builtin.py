@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from wsss_ray.addresses import shown
 from wsss_ray.errors import suggest
-from wsss_ray.storage.redaction import shown
 
 FOLDER = Path(__file__).parent / "presets"
 

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import tyro
 
+from wsss_ray.addresses import refuse_credentials
 from wsss_ray.config import builtin
 from wsss_ray.config.shared import FieldError
 from wsss_ray.config.strict_yaml import Located, compose
 from wsss_ray.errors import suggest
-from wsss_ray.storage.redaction import refuse_credentials
 
 ConfigT = TypeVar("ConfigT")
 

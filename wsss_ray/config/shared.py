@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wsss_ray.addresses import refuse_credentials
 from wsss_ray.registry import Registry
-from wsss_ray.storage.redaction import refuse_credentials
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from wsss_ray.addresses import is_uri
 from wsss_ray.config.shared import Input, StorageConfig
 from wsss_ray.storage.storage import Storage
 
@@ -76,7 +77,7 @@ def check_inputs(output: Storage, inputs: tuple[Input, ...]) -> None:
     where = _resolve(output.uri, output.config)
     for source in inputs:
         there = _resolve(source.path, output.config)
-        if "://" not in there and not Path(there).exists():
+        if not is_uri(there) and not Path(there).exists():
             continue  # the name of a hub's model, or a mistake that the job will report
         if where == there:
             relation = "is what"
@@ -91,7 +92,7 @@ def check_inputs(output: Storage, inputs: tuple[Input, ...]) -> None:
 
 def _resolve(path: str, config: StorageConfig) -> str:
     """Return a URI, or a local path with its links resolved."""
-    if "://" in path and not path.startswith(("file://", "s3://", "s3a://")):
+    if is_uri(path) and not path.startswith(("s3://", "s3a://")):
         return path.rstrip("/")
     storage = Storage(path, config)
     return os.path.realpath(storage.uri) if storage.is_local else storage.uri.rstrip("/")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from wsss_ray.addresses import is_hub_id, is_uri, local_path
 from wsss_ray.config import DetectorConfig
 
 PINNED_COMMITS = {"IDEA-Research/grounding-dino-tiny": "a2bb814dd30d776dcf7e30523b00659f4f141c71"}
@@ -39,12 +40,12 @@ def model_directory(config: DetectorConfig, directory: str | None = None, *, wei
     """
     if directory is not None:
         return _checked(Path(directory), weights)
-    if "://" in config.model:
+    if is_uri(config.model):
         raise ValueError(
             f"detector.model {config.model} is a URI: copy it to a local directory first (the labelling job does) "
             "and pass that directory."
         )
-    path = DEMO_DIRECTORY if config.model == "demo" else Path(config.model).expanduser()
+    path = DEMO_DIRECTORY if config.model == "demo" else local_path(config.model)
     if path.is_dir() or config.model == "demo":
         if config.revision is not None:
             raise ValueError(
@@ -52,7 +53,7 @@ def model_directory(config: DetectorConfig, directory: str | None = None, *, wei
                 "which has no revisions: leave it unset."
             )
         return _checked(path, weights)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", config.model):
+    if not is_hub_id(config.model):
         raise ValueError(
             f"detector.model {config.model!r} is neither a directory on this machine, nor a hub id (owner/name), nor "
             '"demo".'
@@ -62,7 +63,7 @@ def model_directory(config: DetectorConfig, directory: str | None = None, *, wei
 
 def is_local(config: DetectorConfig) -> bool:
     """Return whether the model is the packaged demo or a directory of this machine."""
-    return config.model == "demo" or Path(config.model).expanduser().is_dir()
+    return config.model == "demo" or local_path(config.model).is_dir()
 
 
 def hub_commit(config: DetectorConfig) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from wsss_ray.addresses import is_uri, local_path
 from wsss_ray.classes import ClassEntry, ClassSet
 from wsss_ray.classes.entry import voc_color
 from wsss_ray.config import StorageConfig
 from wsss_ray.models.student.header import read_spec
 from wsss_ray.models.student.spec import StudentSpec
 from wsss_ray.storage.storage import Storage
-from wsss_ray.storage.weights import is_uri, weights_digest
+from wsss_ray.storage.weights import weights_digest
 from wsss_ray.training.initial_weights import STUDENT_FILE
 
 _LARGEST_HEADER = 100_000_000
@@ -50,7 +50,7 @@ def find_student(name: str, config: StorageConfig) -> KnownStudent:
             "when it ends, or such a file."
         ) from None
     if not is_uri(uri):
-        uri = str(Path(uri.removeprefix("file://")).absolute())
+        uri = str(local_path(uri).absolute())
     digest, sha256 = weights_digest(uri, config=config), _read_digest(storage, f"{file}.sha256")
     if sha256 is not None and not is_uri(uri) and digest != sha256:
         raise ValueError(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from wsss_ray.addresses import shown
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import ShardConfig
 from wsss_ray.datasets.items import Item, Listing, TruthFile, TruthInstances
@@ -16,7 +17,6 @@ from wsss_ray.datasets.source import SOURCES
 from wsss_ray.engine.run_directory import RunDirectory
 from wsss_ray.images.decoding import ExifRule
 from wsss_ray.shards.footers import FORMAT_VERSION
-from wsss_ray.storage.redaction import shown
 from wsss_ray.storage.storage import Storage
 
 IDENTITY_FILE = "shards.json"

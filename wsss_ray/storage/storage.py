@@ -18,11 +18,12 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from wsss_ray.addresses import refuse_credentials, shown
 from wsss_ray.config import StorageConfig
 from wsss_ray.storage import local_files, retries
 from wsss_ray.storage.errors import StorageError, explained, is_absent
 from wsss_ray.storage.local_files import FileInfo, ReadThrough, local_info, sync_directory, temporary_file, unfinished
-from wsss_ray.storage.redaction import masked, refuse_credentials, shown
+from wsss_ray.storage.redaction import masked
 from wsss_ray.storage.remote_files import RemoteFiles
 
 ResultT = TypeVar("ResultT")

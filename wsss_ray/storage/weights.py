@@ -15,9 +15,10 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from wsss_ray.addresses import is_uri, local_path, refuse_credentials, shown
 from wsss_ray.config import StorageConfig
 from wsss_ray.storage.errors import StorageError
-from wsss_ray.storage.redaction import masked, refuse_credentials, shown
+from wsss_ray.storage.redaction import masked
 from wsss_ray.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -35,11 +36,6 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "wsss_ray"
 
 
-def is_uri(path: str) -> bool:
-    """Return whether the path names a store other than this machine's disk."""
-    return "://" in path and not path.startswith("file://")
-
-
 def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
     """Return the local path of a file of weights; a remote one is copied to the node's cache once.
 
@@ -55,7 +51,7 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
     """
     refuse_credentials(uri)
     if not is_uri(uri):
-        path = Path(uri.removeprefix("file://")).expanduser()
+        path = local_path(uri)
         if sha256 is not None and path.is_file():
             _check(file_digest(path), sha256, str(path))
         return path
@@ -73,7 +69,7 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
 def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
     """Return the local directory of a checkpoint (JSON, tokenizer, safetensors); a remote one is copied once a node."""
     if not is_uri(uri):
-        return Path(uri.removeprefix("file://")).expanduser()
+        return local_path(uri)
     storage = Storage(uri, config)
     files = {name: info for name, info in storage.list().items() if name.endswith(_MODEL_FILES)}
     if not files:
@@ -124,7 +120,7 @@ def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig
         return sha256.lower()
     if is_uri(uri):
         return remote_version(uri, config)
-    path = Path(uri.removeprefix("file://")).expanduser()
+    path = local_path(uri)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in _MODEL_FILES)
         lines = "".join(f"{file.name} {file_digest(file)}\n" for file in files)

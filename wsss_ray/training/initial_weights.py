@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wsss_ray.addresses import is_uri, local_path, shown
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig, StudentConfig
 from wsss_ray.models.student.sources import weights_source
-from wsss_ray.storage.redaction import shown
-from wsss_ray.storage.weights import fetch_directory, fetch_file, fetch_hub, is_uri, weights_digest
+from wsss_ray.storage.weights import fetch_directory, fetch_file, fetch_hub, weights_digest
 
 STUDENT_FILE = "student.safetensors"
 """Name of the trained student in the output of a training."""
@@ -66,7 +66,7 @@ def check_initial_weights(config: StudentConfig, classes: ClassSet, storage: Sto
     source = weights_source(config)
     if source is None or source.kind == "hub" or is_uri(source.uri):
         return
-    path = Path(source.uri.removeprefix("file://")).expanduser()
+    path = local_path(source.uri)
     if source.sha256 is not None:
         fetch_file(source.uri, sha256=source.sha256, config=storage)  # compares the digest
     assert digest is not None, "there are weights"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss_ray.addresses import is_uri
 from wsss_ray.config.models import SEGMENTER_SETTINGS, SegmenterConfig
 from wsss_ray.models.protocols import Segmenter, Weights
 from wsss_ray.models.registries import SEGMENTERS
@@ -42,7 +43,7 @@ class SamSegmenter(Segmenter):
     @classmethod
     def weights(cls, config: SegmenterConfig) -> Weights:
         """Return where the weights are; the demo's tiny model is a directory of two files."""
-        if config.checkpoint is None or "://" not in config.checkpoint.removeprefix("file://"):
+        if config.checkpoint is None or not is_uri(config.checkpoint):
             return Weights(files=files_of(config.model, checkpoint_path(config)))
         if config.model == "tiny":
             directory = config.checkpoint.removesuffix("/model.safetensors")

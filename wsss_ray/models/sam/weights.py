@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss_ray.addresses import is_uri, local_path
 from wsss_ray.config import SegmenterConfig
 
 DEMO_WEIGHTS = Path(__file__).resolve().parents[2] / "demo" / "weights" / "segmenter"
@@ -55,13 +56,12 @@ def checkpoint_path(config: SegmenterConfig) -> Path:
         if config.model != "tiny":
             raise CheckpointError(f"segmenter.checkpoint is not set. {_advice(config.model)}")
         return existing_checkpoint(config.model, DEMO_WEIGHTS)
-    local = config.checkpoint.removeprefix("file://")
-    if "://" in local:
+    if is_uri(config.checkpoint):
         raise CheckpointError(
             f"segmenter.checkpoint {config.checkpoint} is not on this machine: copy the file and give the path of the "
             "copy (the labelling job does this itself)."
         )
-    return existing_checkpoint(config.model, Path(local).expanduser())
+    return existing_checkpoint(config.model, local_path(config.checkpoint))
 
 
 def existing_checkpoint(model: str, path: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wsss_ray.addresses import is_hub_id, is_uri, local_path
 from wsss_ray.config.student import StudentConfig
 
 
@@ -84,13 +85,13 @@ def _file(config: StudentConfig, model: str) -> WeightsSource:
 
 def _transformers_source(name: str, config: StudentConfig) -> WeightsSource:
     """Return the directory or hub model of a transformers architecture."""
-    if "://" in name or Path(name).expanduser().is_dir():
+    if is_uri(name) or local_path(name).is_dir():
         if config.revision is not None:
             raise ValueError(
                 f"student.revision is set, but {name} is a directory, which has no revisions: leave it unset."
             )
         return WeightsSource(kind="directory", uri=name)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+    if not is_hub_id(name):
         raise ValueError(
             f"student.architecture transformers:{name} is neither a directory here nor a hub id (owner/name)."
         )

@@ -12,6 +12,10 @@ class JobError(RuntimeError):
     """A job that ended without reaching its goal; the text says what happened, what is kept and what to do."""
 
 
+class CheckpointError(ValueError):
+    """The weights of a model are missing, damaged or of another model; the text says what to do."""
+
+
 class Terminated(BaseException):
     """SIGTERM, as `ray job stop` and schedulers send it."""
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from wsss_ray.models.sam.weights import CheckpointError
+from wsss_ray.errors import CheckpointError
 
 SAFE_TORCH = TorchVersion("2.10")
 """From this version on `weights_only` is safe. Before, a crafted file could corrupt memory (CVE-2026-24747)."""

@@ -13,10 +13,11 @@ from segment_anything import sam_model_registry
 from torch import Tensor
 
 from wsss_ray.config import SegmenterConfig
+from wsss_ray.errors import CheckpointError
 from wsss_ray.models.sam import weights as sam_weights
 from wsss_ray.models.sam.boxes import SamBoxes
 from wsss_ray.models.sam.loading import load_sam
-from wsss_ray.models.sam.weights import OFFICIAL_FILES, CheckpointError, checkpoint_path
+from wsss_ray.models.sam.weights import OFFICIAL_FILES, checkpoint_path
 from wsss_ray.models.state_files import read_state
 
 

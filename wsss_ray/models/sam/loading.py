@@ -13,8 +13,9 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from wsss_ray.errors import CheckpointError
 from wsss_ray.models.sam.tiny import build_tiny_sam
-from wsss_ray.models.sam.weights import OFFICIAL_FILES, CheckpointError, files_of
+from wsss_ray.models.sam.weights import OFFICIAL_FILES, files_of
 from wsss_ray.models.state_files import differences, read_state
 
 ENCODER_WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}

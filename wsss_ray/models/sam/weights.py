@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsss_ray.addresses import is_uri, local_path
 from wsss_ray.config import SegmenterConfig
+from wsss_ray.errors import CheckpointError
 
 DEMO_WEIGHTS = Path(__file__).resolve().parents[2] / "demo" / "weights" / "segmenter"
 """The tiny model that the package ships: `config.json` and `model.safetensors`."""
@@ -39,10 +40,6 @@ OFFICIAL_FILES = {
         name="sam_vit_b_01ec64.pth", sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"
     ),
 }
-
-
-class CheckpointError(ValueError):
-    """The weights are missing, damaged or of another model; the text says what to do."""
 
 
 def checkpoint_path(config: SegmenterConfig) -> Path:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torchvision.models import get_model
 
 from wsss_ray.classes import ClassSet, UnknownTagError
-from wsss_ray.models.sam.weights import CheckpointError
+from wsss_ray.errors import CheckpointError
 from wsss_ray.models.student.sources import segmentation_name
 from wsss_ray.models.student.spec import Preprocessing, StudentSpec
 

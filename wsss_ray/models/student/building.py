@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.student import DEEPLAB, Geometry, StudentConfig
-from wsss_ray.models.sam.weights import CheckpointError
+from wsss_ray.errors import CheckpointError
 from wsss_ray.models.state_files import differences, read_state
 from wsss_ray.models.student import adapters as student_adapters
 from wsss_ray.models.student.architectures import build_network, class_tensors, shapes_of

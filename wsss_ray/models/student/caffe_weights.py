@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from wsss_ray.models.sam.weights import CheckpointError
+from wsss_ray.errors import CheckpointError
 
 _BLOCK = re.compile(r"layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut)\.(conv|bn)\.(\w+)")
 _STEM = re.compile(r"layer1\.conv1\.(conv|bn)\.(\w+)")

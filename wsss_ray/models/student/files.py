@@ -5,7 +5,7 @@ from __future__ import annotations
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from wsss_ray.models.sam.weights import CheckpointError
+from wsss_ray.errors import CheckpointError
 from wsss_ray.models.state_files import differences
 from wsss_ray.models.student.architectures import build_network, shapes_of
 from wsss_ray.models.student.header import SPEC_KEY, read_spec

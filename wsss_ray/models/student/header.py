@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from wsss_ray.models.sam.weights import CheckpointError
+from wsss_ray.errors import CheckpointError
 from wsss_ray.models.student.spec import StudentSpec
 
 SPEC_KEY = "student"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from repository import REPOSITORY
 
-from wsss_ray.models.hub import PINNED_COMMITS
+from wsss_ray.models.detector.grounding_dino import PINNED_COMMITS
 
 
 def read_instructions() -> list[tuple[str, str]]:

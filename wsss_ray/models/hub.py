@@ -1,4 +1,4 @@
-"""Find the files of a detector: the packaged demo, a local directory, or a pinned commit of a hub repository.
+"""Find the files of a model: the packaged demo, a local directory, or a commit of a hub repository.
 
 This module imports no network, so that the driver of a job can use it. `detector/files.py` loads the files.
 """
@@ -6,6 +6,8 @@ This module imports no network, so that the driver of a job can use it. `detecto
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -13,22 +15,17 @@ from huggingface_hub import snapshot_download
 from wsss_ray.addresses import is_hub_id, is_uri, local_path
 from wsss_ray.config import DetectorConfig
 
-PINNED_COMMITS = {"IDEA-Research/grounding-dino-tiny": "a2bb814dd30d776dcf7e30523b00659f4f141c71"}
-"""Commit of the default hub model."""
 DEMO_DIRECTORY = Path(__file__).parents[1] / "demo" / "weights" / "detector"
 """The packaged tiny detector, model "demo"."""
 
-_TEXT_FILES = (
-    *("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
-)
-_WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
+_TEXT_FILES = ("*.json", "*.txt", "*.model")
+_WEIGHT_FILES = ("model*.safetensors",)
 
 
 def model_directory(config: DetectorConfig, directory: str | None = None, *, weights: bool = True) -> Path:
     """Return the local directory of the detector that `config.model` names.
 
-    Hub repositories come from the local cache or are downloaded at their pinned commit.
+    Hub repositories come from the local cache or are downloaded at the commit `config.revision`.
 
     Args:
         config: the detector's section of a configuration.
@@ -58,7 +55,7 @@ def model_directory(config: DetectorConfig, directory: str | None = None, *, wei
             f"detector.model {config.model!r} is neither a directory on this machine, nor a hub id (owner/name), nor "
             '"demo".'
         )
-    return _hub_directory(config.model, hub_commit(config), weights)
+    return hub_directory(config.model, hub_commit(config), missing=partial(_missing, weights=weights), weights=weights)
 
 
 def is_local(config: DetectorConfig) -> bool:
@@ -70,9 +67,9 @@ def hub_commit(config: DetectorConfig) -> str:
     """Return the commit at which a hub model is loaded.
 
     Raises:
-        ValueError: neither the configuration nor `PINNED_COMMITS` pins one.
+        ValueError: the configuration gives none.
     """
-    commit = config.revision or PINNED_COMMITS.get(config.model)
+    commit = config.revision
     if commit is None or not re.fullmatch(r"[0-9a-f]{40}", commit):
         given = "there is no such directory" if commit is None else f"revision {commit!r} is not a full commit"
         raise ValueError(
@@ -83,7 +80,18 @@ def hub_commit(config: DetectorConfig) -> str:
     return commit
 
 
-def _hub_directory(repository: str, commit: str, weights: bool) -> Path:
+def hub_directory(repository: str, commit: str, *, missing: Callable[[Path], list[str]], weights: bool = True) -> Path:
+    """Return the local directory of a hub model at a commit: from the hub's cache, else downloaded.
+
+    Args:
+        repository: the hub id, owner/name.
+        commit: the commit's 40 hex digits.
+        missing: returns the names of what a directory lacks.
+        weights: whether the weights are needed; False: the text files alone are downloaded.
+
+    Raises:
+        ValueError: it is in neither, or incomplete; says what to download.
+    """
     patterns = [*_TEXT_FILES, *(_WEIGHT_FILES if weights else ())]
     cause: OSError | None = None
     for cache_only in (True, False):
@@ -92,21 +100,21 @@ def _hub_directory(repository: str, commit: str, weights: bool) -> Path:
         except OSError as error:  # not in the cache, or no network, no such commit or no access
             cause, reason = error, str(error).splitlines()[0]
             continue
-        missing = _missing(Path(found), weights)
-        if not missing:
+        lacking = missing(Path(found))
+        if not lacking:
             return Path(found)
-        reason = f"{found} lacks {' and '.join(missing)}"
+        reason = f"{found} lacks {' and '.join(lacking)}"
     raise ValueError(
-        f"detector {repository} at commit {commit} is not in the local cache and cannot be downloaded ({reason}). "
-        f"On a machine with a network, run\n  hf download {repository} --revision {commit} --local-dir DIRECTORY\n"
-        f"(needed: {', '.join(_needed())}), copy DIRECTORY to this machine and set detector.model to it."
+        f"{repository} at commit {commit} is not in the local cache and cannot be downloaded ({reason}). On a machine "
+        f"with a network, run\n  hf download {repository} --revision {commit} --local-dir DIRECTORY\n"
+        "copy DIRECTORY to this machine and name it instead."
     ) from cause
 
 
 def _checked(directory: Path, weights: bool) -> Path:
     if not directory.is_dir():
         raise ValueError(f"the detector's directory {directory} does not exist.")
-    missing = _missing(directory, weights)
+    missing = _missing(directory, weights=weights)
     if missing:
         raise ValueError(
             f"the detector's directory {directory} lacks {' and '.join(missing)}. Weights are read from safetensors "
@@ -126,7 +134,7 @@ def _needed() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _missing(directory: Path, weights: bool) -> list[str]:
+def _missing(directory: Path, *, weights: bool) -> list[str]:
     """Return the names of the files that a directory lacks."""
     return [
         name

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from wsss_ray.addresses import is_uri, local_path, refuse_credentials, shown
 from wsss_ray.config import StorageConfig
 from wsss_ray.storage.errors import StorageError
@@ -52,8 +50,8 @@ def fetch_file(uri: str, *, sha256: str | None, config: StorageConfig) -> Path:
     refuse_credentials(uri)
     if not is_uri(uri):
         path = local_path(uri)
-        if sha256 is not None and path.is_file():
-            _check(file_digest(path), sha256, str(path))
+        if sha256 is not None and path.exists():
+            _check(weights_digest(uri, config=config), sha256, str(path))
         return path
     if uri.startswith(("https://", "http://")) and sha256 is None:
         raise ValueError(f"{shown(uri)}: weights from the web need `sha256`, their SHA-256 in hexadecimal digits.")
@@ -79,32 +77,6 @@ def fetch_directory(uri: str, *, config: StorageConfig) -> Path:
     for name in files:
         _fetch_once(f"{uri.rstrip('/')}/{name}", target / name, config, None)
     return target
-
-
-def fetch_hub(repository: str, *, revision: str) -> Path:
-    """Return the local directory of a checkpoint on the Hugging Face hub at a commit: from its cache, else downloaded.
-
-    Raises:
-        ValueError: it is in neither.
-    """
-    patterns = [f"*{suffix}" for suffix in _MODEL_FILES]
-    cause: OSError | None = None
-    for cache_alone in (True, False):
-        try:
-            found = snapshot_download(
-                repository, revision=revision, allow_patterns=patterns, local_files_only=cache_alone
-            )
-        except OSError as error:  # not in the cache; or no network, no such commit, no access
-            cause = error
-            continue
-        if any(Path(found).glob("*.safetensors")):
-            return Path(found)
-    reason = str(cause).splitlines()[0] if cause else "it has no safetensors"
-    raise ValueError(
-        f"{repository} at commit {revision} is not in the local cache and cannot be downloaded ({reason}). Where there "
-        f"is a network, run\n  hf download {repository} --revision {revision} --local-dir DIRECTORY\n"
-        "bring DIRECTORY here and name it instead."
-    ) from cause
 
 
 def weights_digest(uri: str, *, sha256: str | None = None, config: StorageConfig) -> str:
@@ -189,7 +161,10 @@ def _name(uri: str) -> str:
 
 def _check(digest: str, sha256: str, where: str) -> None:
     if len(sha256) < _FEWEST_DIGITS or not digest.startswith(sha256.lower()):
-        raise ValueError(f"{where} has SHA-256 {digest}, not {sha256.lower()}: another file, or a damaged one.")
+        raise ValueError(
+            f"{where} has SHA-256 {digest}, not {sha256.lower()}: another file, or a damaged one. Download it again, "
+            "or correct the digest."
+        )
 
 
 @contextmanager

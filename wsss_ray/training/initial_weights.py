@@ -7,8 +7,9 @@ from pathlib import Path
 from wsss_ray.addresses import is_uri, local_path, shown
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import StorageConfig, StudentConfig
+from wsss_ray.models.hub import hub_directory
 from wsss_ray.models.student.sources import weights_source
-from wsss_ray.storage.weights import fetch_directory, fetch_file, fetch_hub, weights_digest
+from wsss_ray.storage.weights import fetch_directory, fetch_file, weights_digest
 
 STUDENT_FILE = "student.safetensors"
 """Name of the trained student in the output of a training."""
@@ -28,10 +29,14 @@ def fetch_student_weights(config: StudentConfig, storage: StorageConfig) -> Path
         return None
     if source.kind == "hub":
         assert source.revision is not None
-        return fetch_hub(source.uri, revision=source.revision)
+        return hub_directory(source.uri, source.revision, missing=_missing)
     if source.kind == "directory":
         return fetch_directory(source.uri, config=storage)
     return fetch_file(source.uri, sha256=source.sha256, config=storage)
+
+
+def _missing(directory: Path) -> list[str]:
+    return [] if any(directory.glob("*.safetensors")) else ["safetensors"]
 
 
 def student_weights_digest(config: StudentConfig, storage: StorageConfig) -> str | None:

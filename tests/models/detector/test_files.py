@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from wsss_ray.config import DetectorConfig
 from wsss_ray.models.detector.files import load_network, load_processor, load_tokenizer
+from wsss_ray.models.detector.grounding_dino import pinned
 from wsss_ray.models.hub import hub_commit, model_directory
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -112,8 +113,8 @@ def test_a_fetched_directory_stands_for_a_uri(detectors: dict[str, Path]) -> Non
 
 
 def test_the_default_model_is_pinned() -> None:
-    assert hub_commit(DetectorConfig()) == "a2bb814dd30d776dcf7e30523b00659f4f141c71"
-    assert hub_commit(DetectorConfig(model="someone/detector", revision=COMMIT)) == COMMIT
+    assert hub_commit(pinned(DetectorConfig())) == "a2bb814dd30d776dcf7e30523b00659f4f141c71"
+    assert hub_commit(pinned(DetectorConfig(revision=COMMIT))) == COMMIT
 
 
 @pytest.fixture
@@ -138,4 +139,4 @@ def test_a_cached_commit_needs_no_network(detectors: dict[str, Path], hub_cache:
 def test_an_unreachable_hub_says_what_to_download(hub_cache: Path) -> None:
     command = "hf download IDEA-Research/grounding-dino-tiny --revision a2bb814dd30d776dcf7e30523b00659f4f141c71"
     with pytest.raises(ValueError, match=command):
-        model_directory(DetectorConfig())
+        model_directory(pinned(DetectorConfig()))

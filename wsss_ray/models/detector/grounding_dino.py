@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss_ray.addresses import local_path
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.models import DETECTOR_SETTINGS, DetectorConfig
-from wsss_ray.models.protocols import Detector
+from wsss_ray.models.protocols import Detector, Weights
 from wsss_ray.models.registries import DETECTORS
 from wsss_ray.models.results import Detections
 
 if TYPE_CHECKING:
     from wsss_ray.models.detector.network import GroundingDino
+
+
+PINNED_COMMITS = {"IDEA-Research/grounding-dino-tiny": "a2bb814dd30d776dcf7e30523b00659f4f141c71"}
+"""Commit of the default hub model."""
+
+
+def pinned(config: DetectorConfig) -> DetectorConfig:
+    """Return the configuration with the pinned commit of its model, unless it gives one itself."""
+    if config.revision is not None or local_path(config.model).is_dir():
+        return config
+    return replace(config, revision=PINNED_COMMITS.get(config.model))
 
 
 @DETECTORS.register("grounding-dino")
@@ -28,11 +41,16 @@ class GroundingDinoDetector(Detector):
         """Load the network; arguments and errors as `Detector`."""
         from wsss_ray.models.detector.network import GroundingDino  # noqa: PLC0415 - seconds, and drivers do not need it
 
-        self.network: GroundingDino = GroundingDino(config, classes, directory=directory)
+        self.network: GroundingDino = GroundingDino(pinned(config), classes, directory=directory)
 
     def detect(self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Sequence[str]]) -> list[Detections]:
         """Return the boxes of the tagged classes, as `GroundingDino.detect`."""
         return self.network.detect(images, tags)
+
+    @classmethod
+    def weights(cls, config: DetectorConfig) -> Weights:
+        """Return where the weights are, as `Detector.weights`; the default hub model has a pinned commit."""
+        return super().weights(pinned(config))
 
     @classmethod
     def prompts(
@@ -42,7 +60,7 @@ class GroundingDinoDetector(Detector):
         from wsss_ray.models.detector.files import load_tokenizer  # noqa: PLC0415 - only a dry run needs them
         from wsss_ray.models.detector.prompts import build_prompts, check_phrases  # noqa: PLC0415
 
-        tokenizer = load_tokenizer(config, directory)
+        tokenizer = load_tokenizer(pinned(config), directory)
         longest = tokenizer.model_max_length
         check_phrases(classes, tokenizer, max_tokens=longest)
         return [

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from wsss_ray import Labeller
 from wsss_ray.config import DetectorConfig, LabelConfig, RayConfig, SegmenterConfig
 from wsss_ray.config.label import LabellerConfig
 from wsss_ray.engine.resources import Node, Resources
@@ -30,8 +31,16 @@ def test_weights_that_fit_pass_with_their_digest(tmp_path: Path) -> None:
     check_weights(configure(tmp_path / "sam"))
     digest = hashlib.sha256((tmp_path / "sam/model.safetensors").read_bytes()).hexdigest()
     check_weights(configure(tmp_path / "sam", sha256=digest.upper()))
-    with pytest.raises(ValueError, match=rf"model\.safetensors has SHA-256 {digest}, not segmenter\.sha256 0000"):
+    with pytest.raises(ValueError, match=rf"model\.safetensors has SHA-256 {digest}, not 0000"):
         check_weights(configure(tmp_path / "sam", sha256="0" * 64))
+
+
+def test_a_labeller_compares_the_digest_of_local_weights(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_WEIGHTS, tmp_path / "sam")
+    digest = hashlib.sha256((tmp_path / "sam/model.safetensors").read_bytes()).hexdigest()
+    assert Labeller(configure(tmp_path / "sam", sha256=digest)).segmenter is not None
+    with pytest.raises(ValueError, match=rf"model\.safetensors has SHA-256 {digest}, not 0000"):
+        _ = Labeller(configure(tmp_path / "sam", sha256="0" * 64)).segmenter
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -28,25 +28,25 @@ def check_weights(config: LabellerConfig) -> None:
     identify(DETECTORS.get(config.detector.type).weights(config.detector), config.storage)
     segmenter = SEGMENTERS.get(config.segmenter.type)
     weights = segmenter.weights(config.segmenter)
-    (digest, *_) = identify(weights, config.storage)
-    expected = config.segmenter.sha256
-    if weights.files and expected is not None and digest != expected.lower():
-        raise ValueError(
-            f"{weights.files[0]} has SHA-256 {digest}, not segmenter.sha256 {expected.lower()}: another file, or a "
-            "damaged one. Download it again, or correct the digest."
-        )
+    identify(weights, config.storage)
+    if weights.files:
+        fetch(weights, config.storage)  # compares the digest
     segmenter.check(config.segmenter, weights)
 
 
 def fetch(weights: Weights, config: StorageConfig) -> str | None:
-    """Return the local copy of weights in a store, copied to this node first; None for those that are local.
+    """Return the local path of weights that are in a store, copied to this node first, or whose digest was compared.
+
+    None for others: the model finds those itself.
 
     Raises:
         ValueError: a digest is missing or does not match.
         StorageError: the weights cannot be read.
     """
-    if weights.uri is None:
+    if weights.uri is None and weights.sha256 is None:
         return None
+    if weights.uri is None:
+        return str(fetch_file(str(weights.files[0]), sha256=weights.sha256, config=config))
     uri = weights.copied or weights.uri
     if weights.is_directory:
         return str(fetch_directory(uri, config=config))

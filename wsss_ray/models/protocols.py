@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss_ray.addresses import is_uri, local_path
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.models import DetectorConfig, SegmenterConfig
 from wsss_ray.models.results import Detections, MaskCrop
@@ -77,7 +78,7 @@ class Detector(Protocol):
         """
         from wsss_ray.models.hub import hub_commit, is_local, model_directory  # noqa: PLC0415 - a hub client
 
-        if "://" in config.model.removeprefix("file://"):
+        if is_uri(config.model):
             return Weights(uri=config.model)
         if is_local(config):
             return Weights(files=(model_directory(config),))
@@ -109,7 +110,7 @@ class Segmenter(Protocol):
 
         Args:
             config: its section of the job's configuration; `config.options` holds settings of its own.
-            checkpoint: local copy of the weights where `weights` gave a URI.
+            checkpoint: local path of the weights where `weights` gave a URI or a digest, which was compared.
 
         Raises:
             ValueError: the weights or the device cannot be used; the text says what to do.
@@ -145,9 +146,9 @@ class Segmenter(Protocol):
         """
         if config.checkpoint is None:
             raise ValueError(f"segmenter.checkpoint is not set, and the segmenter '{config.type}' needs it.")
-        if "://" in config.checkpoint:
+        if is_uri(config.checkpoint):
             return Weights(uri=config.checkpoint, is_directory=False, sha256=config.sha256)
-        return Weights(files=(Path(config.checkpoint).expanduser(),))
+        return Weights(files=(local_path(config.checkpoint),), sha256=config.sha256)
 
     @classmethod
     def check(cls, config: SegmenterConfig, weights: Weights) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss_ray.config import SegmenterConfig
+from wsss_ray.errors import CheckpointError
 from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.device import Compute, resolve_compute
 from wsss_ray.models.fast.sam_decoder import BoxDecoder
@@ -20,7 +21,7 @@ from wsss_ray.models.sam.decoder import StockDecoder
 from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side
 from wsss_ray.models.sam.loading import load_sam
 from wsss_ray.models.sam.masks import OriginalSize
-from wsss_ray.models.sam.weights import check_digest, checkpoint_path, existing_checkpoint, files_of
+from wsss_ray.models.sam.weights import checkpoint_path, existing_checkpoint
 
 BOXES_PER_CHUNK = {"cpu": 1, "cuda": 64}
 """Boxes decoded at once by default. On the CPU more boxes are no faster, need more memory and change the last bits."""
@@ -53,8 +54,8 @@ class SamBoxes:
 
         Args:
             config: the segmenter's section of a configuration.
-            checkpoint: local copy of the configured weights, already checked against `config.sha256`. Unset:
-                `config.checkpoint` is local and is checked here.
+            checkpoint: local file of the configured weights, already checked against `config.sha256`. Unset: that of
+                `config.checkpoint`.
 
         Raises:
             ValueError: the weights are missing, damaged or of another model, or the device or precision is not
@@ -64,10 +65,10 @@ class SamBoxes:
         self._strict = Compute(device=self._compute.device, tier="float32")
         if checkpoint is not None:
             path = existing_checkpoint(config.model, Path(checkpoint))
+        elif config.sha256 is not None:
+            raise CheckpointError("segmenter.sha256 is set: check the file and give its path (a Labeller does both).")
         else:
             path = checkpoint_path(config)
-            if config.sha256 is not None:
-                check_digest(files_of(config.model, path)[0], config.sha256)
         sam = load_sam(config.model, path, digest_given=config.sha256 is not None).to(self._compute.device)
         self._stock = config.kernels == "stock"
         with self._strict.running():

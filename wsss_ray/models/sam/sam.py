@@ -44,7 +44,7 @@ class SamSegmenter(Segmenter):
     def weights(cls, config: SegmenterConfig) -> Weights:
         """Return where the weights are; the demo's tiny model is a directory of two files."""
         if config.checkpoint is None or not is_uri(config.checkpoint):
-            return Weights(files=files_of(config.model, checkpoint_path(config)))
+            return Weights(files=files_of(config.model, checkpoint_path(config)), sha256=config.sha256)
         if config.model == "tiny":
             directory = config.checkpoint.removesuffix("/model.safetensors")
             return Weights(uri=config.checkpoint, copied=directory, sha256=config.sha256)

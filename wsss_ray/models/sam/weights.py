@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,19 +85,6 @@ def files_of(model: str, path: Path) -> tuple[Path, ...]:
     if path.is_dir():
         return path / "model.safetensors", path / "config.json"
     return path, path.parent / "config.json"
-
-
-def check_digest(path: Path, sha256: str) -> None:
-    """Raise a CheckpointError unless the file has this SHA-256 (hexadecimal digits). Reads the whole file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            digest.update(block)
-    if digest.hexdigest() != sha256.lower():
-        raise CheckpointError(
-            f"{path} has SHA-256 {digest.hexdigest()}, not segmenter.sha256 {sha256.lower()}: it is another "
-            "file, or it is damaged. Download it again, or correct the digest."
-        )
 
 
 def _advice(model: str) -> str:

@@ -11,8 +11,8 @@ from wsss_ray.config.pipeline import FOLLOWS, PipelineConfig
 from wsss_ray.config.predict import PredictConfig
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.train import TrainConfig
+from wsss_ray.models.student.header import STUDENT_FILE
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training.initial_weights import STUDENT_FILE
 
 
 class _Section(Protocol):

@@ -8,11 +8,10 @@ from wsss_ray.addresses import is_uri, local_path
 from wsss_ray.classes import ClassEntry, ClassSet
 from wsss_ray.classes.entry import voc_color
 from wsss_ray.config import StorageConfig
-from wsss_ray.models.student.header import read_spec
+from wsss_ray.models.student.header import STUDENT_FILE, read_spec
 from wsss_ray.models.student.spec import StudentSpec
 from wsss_ray.storage.storage import Storage
 from wsss_ray.storage.weights import weights_digest
-from wsss_ray.training.initial_weights import STUDENT_FILE
 
 _LARGEST_HEADER = 100_000_000
 """Longest header, in bytes, that safetensors accepts."""

@@ -11,11 +11,6 @@ from wsss_ray.models.hub import hub_directory
 from wsss_ray.models.student.sources import weights_source
 from wsss_ray.storage.weights import fetch_directory, fetch_file, weights_digest
 
-STUDENT_FILE = "student.safetensors"
-"""Name of the trained student in the output of a training."""
-STUDENT_DIGEST_FILE = f"{STUDENT_FILE}.sha256"
-"""Name of the file beside it that holds its SHA-256."""
-
 
 def fetch_student_weights(config: StudentConfig, storage: StorageConfig) -> Path | None:
     """Return the local path of the initial weights for `build_student`; None for a student with random weights.

@@ -17,13 +17,14 @@ from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.labels.selection import ImageSelection
+from wsss_ray.models.student.header import STUDENT_FILE
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
 from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.storage import Storage
 from wsss_ray.training.checkpoint_files import FOLDER, list_checkpoints
 from wsss_ray.training.identity import identity
-from wsss_ray.training.initial_weights import STUDENT_FILE, check_initial_weights, student_weights_digest
+from wsss_ray.training.initial_weights import check_initial_weights, student_weights_digest
 from wsss_ray.training.metrics import METRICS_FILE, read_metrics
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import LabelPlan, Survey, open_labels, survey

@@ -26,6 +26,7 @@ from wsss_ray.engine.ownership import Ownership
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import encode_student
+from wsss_ray.models.student.header import STUDENT_DIGEST_FILE, STUDENT_FILE
 from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.shards.units import Unit
 from wsss_ray.storage.errors import StorageError
@@ -35,7 +36,7 @@ from wsss_ray.training.checkpoint import read_checkpoint, restore_snapshot, take
 from wsss_ray.training.checkpoint_files import list_checkpoints
 from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History
-from wsss_ray.training.initial_weights import STUDENT_DIGEST_FILE, STUDENT_FILE, fetch_student_weights
+from wsss_ray.training.initial_weights import fetch_student_weights
 from wsss_ray.training.metrics import IterationMetrics
 from wsss_ray.training.monitor import send_retries
 from wsss_ray.training.order import Order

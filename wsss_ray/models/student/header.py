@@ -8,6 +8,10 @@ from typing import Any
 from wsss_ray.errors import CheckpointError
 from wsss_ray.models.student.spec import StudentSpec
 
+STUDENT_FILE = "student.safetensors"
+"""Name of the trained student in the output of a training."""
+STUDENT_DIGEST_FILE = f"{STUDENT_FILE}.sha256"
+"""Name of the file beside it that holds its SHA-256."""
 SPEC_KEY = "student"
 """Key of the spec in the file's metadata."""
 

@@ -37,8 +37,11 @@ def with_error(rows: pa.Table) -> pa.Table:
     return rows.drop_columns(["source", "truth"]).append_column("error", pa.nulls(rows.num_rows, pa.string()))
 
 
-def predict(config: PredictConfig, rows: pa.Table) -> pa.Table:
+def predict(config: PredictConfig, rows: pa.Table, *, stages: list[PredictStage] | None = None) -> pa.Table:
+    """Return the rows of a new stage, which is added to `stages` before it runs."""
     made = PredictStage(config, f"{config.student}/student.safetensors", "ignore")
+    if stages is not None:
+        stages.append(made)
     result = made(with_error(rows), Meter())
     assert result.schema.names == made.output_schema.names
     return result
@@ -102,22 +105,27 @@ def test_large_images_are_predicted_smaller_and_labelled_at_their_size(
     assert predict(configure("out", longest_side=130), scene_rows).equals(predict(configure("out"), scene_rows))
 
 
-def test_a_crf_that_the_device_does_not_hold_goes_on_the_cpu(
+def test_a_crf_that_the_device_does_not_hold_leaves_the_device_to_others(
     configure: Configure, scene_rows: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure("out", crf=True, crf_settings=CRF)
     expected = predict(config, scene_rows)
-    refused = []
+    stages: list[PredictStage] = []
+    refused: list[np.ndarray] = []
+    on_the_cpu: list[bool] = []
 
     def refuse_once_an_image(image: np.ndarray, probabilities: torch.Tensor, settings: CrfConfig) -> torch.Tensor:
         if not refused or refused[-1] is not image:
             refused.append(image)
+            assert stages[0]._device.locked()
             raise torch.OutOfMemoryError("CUDA out of memory.")
+        on_the_cpu.append(not stages[0]._device.locked())
         return dense_crf(image, probabilities, settings)
 
     monkeypatch.setattr(stage, "dense_crf", refuse_once_an_image)
-    assert predict(config, scene_rows).equals(expected)
+    assert predict(config, scene_rows, stages=stages).equals(expected)
     assert len(refused) == 5
+    assert on_the_cpu == [True] * 5
 
 
 def test_flip_and_crf_change_something(configure: Configure, scene_rows: pa.Table) -> None:

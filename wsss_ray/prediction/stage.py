@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from wsss_ray.config import CrfConfig, PredictConfig
+from wsss_ray.config import PredictConfig
 from wsss_ray.engine.meter import Meter
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.labels.decoded_images import (
@@ -118,11 +118,23 @@ class PredictStage:
             probabilities = probabilities[channels]
             probabilities = probabilities / probabilities.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
         if self._config.crf and image is not None:
-            with self._device, meter("crf"):
-                probabilities = _crf(image, probabilities, self._config.crf_settings)
+            probabilities = self._refine(image, probabilities, meter)
         meter.advance()
         with meter("encode"):
             return self._labelled(row, channels, probabilities)
+
+    def _refine(self, image: Image, probabilities: Tensor, meter: Meter) -> Tensor:
+        """Run DenseCRF on the device; if its memory is too small, on the CPU, while another thread uses the device."""
+        settings = self._config.crf_settings
+        with self._device, meter("crf"):
+            try:
+                return dense_crf(image, probabilities, settings)
+            except torch.OutOfMemoryError:
+                logger.warning("out of device memory: DenseCRF of %d x %d pixels runs on the CPU", *image.shape[1::-1])
+            torch.cuda.empty_cache()  # outside the handler, whose traceback holds the tensors of the failed attempt
+            probabilities = probabilities.cpu()
+        with meter("crf"):
+            return dense_crf(image, probabilities, settings)
 
     def _channels(self, tags: Sequence[str]) -> list[int]:
         """Return the channels of the classes that an image of these tags may have."""
@@ -154,13 +166,3 @@ class PredictStage:
             planes = (enlarge_scores(plane, size) for plane in scores.cpu().numpy())
             result["maps"] = encode_maps(ids[kept.cpu().numpy()], planes)
         return result
-
-
-def _crf(image: Image, probabilities: Tensor, settings: CrfConfig) -> Tensor:
-    """Run DenseCRF on the device, or on the CPU if the device has too little memory."""
-    try:
-        return dense_crf(image, probabilities, settings)
-    except torch.OutOfMemoryError:
-        logger.warning("out of device memory: DenseCRF of an image of %d x %d runs on the CPU", *image.shape[1::-1])
-    torch.cuda.empty_cache()  # outside the handler, whose traceback holds the tensors of the failed attempt
-    return dense_crf(image, probabilities.cpu(), settings)

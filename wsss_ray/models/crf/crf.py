@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wsss_ray.config.predict import CrfConfig
 from wsss_ray.models.crf.permutohedral import PermutohedralLattice
+from wsss_ray.models.device import to_device
 
 SMALLEST_PROBABILITY = 1e-5
 """Lower bound of probabilities, as in the published code."""
@@ -63,8 +64,7 @@ def dense_crf(image: np.ndarray, probabilities: Tensor, settings: CrfConfig) -> 
 def _classes_to_keep(probabilities: Tensor, threshold: float) -> Tensor:
     """Return (C,) bool: classes that reach the threshold at a pixel, and those that are the likeliest at a pixel."""
     kept = probabilities.amax((1, 2)) >= threshold
-    kept[probabilities.argmax(0).unique()] = True
-    return kept
+    return kept.scatter_(0, probabilities.argmax(0).flatten(), True)
 
 
 def _mean_field(image: np.ndarray, probabilities: Tensor, settings: CrfConfig) -> Tensor:
@@ -83,9 +83,10 @@ def _mean_field(image: np.ndarray, probabilities: Tensor, settings: CrfConfig) -
 def _kernels(image: np.ndarray, settings: CrfConfig, device: torch.device) -> list[_Kernel]:
     """Return the kernels of more than zero weight."""
     height, width = image.shape[:2]
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    positions = torch.stack([columns.flatten(), rows.flatten()], 1).float().to(device)
-    colors = torch.tensor(image, device=device).view(-1, 3).float()
+    sides = (torch.arange(length, device=device) for length in (height, width))
+    rows, columns = torch.meshgrid(*sides, indexing="ij")
+    positions = torch.stack([columns.flatten(), rows.flatten()], 1).float()
+    colors = to_device(image, device).reshape(-1, 3).float()
     kernels = []
     if settings.position_weight > 0:
         kernels.append(_Kernel(positions / settings.position_width, settings.position_weight))

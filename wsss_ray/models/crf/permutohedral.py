@@ -48,7 +48,8 @@ class PermutohedralLattice:
         counts = torch.bincount(vertex_of, minlength=vertices.numel())
         self._splat_starts = (torch.cumsum(counts, 0) - counts).int()
         self._neighbors = [_neighbors(vertices, step) for step in _steps(strides)]
-        self._blur_weights = torch.tensor([0.5, 1.0, 0.5], device=features.device).repeat(vertices.numel(), 1)
+        self._blur_weights = features.new_full((vertices.numel(), 3), 0.5)
+        self._blur_weights[:, 1] = 1.0
         self._gain = 1 / (1 + 2.0**-dimensions)
 
     def filter(self, values: Tensor) -> Tensor:

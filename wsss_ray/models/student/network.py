@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsss_ray.models.device import to_device
 from wsss_ray.models.student.spec import IGNORE, StudentSpec
 
 
@@ -59,7 +60,7 @@ class StudentNetwork(nn.Module):
         """
         pixels = (images - self.mean) / self.std
         if self.spec.preprocessing.channel_order == "bgr":
-            pixels = pixels[:, [2, 1, 0]]
+            pixels = pixels.flip(1)  # a list of indices would be copied to the device, which waits for it
         if images.is_contiguous(memory_format=torch.channels_last):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         outputs = [self.network(_rescale(pixels, scale)) for scale in self.spec.scales]
@@ -150,7 +151,7 @@ class StudentNetwork(nn.Module):
         assert not self.network.training, "call eval() before predicting"
         results: dict[int, Tensor] = {}
         for indices in _by_size(images):
-            batch = torch.from_numpy(np.stack([images[index] for index in indices])).to(self.mean.device)
+            batch = to_device(np.stack([images[index] for index in indices]), self.mean.device)
             pixels = batch.permute(0, 3, 1, 2)  # channels last, which is fastest on a GPU
             found = self._probabilities(pixels)
             if flip:

@@ -52,6 +52,18 @@ def test_workers_larger_than_what_a_node_has_are_refused(ray: RayConfig) -> None
         allocate(configure("f", "o", batch_size=6, ray=ray), resources(8, nodes=2))
 
 
+@pytest.mark.parametrize("wait_for_nodes", [False, True])
+def test_workers_that_would_share_a_gpu_are_refused(wait_for_nodes: bool) -> None:
+    ray = RayConfig(actors=2, gpus_per_actor=0.5, cpus_per_actor=1, wait_for_nodes=wait_for_nodes)
+    with pytest.raises(ValueError, match=r"2 training workers with 0.5 GPUs each .* NCCL refuses: .*gpus-per-actor 1"):
+        allocate(configure("f", "o", ray=ray), resources(8, 2))
+
+
+def test_one_worker_may_share_its_gpu_with_another_job() -> None:
+    layout = allocate(configure("f", "o", ray=RayConfig(actors=1, gpus_per_actor=0.5)), resources(8, 1))
+    assert (layout.workers.actors, layout.workers.gpus) == (1, 0.5)
+
+
 def test_a_cluster_still_to_grow_does_not_tell_whether_it_will_have_gpus() -> None:
     with pytest.raises(ValueError, match=r"needs --ray[.]actors and --ray[.]gpus-per-actor"):
         allocate(configure("f", "o", ray=RayConfig(actors=4, wait_for_nodes=True)), resources(8))

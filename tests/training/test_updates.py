@@ -19,7 +19,8 @@ from wsss_ray.models.device import Compute
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.network import StudentNetwork
 from wsss_ray.models.student.spec import IGNORE
-from wsss_ray.training.checkpoint import restore_snapshot, take_snapshot
+from wsss_ray.storage.storage import Storage
+from wsss_ray.training.checkpoint import read_checkpoint, restore_snapshot, take_snapshot, write_checkpoint
 from wsss_ray.training.updates import Schedule, Updater
 from wsss_ray.training.worker import sharing_options
 
@@ -148,3 +149,28 @@ def test_a_snapshot_goes_on_to_the_same_weights(optimizer: Optimizer) -> None:
     resumed.update(2, images, labels)
     for name, value in weights(straight.student).items():
         assert torch.equal(value, weights(resumed.student)[name]), name
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_resume_keeps_the_memory_order_of_the_optimizer_s_state(optimizer: Optimizer, tmp_path: Path) -> None:
+    """Of another order than the weights, it would keep the optimizer off its fused path on a GPU."""
+
+    def channels_last(seed: int) -> Updater:
+        made = build_student(StudentConfig(architecture="deeplabv2-tiny", init="none"), CLASSES, weights=None)
+        return make_updater(seed=seed, optimizer=optimizer, student=made.to(memory_format=torch.channels_last))
+
+    def orders(updater: Updater) -> dict[tuple[str, str], tuple[int, ...]]:
+        return {
+            (name, key): tuple(step for step, size in zip(value.stride(), value.shape, strict=True) if size > 1)
+            for name, parameter in updater.student.named_parameters()
+            for key, value in updater.optimizer.state.get(parameter, {}).items()
+        }
+
+    straight, resumed = channels_last(0), channels_last(7)
+    straight.update(0, *make_batch())
+    output = Storage(str(tmp_path))
+    write_checkpoint(output, take_snapshot(1, straight.student, straight.optimizer), keep=1)
+    restore_snapshot(read_checkpoint(output, 1), resumed.student, resumed.optimizer)
+    found = orders(resumed)
+    assert found == orders(straight)
+    assert any(len(strides) == 4 and strides[1] == 1 for strides in found.values()), "nothing is channels last"

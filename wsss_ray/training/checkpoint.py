@@ -46,8 +46,8 @@ def restore_snapshot(snapshot: Snapshot, student: nn.Module, optimizer: torch.op
         if key == _WEIGHT:
             weights[name] = value
         else:
-            device = "cpu" if key == _STEP else parameters[name].device
-            optimizer.state[parameters[name]][key] = value.to(device)
+            parameter = parameters[name]
+            optimizer.state[parameter][key] = value if key == _STEP else _like(parameter, value)
     student.load_state_dict(weights)
 
 
@@ -71,5 +71,14 @@ def read_checkpoint(output: Storage, iteration: int) -> Snapshot:
     return Snapshot(iteration=iteration, tensors=tensors)
 
 
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return the state of a parameter on its device and in its memory order, which the fused optimizers need.
+
+    A checkpoint holds all tensors in plain order: safetensors takes no other.
+    """
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def _copy(tensor: Tensor) -> Tensor:
+    """Copy a tensor to the CPU, in plain order."""
     return tensor.detach().to("cpu", copy=True).contiguous()

@@ -35,6 +35,11 @@ def allocate(config: TrainConfig, resources: Resources) -> Allocation:
     if not on_gpus and not ray.wait_for_nodes:
         ray = replace(ray, actors=ray.actors or 1)
     workers = model_pool(ray, resources)
+    if workers.actors > 1 and workers.gpus % 1:
+        raise ValueError(
+            f"{workers.actors} training workers with {workers.gpus:g} GPUs each would share a GPU, which NCCL refuses: "
+            "give --ray.gpus-per-actor 1 and at most one worker for each GPU (--ray.actors)."
+        )
     if ray.wait_for_nodes:
         feed_cpus = 1.0
     elif ray.cpus_per_actor is None and not on_gpus:  # workers on CPUs: one feeding task gets its cores first

@@ -27,7 +27,7 @@ from measuring import machine, print_table, write_json
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, parse
 from wsss_ray.engine.run_directory import RunDirectory, units_to_do
-from wsss_ray.labelling.plan import identity
+from wsss_ray.labelling.plan import decided, identity
 from wsss_ray.labels.sink import count_rows
 from wsss_ray.labels.summary import summarise
 from wsss_ray.shards.image_encoding import encode_image_shard, shard_name
@@ -74,7 +74,7 @@ def write_run(folder: Path, shards: ShardSet, config: LabelConfig, *, share: flo
     """Write a run directory in which a share of the units is labelled."""
     classes = ClassSet.load("demo")
     output = Storage(str(folder))
-    RunDirectory(storage=output).claim(identity(config, classes, shards, has_gpus=False))
+    RunDirectory(storage=output).claim(identity(decided(config, has_gpus=False), classes, shards))
     (folder / "labels").mkdir()
     tagged = next(entry.name for entry in classes.classes)
     for index, unit in enumerate(shards.units[: int(share * len(shards.units))]):

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private import accelerators
 
 from wsss_ray.config import RayConfig
+from wsss_ray.engine import cluster
 from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.resources import Node, Pool, Resources, check_pools, model_pool, uses_gpus
 from wsss_ray.errors import JobError
@@ -84,6 +86,37 @@ def test_the_run_s_identity_is_the_same_before_and_after_nodes_come(
     gpus_per_actor: float | None, gpus: float, uses: bool
 ) -> None:
     assert uses_gpus(RayConfig(gpus_per_actor=gpus_per_actor), gpus) is uses
+
+
+@pytest.mark.parametrize(
+    ("nodes", "native"),
+    [
+        ([{"CPU": 4.0}], True),
+        ([{"CPU": 4.0, "GPU": 1.0, "accelerator_type:A100": 1.0}], True),
+        ([{"CPU": 4.0, "GPU": 1.0, "accelerator_type:T4": 1.0}, {"CPU": 2.0}], False),
+        ([{"CPU": 4.0, "GPU": 1.0}], True),  # of a kind that Ray does not know
+    ],
+)
+def test_the_kinds_of_gpus_decide_what_auto_is(nodes: list[dict[str, float]], native: bool) -> None:
+    made = Resources(nodes=tuple(cluster._node(node) for node in nodes))
+    assert made.has_bfloat16 is native
+    assert (made.gpus > 0) == any("GPU" in node for node in nodes)
+
+
+@pytest.mark.parametrize(("visible", "gpus"), [(None, 2), ("", 0), ("0", 1), ("0,1,2", 2)])
+def test_this_machine_s_gpus_are_those_that_a_ray_would_count(
+    visible: str | None, gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not CUDA starts on them: labelling on the CPU instead would be silent."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    manager = accelerators.get_accelerator_manager_for_resource("GPU")
+    monkeypatch.setattr(manager, "get_current_node_num_accelerators", staticmethod(lambda: 2))
+    monkeypatch.setattr(manager, "get_current_node_accelerator_type", staticmethod(lambda: "T4"))
+    found = cluster.this_machine()
+    assert found.gpus == gpus
+    assert found.has_bfloat16 is (gpus == 0)
 
 
 def test_who_holds_no_gpu_sees_none(local_ray: Resources) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -38,9 +39,13 @@ def test_every_image_has_its_row_in_order(tmp_path: Path, local_ray: Resources) 
 
 def test_images_that_raise_fail_alone_with_stage_and_reason(tmp_path: Path, local_ray: Resources) -> None:
     shards = write_shards(tmp_path / "in", [[[b"a", b"raise", b"bc", b"refuse"], [b"first", b"d"]]])
-    keep = StageSpec(name="keep", make=KeepStage, pool=Pool(actors=1, cpus=0.2, gpus=0))
-    length = StageSpec(name="length", make=LengthStage, pool=Pool(actors=1, cpus=0.2, gpus=0))
+    keep = StageSpec(name="keep", make=KeepStage, pool=Pool(actors=1, cpus=0.2, gpus=0), gpu=stages.first_gpu)
+    length = StageSpec(name="length", make=LengthStage, pool=Pool(actors=1, cpus=0.2, gpus=0), gpu=stages.second_gpu)
     run(tmp_path, shards, [keep, length])
+    assert json.loads((tmp_path / "out" / f"{shards.units[0].label_path}.gpus").read_text()) == [
+        stages.first_gpu(),
+        stages.second_gpu(),
+    ]
     rows = {row["image_id"]: row for row in rows_of(tmp_path, shards)}
     assert rows["0-1"] == {
         "image_id": "0-1",

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def bytes_on_device() -> int:
 class CountingSink:
     """Two boxes for every image that did not fail; writes nothing."""
 
-    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
+    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None, gpus: Sequence[str] = ()) -> Mapping[str, Any]:
         failed = rows["error"].null_count - rows.num_rows
         return {"images": rows.num_rows, "boxes": 2 * (rows.num_rows + failed), "statuses": {"ok": 3, "failed": 1}}
 

@@ -15,7 +15,7 @@ from label_runs import image_rows, write_shards
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
 from wsss_ray.engine.meter import Meter
-from wsss_ray.labelling.plan import identity
+from wsss_ray.labelling.plan import decided, identity
 from wsss_ray.labelling.stages import LabelStage
 from wsss_ray.labels.sink import LabelSink
 from wsss_ray.shards.columns import LABEL_COLUMNS, LabelColumn
@@ -80,8 +80,9 @@ def test_columns_belong_to_the_identity_of_a_run(tmp_path: Path) -> None:
     write_shards(Storage(str(tmp_path)), image_rows(drawn_scenes(1)), images_per_unit=1, classes="demo")
     shards = read_shard_set(Storage(str(tmp_path)))
     classes = ClassSet.load("demo")
-    assert identity(CONFIG, classes, shards, has_gpus=False)["columns"] == ["mean-score"]
-    assert "columns" not in identity(replace(CONFIG, columns=()), classes, shards, has_gpus=False)
+    config = decided(CONFIG, has_gpus=False)
+    assert identity(config, classes, shards)["columns"] == ["mean-score"]
+    assert "columns" not in identity(replace(config, columns=()), classes, shards)
 
 
 def test_an_unknown_column_is_refused() -> None:

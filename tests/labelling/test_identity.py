@@ -8,7 +8,7 @@ import pytest
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
-from wsss_ray.labelling.plan import identity
+from wsss_ray.labelling.plan import decided, identity
 from wsss_ray.shards.image_shards import ShardSet
 
 CONFIG = LabelConfig(
@@ -17,7 +17,7 @@ CONFIG = LabelConfig(
 
 
 def identity_of(config: LabelConfig, shards: ShardSet) -> dict[str, object]:
-    return identity(config, ClassSet.load("demo"), shards, has_gpus=False)
+    return identity(decided(config, has_gpus=False), ClassSet.load("demo"), shards)
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """Device and precision: the meaning of auto, refused settings, and that settings of the process are restored."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
 
+from wsss_ray.config import DetectorConfig
 from wsss_ray.models import device
 from wsss_ray.models.device import has_bfloat16, has_onednn_bfloat16, resolve_compute
-from wsss_ray.models.precision import resolve
+from wsss_ray.models.precision import decide, resolve
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
 
@@ -20,7 +22,7 @@ def test_auto_without_a_gpu_is_float32_on_the_cpu() -> None:
 
 @NO_GPU
 def test_an_absent_gpu_is_an_error_not_a_fallback() -> None:
-    with pytest.raises(ValueError, match="sees no CUDA GPU"):
+    with pytest.raises(ValueError, match=r"CUDA does not start on .* device: cpu"):
         resolve_compute("cuda", "auto")
 
 
@@ -30,17 +32,18 @@ def test_precisions_of_gpus_are_refused_on_the_cpu(precision: str) -> None:
         resolve_compute("cpu", precision)
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_on_a_gpu_depends_on_native_bfloat16(
-    native: bool, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    assert resolve_compute("auto", "auto").tier == expected
-    assert ("Tesla T4 has no native bfloat16" in caplog.text) is not native
+def test_auto_is_decided_by_what_the_gpus_have() -> None:
     assert resolve("auto", "auto", has_gpus=True) == ("cuda", "bfloat16")
+    assert resolve("auto", "auto", has_gpus=True, has_bfloat16=False) == ("cuda", "float32")
+    assert resolve("auto", "float16", has_gpus=True, has_bfloat16=False) == ("cuda", "float16")
     assert resolve("auto", "auto", has_gpus=False) == ("cpu", "float32")
+    assert resolve("cpu", "auto", has_gpus=True) == ("cpu", "float32")
+
+
+def test_decided_settings_have_no_auto() -> None:
+    settings = DetectorConfig(model="demo", batch_size=3)
+    assert decide(settings, has_gpus=True) == replace(settings, device="cuda", precision="bfloat16")
+    assert decide(settings, has_gpus=False) == replace(settings, device="cpu", precision="float32")
 
 
 def test_an_unknown_precision_names_the_valid_ones() -> None:

@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,11 @@ class JsonSink:
 
     output: Storage
 
-    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
+    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None, gpus: Sequence[str] = ()) -> Mapping[str, Any]:
         data = rows.to_pylist()
         self.output.write(unit.label_path, json.dumps(data).encode())
+        if gpus:
+            self.output.write(f"{unit.label_path}.gpus", json.dumps(list(gpus)).encode())
         failed = sum(row["error"] is not None for row in data)
         return {"images": len(data), "statuses": {"failed": failed}}
 
@@ -120,6 +122,14 @@ def note(log: str, line: str) -> None:
     """Append a line to a file that several processes write."""
     with Path(log).open("a") as file:
         file.write(line + "\n")
+
+
+def first_gpu() -> str:
+    return "first GPU"
+
+
+def second_gpu() -> str:
+    return "second GPU"
 
 
 def refuse_to_start() -> LengthStage:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+import torch
 from disks import make_room, small_disk
 from faulty_s3 import Faults, away_once, faulty
 from local_s3 import S3Server
@@ -34,7 +35,7 @@ from wsss_ray.errors import JobError
 from wsss_ray.models.student.files import decode_student
 from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
-from wsss_ray.training import session, worker
+from wsss_ray.training import session
 from wsss_ray.training.checkpoint_files import FOLDER, checkpoint_path, list_checkpoints
 from wsss_ray.training.job import run
 from wsss_ray.training.metrics import IterationMetrics, read_metrics
@@ -246,14 +247,13 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(images: Path, in_this_
     assert not (tmp_path / "student.safetensors").exists()
 
 
-def test_workers_of_different_precision_are_refused(
-    images: Path, in_this_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+def test_a_gpu_that_does_not_start_ends_the_run_before_an_update(
+    images: Path, in_this_process: None, tmp_path: Path
 ) -> None:
-    """For example, the GPU of the first worker has bfloat16 and another one has not."""
-    broadcast = worker._broadcast
-    monkeypatch.setattr(worker, "_broadcast", lambda value: "bfloat16" if value == "float32" else broadcast(value))
-    with pytest.raises(JobError, match=r"stopped: the first worker computes in bfloat16, worker 0 in float32: .*GPUs"):
-        run(configure(images, tmp_path))
+    with pytest.raises(JobError, match=r"stopped: CUDA does not start on .* is for CUDA .*device: cpu"):
+        run(replace(configure(images, tmp_path), device="cuda"))
+    assert not list_checkpoints(Storage(str(tmp_path)))
 
 
 def test_a_full_disk_ends_the_run_which_then_goes_on(

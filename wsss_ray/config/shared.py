@@ -125,6 +125,9 @@ class LabelRunConfig:
     """Also write one PNG per image under png/, named by image id."""
     png_palette: Literal["auto", "palette", "grey"] = "auto"
     """PNG form. auto: palette for VOC-like sets, grey for COCO (as published); above 254 classes always 16-bit grey."""
+    mixed_gpus: bool = False
+    """Let GPUs of different kinds (compute capabilities) work on one run; each label file says which labelled it.
+    Unset: the run belongs to the kind of its first actor, and an actor with another kind ends the job."""
     retry_failed: bool = False
     """Run the images whose rows failed again; the other rows are kept."""
     profile: bool = False

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import ray
+from ray._private import accelerators
 
 from wsss_ray.config import RayConfig
 from wsss_ray.engine.own_ray import WORKER_ENVIRONMENT, prepare_local_ray, watched
@@ -21,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 IN_PROCESS_IMAGES = 256
 """Images up to which a job without models runs in its own process: starting Ray takes longer than the work."""
+
+_KIND = "accelerator_type:"
+"""Prefix of the resource that names the kind of a node's GPUs."""
 
 
 @contextmanager
@@ -42,8 +44,14 @@ def connect(config: RayConfig) -> Iterator[Resources]:
         unwind_on_sigterm()  # after ray.init, whose own handler dumps the native stack
         if started and not address:
             stack.enter_context(watched())
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Resources(nodes=tuple(Node(cpus=one.get("CPU", 0.0), gpus=one.get("GPU", 0.0)) for one in alive))
+        yield Resources(nodes=tuple(_node(node["Resources"]) for node in ray.nodes() if node["Alive"]))
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    """Return a node by its resources, among which Ray counts `accelerator_type:<kind of its GPUs>`."""
+    kinds = [name.removeprefix(_KIND) for name in resources if name.startswith(_KIND)]
+    gpus = resources.get("GPU", 0.0)
+    return Node(cpus=resources.get("CPU", 0.0), gpus=gpus, gpu_kind=kinds[0] if gpus and kinds else None)
 
 
 @contextmanager
@@ -75,13 +83,19 @@ def uses_cluster(config: RayConfig) -> bool:
     return bool(config.address or os.environ.get("RAY_ADDRESS") or ray.is_initialized())
 
 
-def machine_has_gpus() -> bool:
-    """Return whether this machine has GPUs, without starting Ray: for a run that has nothing to do."""
-    if sys.platform == "linux" and not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
-        return False  # no driver, of Linux or of the Windows below it: PyTorch need not be imported
-    import torch  # noqa: PLC0415 - takes seconds, which a joined cluster does not need
+def this_machine() -> Resources:
+    """Return the cores and GPUs that a Ray on this machine would have, before it is started.
 
-    return torch.cuda.is_available()
+    GPUs are counted as Ray counts them, by the driver: whether CUDA starts on them is another question.
+    """
+    manager = accelerators.get_accelerator_manager_for_resource("GPU")
+    assert manager is not None, "Ray knows NVIDIA's GPUs at least"
+    visible = manager.get_current_process_visible_accelerator_ids()
+    gpus = manager.get_current_node_num_accelerators()
+    if visible is not None:
+        gpus = min(gpus, len(visible))
+    kind = manager.get_current_node_accelerator_type() if gpus else None
+    return Resources(nodes=(Node(cpus=float(os.cpu_count() or 1), gpus=float(gpus), gpu_kind=kind),))
 
 
 def _init(address: str | None) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wsss_ray.config import RayConfig
 
 READ_CPUS = 0.1
 """Cores that a read task reserves: it waits for storage more than it computes."""
+
+WITHOUT_BFLOAT16 = ("K80", "M60", "P4", "P40", "P100", "V100", "T4")
+"""Kinds of GPU, as Ray names them, without native bfloat16."""
 
 _SLACK = 1e-6
 """Rounding error of sums of fractions."""
@@ -36,6 +39,8 @@ class Node:
 
     cpus: float
     gpus: float
+    gpu_kind: str | None = None
+    """Kind of its GPUs by Ray's name ("A100", "T4"); None where it has none or Ray does not know."""
 
     def capacity(self, cpus: float, gpus: float) -> int:
         """Return how many actors of so many cores and GPUs fit on the node."""
@@ -60,6 +65,11 @@ class Resources:
         return sum(node.gpus for node in self.nodes)
 
     @property
+    def has_bfloat16(self) -> bool:
+        """Return whether all GPUs have native bfloat16, as far as Ray knows their kinds."""
+        return not any(node.gpus and node.gpu_kind in WITHOUT_BFLOAT16 for node in self.nodes)
+
+    @property
     def most_cpus(self) -> float:
         """Cores of the largest node."""
         return max((node.cpus for node in self.nodes), default=0.0)
@@ -72,7 +82,7 @@ class Resources:
             gpus: GPUs of each.
             spared: cores of each node that stay free.
         """
-        kinds = Counter(Node(cpus=max(0.0, node.cpus - spared), gpus=node.gpus) for node in self.nodes)
+        kinds = Counter(replace(node, cpus=max(0.0, node.cpus - spared)) for node in self.nodes)
         shares = {node.cpus / number for node in kinds if node.cpus for number in range(1, actors + 1)}
         fits = [one for one in shares if sum(n * node.capacity(one, gpus) for node, n in kinds.items()) >= actors]
         return max(fits, default=0.0)
@@ -85,13 +95,13 @@ class Resources:
             if not roomy:
                 return None
             index = max(roomy, key=lambda index: left[index].cpus)
-            left[index] = Node(cpus=left[index].cpus - pool.cpus, gpus=left[index].gpus - pool.gpus)
+            left[index] = replace(left[index], cpus=left[index].cpus - pool.cpus, gpus=left[index].gpus - pool.gpus)
         return Resources(nodes=tuple(left))
 
     def __str__(self) -> str:
         """Return the text for errors: "2 nodes x (8 cores, 1 GPUs)"."""
-        kinds = Counter(self.nodes).items()
-        return ", ".join(f"{n} node{'s' * (n != 1)} x ({one.cpus:g} cores, {one.gpus:g} GPUs)" for one, n in kinds)
+        kinds = Counter((node.cpus, node.gpus) for node in self.nodes).items()
+        return ", ".join(f"{n} node{'s' * (n != 1)} x ({cpus:g} cores, {gpus:g} GPUs)" for (cpus, gpus), n in kinds)
 
 
 def uses_gpus(config: RayConfig, gpus: float) -> bool:

@@ -146,6 +146,6 @@ def _activity_of(ledger: ActorHandle, stages: Sequence[StageSpec], run: str) -> 
 
 def _broken_off(reason: str) -> JobError:
     return JobError(
-        f"the run broke off: {reason}. Finished units stay; once the cause is removed, the same command continues with "
-        "the rest."
+        f"the run broke off: {reason.rstrip('.')}. Finished units stay; once the cause is removed, the same command "
+        "continues with the rest."
     )

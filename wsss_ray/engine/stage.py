@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,13 +30,14 @@ class Stage(Protocol):
 class Sink(Protocol):
     """Writes finished units. It is pickled to the actors of the last stage."""
 
-    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
+    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None, gpus: Sequence[str] = ()) -> Mapping[str, Any]:
         """Write the unit's rows (the last stage's, in the unit's order), atomically, and return its counts.
 
         Args:
             unit: unit of the rows.
             rows: all rows of the unit or, where `version` is given, those of the images that were run again.
             version: version of the file whose rows of these images are replaced, or None to write a new one.
+            gpus: names of the GPUs that worked on the unit, by stage, each once; none on the CPU.
         """
 
     def counts(self, unit: Unit) -> Mapping[str, Any] | None:
@@ -54,6 +55,8 @@ class StageSpec:
     pool: Pool
     device_memory: Callable[[], int] | None = None
     """Returns, inside the actor, the bytes that its process has held on its device; for the metrics."""
+    gpu: Callable[[], str | None] | None = None
+    """Returns, inside the actor, the name of the GPU that it computes on; None on the CPU."""
     calls_per_actor: int = 3
     """Units that one actor works on at once: while one computes, the next is decoded and the last written. With two the
     device would wait while the unit that computes resizes between its networks."""

@@ -56,6 +56,8 @@ class UnitReport:
     seconds: dict[str, float] | None = None
     retries: dict[str, int] | None = None
     """Requests to a store that this unit's workers repeated, by reason."""
+    gpus: list[str] = field(default_factory=list)
+    """Names of the GPUs that worked on it, by stage, each once."""
     read_at: float | None = None
     """When it was read, in seconds since 1970: for the metrics."""
     problem: str | None = None

@@ -44,6 +44,7 @@ class UnitWorker:
         self._metrics = WorkerMetrics(spec.name, spec.device_memory)
         self._ledger = ledger
         self._sink = sink
+        self._gpu = spec.gpu
         self._gate = Gate()
         self._node = ray.get_runtime_context().get_node_id()
         self._idle_since = time.perf_counter()
@@ -117,9 +118,12 @@ class UnitWorker:
         self._ledger.note_images.remote(self._recorded_as, unit.name, images)
 
     def _commit(self, unit: Unit, task: dict[str, Any], rows: pa.Table, report: UnitReport, meter: Meter) -> None:
+        """Record this stage's GPU, and write the unit where this stage is the last."""
+        if self._gpu is not None and (name := self._gpu()) is not None and name not in report.gpus:
+            report.gpus.append(name)
         if self._sink is not None:
             with meter("write"):
-                report.counts = dict(self._sink.commit(unit, rows, version=task["version"]))
+                report.counts = dict(self._sink.commit(unit, rows, version=task["version"], gpus=report.gpus))
             self._metrics.committed(rows, report.counts)
             for image_id, error in zip(rows["image_id"].to_pylist(), rows["error"].to_pylist(), strict=True):
                 if error is not None:

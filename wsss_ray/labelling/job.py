@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.labelling import limits
-from wsss_ray.labelling.plan import describe_models, identity, stage_specs
+from wsss_ray.labelling.plan import decided, describe_models, identity, stage_specs
 from wsss_ray.labelling.sample import describe_prompts
 from wsss_ray.labelling.weights import check_weights
 from wsss_ray.labels.job import LabelJob
@@ -46,8 +46,11 @@ def run(config: LabelConfig) -> dict[str, Any]:
 class _LabellingJob(LabelJob[LabelConfig]):
     done_word: ClassVar[str] = "labelled"
 
-    def identity(self, *, has_gpus: bool) -> dict[str, Any]:
-        return identity(self.config, self.sink.classes, self.shards, has_gpus=has_gpus)
+    def decided(self, *, has_gpus: bool, has_bfloat16: bool) -> _LabellingJob:
+        return replace(self, config=decided(self.config, has_gpus=has_gpus, has_bfloat16=has_bfloat16))
+
+    def identity(self) -> dict[str, Any]:
+        return identity(self.config, self.sink.classes, self.shards)
 
     def stages(self, resources: Resources) -> tuple[StageSpec, ...]:
         check_weights(self.config)

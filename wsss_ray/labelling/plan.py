@@ -13,7 +13,7 @@ from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labelling.weights import identify
 from wsss_ray.labels.decoded_images import Exif
-from wsss_ray.models.precision import resolve
+from wsss_ray.models.precision import decide
 from wsss_ray.models.registries import DETECTORS, SEGMENTERS
 from wsss_ray.shards.image_shards import ShardSet
 
@@ -21,10 +21,18 @@ ALGORITHM_VERSION = 1
 """Number that is raised when a change of the code changes labels on purpose."""
 
 
-def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gpus: bool) -> dict[str, Any]:
+def decided(config: LabelConfig, *, has_gpus: bool, has_bfloat16: bool = True) -> LabelConfig:
+    """Return the configuration with the device and the precision of both models, in place of `auto`."""
+    have = {"has_gpus": has_gpus, "has_bfloat16": has_bfloat16}
+    return dataclasses.replace(
+        config, detector=decide(config.detector, **have), segmenter=decide(config.segmenter, **have)
+    )
+
+
+def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet) -> dict[str, Any]:
     """Return all settings that change labels, as JSON values, without those of speed or placement.
 
-    Runs of equal identity may write to the same output.
+    Runs of equal identity may write to the same output. Device and precision are `decided`.
     """
     return {
         "algorithm": ALGORITHM_VERSION,
@@ -33,29 +41,29 @@ def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet, *, has_gp
             "label_space": classes.label_space_digest,
             "phrases": {name: list(classes.phrases_of(name)) for name in classes.names},
         },
-        "detector": _detector_identity(config, has_gpus=has_gpus),
-        "segmenter": _segmenter_identity(config, has_gpus=has_gpus),
+        "detector": _detector_identity(config),
+        "segmenter": _segmenter_identity(config),
         "fusion": dataclasses.asdict(config.fusion),
         **({"columns": sorted(config.columns)} if config.columns else {}),
         "shards": shards.digest,
     }
 
 
-def _detector_identity(config: LabelConfig, *, has_gpus: bool) -> dict[str, Any]:
+def _detector_identity(config: LabelConfig) -> dict[str, Any]:
     settings = config.detector
     kind = DETECTORS.get(settings.type)
     unused = _unused(DETECTOR_SETTINGS, kind.settings)
-    section = _section(settings, leave_out=("batch_size", "model", "revision", *unused), has_gpus=has_gpus)
+    section = _section(settings, leave_out=("batch_size", "model", "revision", *unused))
     (section["weights"],) = identify(kind.weights(settings), config.storage)
     return section
 
 
-def _segmenter_identity(config: LabelConfig, *, has_gpus: bool) -> dict[str, Any]:
+def _segmenter_identity(config: LabelConfig) -> dict[str, Any]:
     settings = config.segmenter
     kind = SEGMENTERS.get(settings.type)
     speed = ("batch_size", "boxes_per_chunk", "compile")
     unused = _unused(SEGMENTER_SETTINGS, kind.settings)
-    section = _section(settings, leave_out=(*speed, "checkpoint", "sha256", *unused), has_gpus=has_gpus)
+    section = _section(settings, leave_out=(*speed, "checkpoint", "sha256", *unused))
     section["weights"] = identify(kind.weights(settings), config.storage)
     return section
 
@@ -64,12 +72,10 @@ def _unused(names: tuple[str, ...], used: frozenset[str]) -> list[str]:
     return [name for name in names if name not in used]
 
 
-def _section(
-    settings: DetectorConfig | SegmenterConfig, *, leave_out: tuple[str, ...], has_gpus: bool
-) -> dict[str, Any]:
+def _section(settings: DetectorConfig | SegmenterConfig, *, leave_out: tuple[str, ...]) -> dict[str, Any]:
     """Return the settings of a model that change labels; type, kernels and options only where they are not default."""
     section = {name: value for name, value in dataclasses.asdict(settings).items() if name not in leave_out}
-    section["device"], section["precision"] = resolve(section["device"], section["precision"], has_gpus=has_gpus)
+    assert "auto" not in (section["device"], section["precision"]), "the driver decides before it claims an output"
     for name in ("type", "kernels", "options"):
         if name in section and section[name] == getattr(type(settings)(), name):
             del section[name]

@@ -13,13 +13,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pyarrow as pa
 
 from wsss_ray.config import LabelConfig, PredictConfig
-from wsss_ray.engine.cluster import connect, machine_has_gpus, uses_cluster, warn_of_local_paths
+from wsss_ray.engine.cluster import connect, this_machine, uses_cluster, warn_of_local_paths
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources, uses_gpus
 from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, units_to_do
 from wsss_ray.engine.stage import StageSpec
 from wsss_ray.engine.task import RunOutcome, UnitTask
 from wsss_ray.errors import JobError
+from wsss_ray.labels.gpus import forget_gpu
 from wsss_ray.labels.observing import observed
 from wsss_ray.labels.sink import LabelSink, png_path
 from wsss_ray.labels.summary import SUMMARY_FILE, format_summary, summarise, write_summary
@@ -50,8 +51,17 @@ class LabelJob(ABC, Generic[ConfigT]):
     """Participle for a finished image, for messages: "labelled"."""
 
     @abstractmethod
-    def identity(self, *, has_gpus: bool) -> dict[str, Any]:
-        """Return all settings that change labels, as JSON values.
+    def decided(self, *, has_gpus: bool, has_bfloat16: bool) -> LabelJob[ConfigT]:
+        """Return the job with devices and precisions in place of `auto`: the actors get what the identity says.
+
+        Args:
+            has_gpus: whether the actors have GPUs.
+            has_bfloat16: whether these have native bfloat16, as far as it is known.
+        """
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return all settings that change labels, as JSON values; device and precision are decided.
 
         Two runs of equal identity may work on one output.
         """
@@ -93,25 +103,36 @@ class LabelJob(ABC, Generic[ConfigT]):
             ValueError: input, output or configuration cannot be used together; nothing was changed.
             JobError: the run was interrupted or units could not be read; finished units are kept.
         """
-        config, retried_before = self.config, retries.counted()
+        retried_before = retries.counted()
         with ExitStack() as stack:
-            resources = stack.enter_context(connect(config.ray)) if uses_cluster(config.ray) else None
-            gpus = resources.gpus if resources else float(machine_has_gpus())
-            content = self.identity(has_gpus=uses_gpus(config.ray, gpus))
-            if not config.dry_run and self.output.exists(RUN_FILE):
-                self._claim(content)
-            finished, tasks = self._find_work()
-            if not tasks and not config.dry_run:
-                images = sum(unit.rows for unit in finished)
-                print(f"nothing to do: all {images:,} images are {self.done_word}", flush=True)
-                return self._finish(None)
-            resources = resources or stack.enter_context(connect(config.ray))
-            traces = self.output if config.profile and not config.dry_run else None
-            stages = tuple(observed(stage, traces) for stage in self.stages(resources))  # refused: nothing has changed
-            if not config.dry_run:
-                self._claim(content)
-                stack.enter_context(self._directory.at_work(content))
-            return self._work(finished, tasks, stages, resources, retried_before)
+            ray = self.config.ray
+            resources = stack.enter_context(connect(ray)) if uses_cluster(ray) else None
+            known = resources or this_machine()
+            job = self.decided(has_gpus=uses_gpus(ray, known.gpus), has_bfloat16=known.has_bfloat16)
+            return job._run(stack, resources, retried_before)
+
+    def _run(self, stack: ExitStack, resources: Resources | None, retried_before: Counter[str]) -> dict[str, Any]:
+        """Do what `run` says, once devices and precisions are decided; `resources` of a cluster that is joined."""
+        config, content = self.config, self.identity()
+        if not config.dry_run and self.output.exists(RUN_FILE):
+            self._claim(content)
+        finished, tasks = self._find_work()
+        if not tasks and not config.dry_run:
+            images = sum(unit.rows for unit in finished)
+            print(f"nothing to do: all {images:,} images are {self.done_word}", flush=True)
+            return self._finish(None)
+        resources = resources or stack.enter_context(connect(config.ray))
+        stages = tuple(self._observed(stage) for stage in self.stages(resources))  # refused: nothing has changed
+        if not config.dry_run:
+            self._claim(content)
+            forget_gpu(self.output)
+            stack.enter_context(self._directory.at_work(content))
+        return self._work(finished, tasks, stages, resources, retried_before)
+
+    def _observed(self, stage: StageSpec) -> StageSpec:
+        """Return a stage whose actors are observed; those of a dry run write nothing."""
+        config, output = self.config, None if self.config.dry_run else self.output
+        return observed(stage, output, profile=config.profile, mixed_gpus=config.mixed_gpus)
 
     @property
     def _directory(self) -> RunDirectory:

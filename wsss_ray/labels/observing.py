@@ -10,16 +10,26 @@ import pyarrow as pa
 
 from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.stage import Stage, StageSpec, WorkerLost
+from wsss_ray.labels.gpus import claim_gpu
 from wsss_ray.storage.storage import Storage
 
 
-def observed(spec: StageSpec, output: Storage | None) -> StageSpec:
-    """Return the stage with its device memory in the metrics and, if `output` is given, traces of two of its units.
+def observed(spec: StageSpec, output: Storage | None, *, profile: bool, mixed_gpus: bool) -> StageSpec:
+    """Return the stage with its GPU and the memory that it holds there reported. It ends when the GPU has failed.
 
-    It ends its process when the GPU has failed.
+    Args:
+        spec: the stage.
+        output: run directory, which may belong to one kind of GPU; None for a dry run, which writes nothing.
+        profile: write traces of two units.
+        mixed_gpus: let GPUs of other kinds take part.
     """
-    make = spec.make if output is None else functools.partial(_make_profiled, spec.make, spec.name, output)
-    return dataclasses.replace(spec, make=functools.partial(_make_guarded, make), device_memory=held_memory)
+    make = spec.make
+    if output is not None:
+        make = functools.partial(_make_claimed, make, output, mixed_gpus)
+        if profile:
+            make = functools.partial(_make_profiled, make, spec.name, output)
+    make = functools.partial(_make_guarded, make)
+    return dataclasses.replace(spec, make=make, device_memory=held_memory, gpu=gpu_in_use)
 
 
 class GuardedStage:
@@ -54,6 +64,20 @@ def held_memory() -> int:
     import torch  # noqa: PLC0415 - seconds that the driver does not need
 
     return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+
+
+def gpu_in_use() -> str | None:
+    """Return the name of the GPU that this process computes on; None on the CPU."""
+    from wsss_ray.models.cuda import gpu_name  # noqa: PLC0415 - torch, as above
+
+    return gpu_name()
+
+
+def _make_claimed(make: Callable[[], Stage], output: Storage, mixed_gpus: bool) -> Stage:
+    """Create a stage, and check that its GPU is of the run's kind, before the first image."""
+    stage = make()
+    claim_gpu(output, mixed=mixed_gpus)
+    return stage
 
 
 def _make_guarded(make: Callable[[], Stage]) -> Stage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from wsss_ray.classes import ClassSet
 from wsss_ray.images.header import LARGEST_MAX_PIXELS
 from wsss_ray.images.label_png import decode_label, encode_label
+from wsss_ray.labels.gpus import images_by_gpu
 from wsss_ray.shards.label_files import encode_labels, find_damage, read_label_counts, read_labels
 from wsss_ray.shards.schemas import STATUSES
 from wsss_ray.shards.units import Unit
@@ -44,13 +45,14 @@ class LabelSink:
         """Names of what the run directory will hold, for the plan."""
         return ["labels/", "run.json", "summary.json", *(["png/"] if self.png else [])]
 
-    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
+    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None, gpus: Sequence[str] = ()) -> Mapping[str, Any]:
         """Write a unit's label file and return its counts.
 
         Args:
             unit: the images.
             rows: rows of the last stage.
             version: version of the label file that the rows are put into, unless it was replaced; None: write it whole.
+            gpus: names of the GPUs that worked on the rows.
         """
         failed = pc.is_valid(rows["error"])
         status = pc.if_else(failed, "failed", rows["status"])
@@ -60,9 +62,11 @@ class LabelSink:
             self.write_pngs(labels)
         if version is None:
             counts = count_rows(labels, self.classes, _pixels_of(rows))
+            if by_gpu := images_by_gpu(gpus, _worked(labels)):
+                counts["gpus"] = by_gpu
             self.output.write(unit.label_path, encode_labels(labels, unit, counts))
             return counts
-        return self._put_into(unit, labels, version)
+        return self._put_into(unit, labels, version, images_by_gpu(gpus, _worked(labels)))
 
     def counts(self, unit: Unit) -> Mapping[str, Any] | None:
         """Return the counts in the unit's label file; None where it does not exist or is damaged."""
@@ -90,10 +94,13 @@ class LabelSink:
                 data = encode_label(_map_of(label), palette=None) if self.grey else label
                 self.output.write(png_path(image_id), data, durable=False)  # the label file holds it, too
 
-    def _put_into(self, unit: Unit, labels: pa.Table, version: str) -> Mapping[str, Any]:
+    def _put_into(self, unit: Unit, labels: pa.Table, version: str, by_gpu: Mapping[str, int]) -> Mapping[str, Any]:
         merged = replace_rows(read_labels(self.output, unit, extra=True), labels)
         pixels = [_count_pixels(label) for label in merged["label"].to_pylist()]
         counts = count_rows(merged, self.classes, pixels)
+        all_by_gpu = Counter(read_label_counts(self.output, unit).get("gpus", {})) + Counter(by_gpu)
+        if all_by_gpu:
+            counts["gpus"] = dict(all_by_gpu)
         if self.output.replace(unit.label_path, encode_labels(merged, unit, counts), version):
             return counts
         logger.warning(
@@ -169,6 +176,11 @@ def add_counts(total: dict[str, Any], counts: Mapping[str, Any]) -> None:
             add_counts(total.setdefault(key, {}), value)
         else:
             total[key] = total.get(key, 0) + value
+
+
+def _worked(labels: pa.Table) -> int:
+    """Return the images that did not fail."""
+    return sum(status != "failed" for status in labels["status"].to_pylist())
 
 
 def _pixels_of(rows: pa.Table) -> list[dict[int, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.engine.task import RunOutcome
+from wsss_ray.labels.gpus import describe_gpus
 from wsss_ray.labels.sink import add_counts
 from wsss_ray.shards.footers import ShardError, footer_readers
 from wsss_ray.shards.label_files import read_label_counts
@@ -93,6 +94,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     lines += [f"  failed, {count:,} x {reason}" for reason, count in reasons[:5]]
     if len(reasons) > 5:
         lines.append(f"  and {len(reasons) - 5} more reasons in {SUMMARY_FILE}")
+    if (gpus := describe_gpus(summary)) is not None:
+        lines.append(gpus)
     session = summary.get("session")
     if session:
         parts = session["stage_seconds"]

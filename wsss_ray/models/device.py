@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsss_ray.models import cuda
 from wsss_ray.models.precision import resolve
 
 logger = logging.getLogger(__name__)
@@ -77,22 +78,22 @@ def to_device(array: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
 def resolve_compute(device: str, precision: str) -> Compute:
     """Return the device and precision for settings that may be `auto` (see `precision.resolve`).
 
-    Warns where a GPU has no native bfloat16 and so runs in float32, and where a CPU emulates bfloat16.
+    A GPU is checked by a small kernel in the precision. Warns where a GPU has no native bfloat16 and so `auto` is
+    float32, and where a CPU emulates bfloat16.
 
     Args:
-        device: auto, cpu or cuda.
+        device: auto, cpu or cuda. auto is the CPU only where this process sees no GPU at all.
         precision: auto, float32, tf32, bfloat16 or float16.
 
     Raises:
         ValueError: the device is absent or cannot run the precision.
     """
-    has_cuda = torch.cuda.is_available()
-    if device == "cuda" and not has_cuda:
-        raise ValueError(
-            "device is cuda, but this process sees no CUDA GPU. Use device: cpu or auto, or check the driver, "
-            "CUDA_VISIBLE_DEVICES and the GPUs that Ray gives each actor (gpus_per_actor)."
-        )
-    name, tier = resolve(device, precision, has_gpus=has_cuda, has_bfloat16=_gpu_has_bfloat16)
+    has_cuda = device != "cpu" and torch.cuda.is_available()
+    if not has_cuda and (device == "cuda" or (device == "auto" and torch.cuda.device_count())):
+        raise cuda.GpuError(cuda.why_cuda_does_not_start())
+    name, tier = resolve(
+        device, precision, has_gpus=has_cuda, has_bfloat16=not has_cuda or _gpu_has_bfloat16(precision)
+    )
     resolved = torch.device(name)
     if resolved.type == "cpu" and precision in ("tf32", "float16"):
         raise ValueError(f"precision {precision} needs a CUDA GPU; on the CPU use auto, float32 or bfloat16.")
@@ -103,6 +104,9 @@ def resolve_compute(device: str, precision: str) -> Compute:
             "this processor has no bfloat16 instructions: precision bfloat16 is emulated, 2 to 100 times slower than "
             "float32 and less exact. Use precision float32 or auto."
         )
+    if resolved.type == "cuda":
+        cuda.use_expandable_segments()
+        cuda.check_gpu(tier)
     return Compute(device=resolved, tier=cast(Tier, tier))
 
 
@@ -122,8 +126,9 @@ def _capabilities() -> Mapping[str, Any]:
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
-def _gpu_has_bfloat16() -> bool:
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+def _gpu_has_bfloat16(precision: str) -> bool:
+    """Return whether the GPU has native bfloat16, with a warning where it has not and `auto` would take it."""
+    if precision != "auto" or torch.cuda.is_bf16_supported(including_emulation=False):
         return True
     logger.warning(
         "%s has no native bfloat16: precision auto runs in float32. precision float16 is faster there.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.labels.job import LabelJob
 from wsss_ray.labels.sink import writes_grey
-from wsss_ray.models.precision import resolve
+from wsss_ray.models.precision import decide
 from wsss_ray.prediction.sink import PredictionSink
 from wsss_ray.prediction.student_file import KnownStudent, find_student
 from wsss_ray.shards.image_shards import ShardSet, read_shard_set
@@ -66,9 +66,11 @@ class _PredictionJob(LabelJob[PredictConfig]):
 
     done_word: ClassVar[str] = "predicted"
 
-    def identity(self, *, has_gpus: bool) -> dict[str, Any]:
+    def decided(self, *, has_gpus: bool, has_bfloat16: bool) -> _PredictionJob:
+        return replace(self, config=decide(self.config, has_gpus=has_gpus, has_bfloat16=has_bfloat16))
+
+    def identity(self) -> dict[str, Any]:
         config, spec = self.config, self.student.spec
-        device, precision = resolve(config.device, config.precision, has_gpus=has_gpus)
         return {
             "algorithm": ALGORITHM_VERSION,
             "classes": {"name": spec.class_set, "label_space": spec.label_space},
@@ -76,8 +78,8 @@ class _PredictionJob(LabelJob[PredictConfig]):
                 "architecture": spec.architecture,
                 "scales": list(spec.scales),
                 "weights": self.student.digest,
-                "device": device,
-                "precision": precision,
+                "device": config.device,
+                "precision": config.precision,
                 "flip": config.flip,
             },
             "crf": dataclasses.asdict(config.crf_settings) if config.crf else "off",

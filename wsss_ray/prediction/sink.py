@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,11 @@ class PredictionSink(LabelSink):
         """Return what the run directory will hold, for the plan."""
         return [*super().outputs, *(["soft/"] if self.soft else [])]
 
-    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None) -> Mapping[str, Any]:
+    def commit(self, unit: Unit, rows: pa.Table, *, version: str | None, gpus: Sequence[str] = ()) -> Mapping[str, Any]:
         """Write the soft scores, then the label file, as `LabelSink.commit`."""
         if self.soft:
             scores = rows.select(SOFT_SCHEMA.names).cast(SOFT_SCHEMA)
             if version is not None:
                 scores = replace_rows(read_soft(self.output, unit), scores)
             self.output.write(soft_path(unit), encode_soft(scores))
-        return super().commit(unit, rows, version=version)
+        return super().commit(unit, rows, version=version, gpus=gpus)

@@ -7,7 +7,6 @@ from typing import Any
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.models.precision import resolve
 from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.training.initial_weights import student_weights_digest
 from wsss_ray.training.sources import Survey
@@ -23,19 +22,17 @@ def identity(
     found: Survey,
     *,
     validation: ShardSet | None,
-    has_gpus: bool,
 ) -> dict[str, Any]:
     """Return all settings that change the trained network or its validation, as JSON values.
 
     The number of workers, micro-batches, compile, memory order, checkpoints and paths change neither.
 
     Args:
-        config: the training.
+        config: the training, with its device and precision decided.
         classes: its class set.
         shards: its image shards.
         found: its labels.
         validation: the image shards to validate on.
-        has_gpus: whether the workers have GPUs.
     """
     recipe = dataclasses.asdict(config.recipe)
     recipe.pop("accumulation")
@@ -43,7 +40,6 @@ def identity(
     for name in ("weights", "sha256"):
         student.pop(name)
     student["weights"] = student_weights_digest(config.student, config.storage)
-    device, precision = resolve(config.device, config.precision, has_gpus=has_gpus)
     return {
         "kind": "training",
         "algorithm": ALGORITHM_VERSION,
@@ -59,8 +55,8 @@ def identity(
         "shuffle_window": config.shuffle_window,
         "seed": config.seed,
         "student": {**student, "scales": list(config.student.resolved_scales)},
-        "device": device,
-        "precision": precision,
+        "device": config.device,
+        "precision": config.precision,
         "validation": None
         if validation is None
         else {"shards": validation.digest, "every": config.validation_every, "limit": config.validation_limit},

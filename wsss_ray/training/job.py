@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsss_ray.classes import ClassSet
@@ -17,6 +17,7 @@ from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory
 from wsss_ray.labels.run import damage_error
 from wsss_ray.labels.scores import ClassIndex
 from wsss_ray.labels.selection import ImageSelection
+from wsss_ray.models.precision import decide
 from wsss_ray.models.student.header import STUDENT_FILE
 from wsss_ray.shards.image_shards import ShardSet, check_label_space, read_shard_set
 from wsss_ray.storage import retries
@@ -53,10 +54,13 @@ class TrainingRun:
     retried_before: Counter[str]
     """Requests to stores that were repeated before this run."""
 
-    def identity(self, *, has_gpus: bool) -> dict[str, Any]:
-        """Return the identity of the run on workers with or without GPUs."""
-        validation = self.validation_shards
-        return identity(self.config, self.classes, self.shards, self.found, validation=validation, has_gpus=has_gpus)
+    def decided(self, *, has_gpus: bool, has_bfloat16: bool) -> TrainingRun:
+        """Return the training with its device and precision in place of `auto`, on workers with or without GPUs."""
+        return replace(self, config=decide(self.config, has_gpus=has_gpus, has_bfloat16=has_bfloat16))
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of the run, whose device and precision are decided."""
+        return identity(self.config, self.classes, self.shards, self.found, validation=self.validation_shards)
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
@@ -140,8 +144,9 @@ def _is_finished(training: TrainingRun) -> bool:
     if not (output.exists(STUDENT_FILE) and output.exists(RUN_FILE)):
         return False
     recorded = RunDirectory(storage=output).read_identity()
-    contents = (training.identity(has_gpus=has_gpus) for has_gpus in (True, False))
-    return any(recorded == json.loads(json.dumps(content)) for content in contents)
+    hardware = ((True, True), (True, False), (False, False))
+    trainings = (training.decided(has_gpus=gpus, has_bfloat16=bfloat16) for gpus, bfloat16 in hardware)
+    return any(recorded == json.loads(json.dumps(one.identity())) for one in trainings)
 
 
 def _train(training: TrainingRun) -> TrainingState | None:
@@ -155,7 +160,8 @@ def _train(training: TrainingRun) -> TrainingState | None:
     with connect(config.ray) as resources:
         allocation = allocate(config, resources)
         directory = RunDirectory(storage=output, content="checkpoints", content_paths=(FOLDER, STUDENT_FILE))
-        content = training.identity(has_gpus=allocation.workers.gpus > 0)
+        training = training.decided(has_gpus=allocation.workers.gpus > 0, has_bfloat16=resources.has_bfloat16)
+        content = training.identity()
         if directory.claim(content):
             print(f"started the run in {output.uri}", flush=True)
         warn_of_local_paths(resources, training.images, output)

@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
-from wsss_ray.training.loopback import LoopbackConfig
+from wsss_ray.training.loopback import GroupConfig, LoopbackConfig
 from wsss_ray.training.plan import Allocation
 from wsss_ray.training.worker import Assignment, train_worker
 
@@ -36,7 +36,7 @@ def make_trainer(assignment: Assignment, allocation: Allocation, *, scratch: str
     kind = _LoopbackTrainer if is_loopback else TorchTrainer
     return kind(
         functools.partial(train_worker, assignment),
-        torch_config=LoopbackConfig(folder=scratch) if is_loopback else TorchConfig(),
+        torch_config=LoopbackConfig(folder=scratch) if is_loopback else GroupConfig(),
         scaling_config=ScalingConfig(
             num_workers=pool.actors,
             use_gpu=pool.gpus > 0,

@@ -23,7 +23,7 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config.student import DEEPLAB
 from wsss_ray.config.train import TrainConfig
 from wsss_ray.engine.ownership import Ownership
-from wsss_ray.models.device import resolve_compute
+from wsss_ray.models.device import Compute, resolve_compute
 from wsss_ray.models.student.building import build_student
 from wsss_ray.models.student.files import encode_student
 from wsss_ray.models.student.header import STUDENT_DIGEST_FILE, STUDENT_FILE
@@ -38,7 +38,7 @@ from wsss_ray.training.feed import Batch, Feed
 from wsss_ray.training.history import History
 from wsss_ray.training.initial_weights import fetch_student_weights
 from wsss_ray.training.metrics import IterationMetrics
-from wsss_ray.training.monitor import send_retries
+from wsss_ray.training.monitor import TrainingState, send_retries
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import LabelPlan
 from wsss_ray.training.updates import Updater
@@ -86,19 +86,19 @@ def train_worker(assignment: Assignment) -> None:
     """Train from the last checkpoint to the end. Runs in every worker of Ray Train's group.
 
     A problem that a restart does not solve (a damaged image, a loss that is not finite, too little memory, a full disk,
-    a store that stays unreachable) is reported to the monitor. Ray starts the group again after any error; the new
-    group then returns immediately.
+    a store that stays unreachable, a GPU that does not start) is reported to the monitor. Ray starts the group again
+    after any error; the new group then returns immediately.
     """
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(assignment.threads)
-    if get_device().type == "cuda":
-        torch.cuda.set_device(get_device())
-    start = _agree_on_start(assignment, rank)
-    if start is None:
+    if cast("TrainingState", ray.get(assignment.monitor.state.remote())).problem is not None:
         return
     try:
-        Worker(assignment, rank=rank, workers=workers).run(start)
+        compute = _resolve_device(assignment.config)
+        start = _agree_on_start(assignment, rank)
+        if start is not None:
+            Worker(assignment, compute, rank=rank, workers=workers).run(start)
     except (ValueError, StorageError, torch.OutOfMemoryError) as error:
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError):
@@ -113,16 +113,14 @@ def train_worker(assignment: Assignment) -> None:
 class Worker:
     """One of the processes that train together."""
 
-    def __init__(self, assignment: Assignment, *, rank: int, workers: int) -> None:
+    def __init__(self, assignment: Assignment, compute: Compute, *, rank: int, workers: int) -> None:
         """Build the student and its updater."""
         self.assignment = assignment
         self.config = config = assignment.config
         self.rank = rank
         self.workers = workers
         self.recipe = config.recipe
-        self.compute = resolve_compute(
-            get_device().type if config.device == "auto" else config.device, config.precision
-        )
+        self.compute = compute
         self.student = self._build()
         self.updater = Updater.of(config, self.student, compute=self.compute, workers=workers)
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -131,7 +129,6 @@ class Worker:
 
     def run(self, start: int) -> None:
         """Train from iteration `start` to the end."""
-        self._check_precision()
         if self.rank == 0:
             self.assignment.output.sweep()
         if start:
@@ -160,19 +157,6 @@ class Worker:
                 self._check_weights(start)
                 self._save(start)
         self._finish()
-
-    def _check_precision(self) -> None:
-        """Check that all workers use one precision: on GPUs of different kinds `auto` may choose different ones.
-
-        Raises:
-            ValueError: they do not.
-        """
-        first = _broadcast(self.compute.tier)
-        if first != self.compute.tier:
-            raise ValueError(
-                f"the first worker computes in {first}, worker {self.rank} in {self.compute.tier}: their GPUs are of "
-                "different kinds. Give a --precision that all of them have, or train on GPUs of one kind."
-            )
 
     def _build(self) -> StudentNetwork:
         weights = fetch_student_weights(self.config.student, self.config.storage)
@@ -319,6 +303,13 @@ class Worker:
 def sharing_options(architecture: str) -> dict[str, bool]:
     """Return the options of DDP for a student: some networks of transformers hold layers that they do not use."""
     return {_SYNC_BUFFERS: False, "find_unused_parameters": architecture not in DEEPLAB}
+
+
+def _resolve_device(config: TrainConfig) -> Compute:
+    """Return device and precision, which the driver has decided, after a check of this worker's GPU."""
+    if config.device == "cuda" and torch.cuda.is_available():
+        torch.cuda.set_device(get_device())
+    return resolve_compute(config.device, config.precision)
 
 
 def _due(iteration: int, every: int, end: int) -> bool:

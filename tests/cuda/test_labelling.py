@@ -1,0 +1,75 @@
+"""The whole label stage on pretended CUDA: no device is mixed, masks are the CPU's, the host seldom waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cuda_cases import PRECISIONS, GpuRun, Scenes, check_budget, differences, ious, label_on_gpu
+from numpy.typing import NDArray
+from pretended_cuda import DeviceError
+from torch import Tensor
+
+from wsss_ray.models.fast.sam_decoder import BoxDecoder
+from wsss_ray.models.sam import encoder
+
+SYNCS_PER_IMAGE = {"float32": 7.0, "bfloat16": 7.0, "float16": 7.25}
+"""Waits of the host for the GPU, for one of the scenes, over the whole stage. float16 looks for an overflow, too."""
+PAGEABLE_PER_IMAGE = 5.75
+"""Copies to the GPU that are not from pinned memory, or that the host waits for: small tables and ids, no pixels."""
+
+
+def check_budgets(run: GpuRun, precision: str, scenes: Scenes) -> None:
+    images = len(scenes.pictures)
+    check_budget(run.syncs, images=images, per_image=SYNCS_PER_IMAGE[precision], what="waits of the host")
+    check_budget(run.pageable, images=images, per_image=PAGEABLE_PER_IMAGE, what="pageable copies")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_gpu_labels_as_the_cpu_does(precision: str, scenes: Scenes) -> None:
+    run = label_on_gpu(precision, scenes)
+    values = ious(scenes.labels, run.labels)
+    assert len(values) >= 10
+    if precision == "float32":
+        assert min(values) == 1.0
+        pairs = zip(scenes.found, run.found, strict=True)
+        assert max(differences(*pair)["boxes"] for pair in pairs) < 0.1  # pixels
+    else:
+        assert sum(values) / len(values) >= 0.99
+    assert [len(one) for one in run.found] == [len(one) for one in scenes.found]
+    assert run.launches_at_start > 0, "nothing has checked the GPU"
+    check_budgets(run, precision, scenes)
+
+
+def test_a_planted_tensor_of_the_cpu_is_found(scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = BoxDecoder.tokens_of_images
+    monkeypatch.setattr(
+        BoxDecoder, "tokens_of_images", lambda self, features: real(self, features) + torch.zeros(1, 1, 1)
+    )
+    with pytest.raises(
+        DeviceError, match=r"add: tensors \[\(1, 1, 1\)\] of the CPU .* at wsss_ray/models/sam/boxes.py"
+    ):
+        label_on_gpu("bfloat16", scenes)
+
+
+def test_a_planted_item_exceeds_the_budget(scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = BoxDecoder.decode
+
+    def decode(self: BoxDecoder, images: Tensor, image_of_box: Tensor, boxes: Tensor) -> Any:
+        assert boxes.sum().item() > 0
+        return real(self, images, image_of_box, boxes)
+
+    monkeypatch.setattr(BoxDecoder, "decode", decode)
+    with pytest.raises(AssertionError, match=r"(?s)waits of the host.* 1 x wsss_ray/models/sam/boxes.py:\d+ _local_sc"):
+        check_budgets(label_on_gpu("bfloat16", scenes), "bfloat16", scenes)
+
+
+def test_a_planted_pageable_copy_exceeds_the_budget(scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpinned(array: NDArray[np.uint8], device: torch.device) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    monkeypatch.setattr(encoder, "to_device", unpinned)
+    with pytest.raises(AssertionError, match=r"(?s)pageable copies.* 4 x wsss_ray/models/sam/encoder.py:\d+ copy to"):
+        check_budgets(label_on_gpu("bfloat16", scenes), "bfloat16", scenes)

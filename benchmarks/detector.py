@@ -36,7 +36,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
 from wsss_ray.models.detector.network import GroundingDino
-from wsss_ray.models.detector.prompts import build_prompts
+from wsss_ray.models.detector.prompts import PromptBuilder
 
 WIDE = (427, 640)
 """Another common size in COCO: 800 x 1199 for the network, so not in a batch with `PHOTO` (800 x 1066)."""
@@ -77,7 +77,7 @@ def by_transformers(directory: Path, photo: np.ndarray) -> Callable[[], np.ndarr
     """Return the function that uses the library's own classes as in its documentation."""
     processor = AutoProcessor.from_pretrained(directory)
     network = AutoModelForZeroShotObjectDetection.from_pretrained(directory).eval()
-    prompts = build_prompts(TAGS, ClassSet.load("voc"), processor.tokenizer, max_tokens=256)
+    prompts = PromptBuilder(ClassSet.load("voc"), processor.tokenizer).build(TAGS)
 
     def call() -> np.ndarray:
         inputs = processor(images=photo, text=prompts[0].text, return_tensors="pt")

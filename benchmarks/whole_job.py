@@ -49,7 +49,7 @@ from wsss_ray.engine.meter import Meter
 from wsss_ray.images.rle import decode_mask, encode_mask
 from wsss_ray.labeller import Labeller
 from wsss_ray.labelling.stages import LabelStage
-from wsss_ray.models.detector.prompts import build_prompts
+from wsss_ray.models.detector.prompts import PromptBuilder
 from wsss_ray.models.results import Detections
 from wsss_ray.models.sam.loading import load_sam
 
@@ -117,7 +117,7 @@ def baseline(weights: Path, model: str, data: bytes, boxes: np.ndarray) -> Calla
     processor = AutoProcessor.from_pretrained(weights / "detector")
     network = AutoModelForZeroShotObjectDetection.from_pretrained(weights / "detector").eval()
     classes = ClassSet.load("voc")
-    prompt = build_prompts(TAGS, classes, processor.tokenizer, max_tokens=256)[0].text
+    prompt = PromptBuilder(classes, processor.tokenizer).build(TAGS)[0].text
     predictor = SamPredictor(load_sam(model, weights / "sam" / "weights.pth"))
 
     def call() -> np.ndarray:

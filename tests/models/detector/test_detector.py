@@ -10,7 +10,7 @@ import torch
 from wsss_ray.classes import ClassSet, UnknownTagError
 from wsss_ray.config import DetectorConfig
 from wsss_ray.models.detector.network import GroundingDino
-from wsss_ray.models.detector.prompts import build_prompts
+from wsss_ray.models.detector.prompts import PromptBuilder
 from wsss_ray.models.results import Detections
 from wsss_ray.models.suppression import concatenate
 
@@ -92,7 +92,7 @@ def test_long_prompts_split_and_follow_each_other(make: Make, images: list[np.nd
     """All 80 COCO names, spelled in small pieces, are several prompts; each gives the same boxes as alone."""
     coco = ClassSet.load("coco")
     detector = make("mm-grounding-dino", coco, batch_size=2)
-    prompts = build_prompts(coco.names, coco, detector.tokenizer)
+    prompts = PromptBuilder(coco, detector.tokenizer).build(coco.names)
     assert len(prompts) > 2
     assert max(len(prompt.input_ids) for prompt in prompts) > 240
     found = detector.detect(images[:2], [coco.names, ["dog"]])

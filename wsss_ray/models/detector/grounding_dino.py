@@ -58,11 +58,8 @@ class GroundingDinoDetector(Detector):
     ) -> list[list[str]]:
         """Return the prompts of each image, after a check of all phrases of the class set."""
         from wsss_ray.models.detector.files import load_tokenizer  # noqa: PLC0415 - only a dry run needs them
-        from wsss_ray.models.detector.prompts import build_prompts, check_phrases  # noqa: PLC0415
+        from wsss_ray.models.detector.prompts import PromptBuilder  # noqa: PLC0415
 
         tokenizer = load_tokenizer(pinned(config), directory)
-        longest = tokenizer.model_max_length
-        check_phrases(classes, tokenizer, max_tokens=longest)
-        return [
-            [prompt.text for prompt in build_prompts(names, classes, tokenizer, max_tokens=longest)] for names in tags
-        ]
+        builder = PromptBuilder(classes, tokenizer, max_tokens=tokenizer.model_max_length)
+        return [[prompt.text for prompt in builder.build(names)] for names in tags]

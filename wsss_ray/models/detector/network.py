@@ -15,7 +15,7 @@ from wsss_ray.models.backoff import Backoff
 from wsss_ray.models.detector.files import load_network, load_processor
 from wsss_ray.models.detector.outputs import read_outputs
 from wsss_ray.models.detector.pixels import PixelTransform
-from wsss_ray.models.detector.prompts import Prompt, build_prompts, check_phrases
+from wsss_ray.models.detector.prompts import Prompt, PromptBuilder
 from wsss_ray.models.device import resolve_compute
 from wsss_ray.models.fast.grounding_dino import use_fast_layers
 from wsss_ray.models.hub import model_directory
@@ -46,12 +46,11 @@ class GroundingDino:
                 the tokenizer cannot read a phrase of the class set.
         """
         self.config = config
-        self.class_set = class_set
         self.compute = resolve_compute(config.device, config.precision)
         source = model_directory(config, directory)
         processor = load_processor(source)
         self.tokenizer = processor.tokenizer
-        check_phrases(class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length)
+        self._prompts = PromptBuilder(class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length)
         network = load_network(source)
         if config.kernels == "auto":
             use_fast_layers(network)
@@ -86,11 +85,8 @@ class GroundingDino:
             raise ValueError(f"there are {len(images)} images and {len(tags)} lists of tags: give one list per image.")
         groups: dict[tuple[int, int], list[tuple[int, Prompt]]] = {}
         for index, (image, image_tags) in enumerate(zip(images, tags, strict=True)):
-            prompts = build_prompts(
-                image_tags, self.class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length
-            )
             size = self.network_size(*_image_size(image))
-            groups.setdefault(size, []).extend((index, prompt) for prompt in prompts)
+            groups.setdefault(size, []).extend((index, prompt) for prompt in self._prompts.build(image_tags))
         parts: list[list[Detections]] = [[] for _ in images]
         for size, rows in groups.items():
             for piece, results in self._batches.run(len(rows), functools.partial(self._run, images, rows, size)):

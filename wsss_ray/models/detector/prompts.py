@@ -46,58 +46,57 @@ class _Phrase:
     token_ids: tuple[int, ...]
 
 
-def build_prompts(
-    tags: Iterable[str],
-    class_set: ClassSet,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_tokens: int = 256,
-) -> list[Prompt]:
-    """Return the prompts of one image: usually one; none without tags; several where one would exceed `max_tokens`.
+class PromptBuilder:
+    """Builds the prompts of images. All phrases of the class set are tokenized once, when it is created."""
 
-    Classes are in the order of the class set, whatever the order of `tags`. Each has its phrases and then, where assist
-    words are on, its assist words.
+    def __init__(self, class_set: ClassSet, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int = 256) -> None:
+        """Tokenize and check every phrase of the class set.
 
-    Args:
-        tags: names or aliases of classes.
-        class_set: the classes.
-        tokenizer: the detector's tokenizer.
-        max_tokens: largest number of tokens in a prompt, [CLS], full stops and [SEP] included.
+        Args:
+            class_set: the classes.
+            tokenizer: the detector's tokenizer.
+            max_tokens: largest number of tokens in a prompt, [CLS], full stops and [SEP] included.
 
-    Raises:
-        UnknownTagError: a tag is not in the class set.
-        ValueError: a phrase is one that `check_phrases` refuses.
-    """
-    tagged = {class_set.canonical(tag) for tag in tags}
-    entries = [entry for entry in class_set.classes if entry.name in tagged]
-    groups: list[list[_Phrase]] = []
-    length = max_tokens
-    for phrase in _tokenize(entries, class_set, tokenizer, max_tokens):
-        added = len(phrase.token_ids) + 1
-        if length + added > max_tokens:
-            groups.append([])
-            length = 2  # [CLS] and [SEP]
-        groups[-1].append(phrase)
-        length += added
-    return [_join(group, tokenizer) for group in groups]
+        Raises:
+            ValueError: the tokenizer knows no token of a phrase, a phrase is longer than `max_tokens` allows, or it has
+                the tokens of a phrase of another class. The text names class, phrase and, for a class set from a file,
+                its line.
+        """
+        self._class_set = class_set
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._phrases = _tokenize(class_set, tokenizer, max_tokens)
+
+    def build(self, tags: Iterable[str]) -> list[Prompt]:
+        """Return the prompts of one image: usually one; none without tags; several where one would be too long.
+
+        Classes are in the order of the class set, whatever the order of `tags`. Each has its phrases and then, where
+        assist words are on, its assist words.
+
+        Args:
+            tags: names or aliases of classes.
+
+        Raises:
+            UnknownTagError: a tag is not in the class set.
+        """
+        tagged = {self._class_set.canonical(tag) for tag in tags}
+        groups: list[list[_Phrase]] = []
+        length = self._max_tokens
+        for phrase in self._phrases:
+            if phrase.entry.name not in tagged:
+                continue
+            added = len(phrase.token_ids) + 1
+            if length + added > self._max_tokens:
+                groups.append([])
+                length = 2  # [CLS] and [SEP]
+            groups[-1].append(phrase)
+            length += added
+        return [_join(group, self._tokenizer) for group in groups]
 
 
-def check_phrases(class_set: ClassSet, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int = 256) -> None:
-    """Check every phrase of the set against the tokenizer.
-
-    Raises:
-        ValueError: the tokenizer knows no token of a phrase, a phrase is longer than `max_tokens` allows, or it has the
-            tokens of a phrase of another class. The text names class, phrase and, for a class set from a file, its
-            line.
-    """
-    _tokenize(class_set.classes, class_set, tokenizer, max_tokens)
-
-
-def _tokenize(
-    entries: Sequence[ClassEntry], class_set: ClassSet, tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> list[_Phrase]:
-    """Return the phrases of these classes with their token ids, without repeated phrases of a class."""
-    named = [(entry, text) for entry in entries for text in class_set.phrases_of(entry.name)]
+def _tokenize(class_set: ClassSet, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[_Phrase]:
+    """Return the phrases of all classes with their token ids, without repeated phrases of a class."""
+    named = [(entry, text) for entry in class_set.classes for text in class_set.phrases_of(entry.name)]
     if not named:
         return []
     encoded = tokenizer([text for _, text in named], add_special_tokens=False)["input_ids"]

@@ -40,7 +40,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
         student.draw(root / "student/scenes", "train", config.student_scenes, first=student.FIRST_SCENE)
     with connect(RayConfig()):
         student.shard(root / "scenes", shards)
-        labelled = labelled_session(student.label(shards, labels))
+        labelled = student.label(shards, labels)
         judged = student.evaluate(shards, labels, root / "evaluation", split=config.split)
         learned = _learn(root, shards, config) if config.student_scenes else {}
         common: dict[str, Any] = {"labels": str(labels), "images": str(shards), "classes": "demo"}
@@ -63,7 +63,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
         "pseudo_label_miou": judged.miou,
         **learned,
         **parts,
-        "images_per_second": labelled,
+        "images_per_second": labelled["session"]["images_per_second"],
         "labels": str(labels),
         "evaluation": str(root / "evaluation"),
         "picture": str(root / "picture.png"),
@@ -80,11 +80,6 @@ def _show_first_labels(picture: Path, config: DemoConfig) -> None:
     if not picture.exists():
         write_first_picture(picture, config.split)
         print(f"labelled {FIRST_SCENES} scenes from their tags: open {picture}", flush=True)
-
-
-def labelled_session(summary: dict[str, Any]) -> float:
-    """Return the images per second of the last session of the labelling job that labelled images."""
-    return float(summary["session"]["images_per_second"])
 
 
 def _learn(root: Path, shards: Path, config: DemoConfig) -> dict[str, Any]:

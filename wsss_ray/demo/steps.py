@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from wsss_ray.config import DetectorConfig, EvaluateConfig, LabelConfig, SegmenterConfig, ShardConfig
+from wsss_ray.config import EvaluateConfig, LabelConfig, ShardConfig, builtin
+from wsss_ray.config.parsing import read_files
 from wsss_ray.config.predict import PredictConfig
 from wsss_ray.config.student import StudentConfig
 from wsss_ray.config.train import TrainConfig
@@ -62,19 +64,10 @@ def shard(scenes: Path, shards: Path) -> None:
     )
 
 
-def label(shards: Path, output: Path, *, assist_words: bool = True) -> dict[str, object]:
+def label(shards: Path, output: Path, *, assist_words: bool = True) -> dict[str, Any]:
     """Label scenes from their tags with the shipped models; return the summary of the labelling job."""
-    return labelling.run(
-        LabelConfig(
-            input=str(shards),
-            output=str(output),
-            classes="demo",
-            assist_words=assist_words,
-            detector=DetectorConfig(model="demo"),
-            segmenter=SegmenterConfig(model="tiny"),
-            png=True,
-        )
-    )
+    config = read_files(LabelConfig, [builtin.find("demo")])
+    return labelling.run(replace(config, input=str(shards), output=str(output), assist_words=assist_words))
 
 
 def evaluate(shards: Path, labels: Path, output: Path, *, split: str) -> Evaluation:

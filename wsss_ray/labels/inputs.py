@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from wsss_ray.engine.run_directory import RUN_FILE
 from wsss_ray.images.header import DEFAULT_MAX_FILE_BYTES
+from wsss_ray.labels.selection import nothing_named
 from wsss_ray.shards.footers import ShardError, damage_as_shard_error
 from wsss_ray.shards.image_shards import ShardSet
 from wsss_ray.shards.instance import Instance
@@ -219,9 +220,7 @@ def check_names(
         if first is not None and not unmatched:
             return
     if subset is not None and first is None:
-        raise ValueError(
-            f"none of the {len(subset)} ids of --subset is in the image shards; the first is {min(subset)!r}."
-        )
+        raise ValueError(nothing_named("--subset", subset))
     for what, (folder, _) in unmatched.items():
         assert first is not None, "shards hold images"
         raise ValueError(nothing_matches(folder, first, what=what))

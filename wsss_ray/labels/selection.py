@@ -60,14 +60,17 @@ class ImageSelection:
         there = frozenset(present)
         for flag, ids in (("--only", self.only), ("--exclude", self.exclude)):
             if ids and ids.isdisjoint(there):
-                raise ValueError(
-                    f"none of the {len(ids):,} ids of {flag} is in the image shards; the first is {min(ids)!r}."
-                )
+                raise ValueError(nothing_named(flag, ids))
         return len(self.named - there)
 
     def uses(self, image_id: str) -> bool:
         """Return whether the image is used."""
         return (self.only is None or image_id in self.only) and image_id not in self.exclude
+
+
+def nothing_named(flag: str, ids: frozenset[str]) -> str:
+    """Return the message for a list of ids that are not in the image shards."""
+    return f"none of the {len(ids):,} ids of {flag} is in the image shards; the first is {min(ids)!r}."
 
 
 def _read_ids(uri: str, storage: StorageConfig, flag: str) -> frozenset[str]:

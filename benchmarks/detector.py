@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ from random_weights import write_detector
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
+from wsss_ray import Labeller
 from wsss_ray.classes import ClassSet
-from wsss_ray.config import DetectorConfig
+from wsss_ray.config import DetectorConfig, LabellerConfig
 from wsss_ray.models.detector.network import GroundingDino
 from wsss_ray.models.detector.prompts import PromptBuilder
 
@@ -65,10 +67,10 @@ def prepare(way: str, directory: Path) -> Callable[[], np.ndarray]:
         return by_transformers(directory, photo)
     precision, _, what = way.partition("-")
     config = DetectorConfig(model=str(directory), box_threshold=0.0, precision=precision)  # type: ignore[arg-type]
-    detector = GroundingDino(config, ClassSet.load("voc"))
-    other = random_photo(np.random.default_rng(1), PHOTO if what == "same" else WIDE)
     if what == "text":
-        return lambda: text_alone(detector)
+        return partial(text_alone, GroundingDino(config, ClassSet.load("voc")))
+    detector = Labeller(LabellerConfig(classes="voc", detector=config)).detector
+    other = random_photo(np.random.default_rng(1), PHOTO if what == "same" else WIDE)
     photos = [photo, other] if what else [photo]
     return lambda: detector.detect(photos, [TAGS] * len(photos))[0].boxes
 

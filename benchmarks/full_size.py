@@ -22,9 +22,8 @@ from measuring import machine, write_json
 from PIL import Image
 from random_weights import write_detector, write_sam
 
-from wsss_ray.classes import ClassSet
-from wsss_ray.config import DetectorConfig
-from wsss_ray.models.detector.network import GroundingDino
+from wsss_ray import Labeller
+from wsss_ray.config import DetectorConfig, LabellerConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 BOXES_PER_PHOTO = 8
@@ -34,7 +33,8 @@ def threshold_for(directory: Path, photos: list[Path], tags: list[str]) -> float
     """Return the score above which the random detector keeps about BOXES_PER_PHOTO boxes per photo."""
     config = DetectorConfig(model=str(directory), box_threshold=0.0)
     images = [np.array(Image.open(path).convert("RGB")) for path in photos]
-    found = GroundingDino(config, ClassSet.load("voc")).detect(images, [tags] * len(images))
+    labels = Labeller(LabellerConfig(classes="voc", detector=config))
+    found = labels.detector.detect(images, [tags] * len(images))
     scores = np.sort(np.concatenate([detections.scores for detections in found]))
     return float(scores[-1 - BOXES_PER_PHOTO * len(photos)])
 

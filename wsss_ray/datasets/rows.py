@@ -16,7 +16,7 @@ from wsss_ray.images.header import ImageError
 from wsss_ray.images.label_png import decode_truth, encode_label, orient_label
 from wsss_ray.storage.storage import Storage
 
-Stage = Literal["read", "decode", "truth", "crash"]
+RejectStage = Literal["read", "decode", "truth", "crash"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Rejected:
 
     source: str
     """Path relative to the image root."""
-    stage: Stage
+    stage: RejectStage
     """What failed: reading the file, decoding it, its truth, or the process that checked it (a crash)."""
     reason: str
     """A kind, a colon, and details."""
@@ -134,7 +134,7 @@ class RowMaker:
         return np.ascontiguousarray(label)
 
 
-def reject(item: Item, stage: Stage, reason: str) -> Rejected:
+def reject(item: Item, stage: RejectStage, reason: str) -> Rejected:
     """Return the rejection of an item, for the list of rejected images."""
     return Rejected(source=shown_path(item.path), stage=stage, reason=reason)
 

@@ -23,6 +23,8 @@ from wsss_ray.engine.resources import Resources
 
 # Set before torch is imported: several processes compute at once, and small networks are slower with several threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read when Triton is imported: its kernels then run on the CPU, without a compiler.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 # Ray looks for new log files and measures its processes every second; in a long session that costs time.
 for name, value in {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",

@@ -65,7 +65,7 @@ def test_a_batch_equals_its_members_one_by_one(make: Make, images: list[np.ndarr
 def test_only_equal_network_sizes_run_together_and_unpadded(make: Make, images: list[np.ndarray]) -> None:
     detector = make(batch_size=2)
     shapes = []
-    detector.network.register_forward_pre_hook(
+    detector.network.model.register_forward_pre_hook(
         lambda module, arguments, keywords: shapes.append(tuple(keywords["pixel_values"].shape)), with_kwargs=True
     )
     detector.detect(images, TAGS)
@@ -82,7 +82,7 @@ def test_the_order_of_images_and_tags_does_not_matter(make: Make, images: list[n
 
 def test_an_image_without_tags_runs_no_model(make: Make, images: list[np.ndarray]) -> None:
     detector = make()
-    detector.network.forward = None  # any call would fail
+    detector.network.model.forward = None  # any call would fail
     found = detector.detect(images[:2], [[], []])
     assert [len(boxes) for boxes in found] == [0, 0]
     assert detector.detect([], []) == []
@@ -173,7 +173,7 @@ def test_out_of_memory_takes_smaller_batches_from_then_on(make: Make, images: li
         if sizes[-1] > limit:
             raise torch.OutOfMemoryError
 
-    detector.network.register_forward_pre_hook(check, with_kwargs=True)
+    detector.network.model.register_forward_pre_hook(check, with_kwargs=True)
     for ours, theirs in zip(detector.detect(images, TAGS), whole, strict=True):
         assert_equal(ours, theirs)
     assert detector._batches.retries == 1  # 3 of one size -> 1

@@ -15,7 +15,7 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
 )
 
 from wsss_ray.models.detector.files import load_network
-from wsss_ray.models.fast import grounding_dino, linear
+from wsss_ray.models.fast import linear, sampling
 from wsss_ray.models.fast.grounding_dino import BagSampling, FoldedFusion, FusedAttention, use_fast_layers
 from wsss_ray.models.fast.linear import FusedLinear, fuse_activation
 
@@ -37,7 +37,7 @@ def randomised(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("queries_at_once", [1, 7, 1000])
 def test_sampling(coordinates: int, queries_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offsets of several pixels reach beyond every border."""
-    monkeypatch.setitem(grounding_dino.SAMPLING_BYTES, "cpu", queries_at_once * 8 * 16 * 4 * 8)
+    monkeypatch.setitem(sampling.SAMPLING_BYTES, "cpu", queries_at_once * 8 * 16 * 4 * 8)
     original = randomised(GroundingDinoMultiscaleDeformableAttention(CONFIG, num_heads=8, n_points=4))
     shapes = torch.tensor(SHAPES)
     inputs = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig
@@ -16,8 +18,10 @@ from wsss_ray.models.detector.files import load_network, load_processor
 from wsss_ray.models.detector.outputs import read_outputs
 from wsss_ray.models.detector.pixels import PixelTransform
 from wsss_ray.models.detector.prompts import Prompt, PromptBuilder
-from wsss_ray.models.device import resolve_compute
+from wsss_ray.models.device import Compute, resolve_compute, to_device
 from wsss_ray.models.fast.grounding_dino import use_fast_layers
+from wsss_ray.models.fast.grounding_dino_device import use_device_layers, use_half
+from wsss_ray.models.fast.ops import Sample
 from wsss_ray.models.hub import model_directory
 from wsss_ray.models.results import Detections
 from wsss_ray.models.suppression import concatenate
@@ -51,10 +55,8 @@ class GroundingDino:
         processor = load_processor(source)
         self.tokenizer = processor.tokenizer
         self._prompts = PromptBuilder(class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length)
-        network = load_network(source)
-        if config.kernels == "auto":
-            use_fast_layers(network)
-        self.network = network.to(self.compute.device)
+        self.network = load_network(source).to(self.compute.device)
+        prepare_network(self.network, self.compute, kernels=config.kernels)
         self.pixels = PixelTransform.of(
             processor.image_processor,
             self.network.config,
@@ -114,26 +116,61 @@ class GroundingDino:
         indices = list(dict.fromkeys(index for index, _ in rows))
         prompts = [prompt for _, prompt in rows]
         longest = max(len(prompt.input_ids) for prompt in prompts)
-        input_ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
-        attention_mask = torch.zeros_like(input_ids)
+        tokens = np.full((2, len(rows), longest), self.tokenizer.pad_token_id)
+        tokens[1] = 0
         for row, prompt in enumerate(prompts):
-            input_ids[row, : len(prompt.input_ids)] = torch.tensor(prompt.input_ids)
-            attention_mask[row, : len(prompt.input_ids)] = 1
+            tokens[0, row, : len(prompt.input_ids)] = prompt.input_ids
+            tokens[1, row, : len(prompt.input_ids)] = 1
         with self.compute.running():
             pixels = self.pixels.apply([images[index] for index in indices], size, device)
             if len(indices) < len(rows):  # several prompts of one image
-                pixels = pixels[[indices.index(index) for index, _ in rows]]
-            outputs = self.network(
-                pixel_values=pixels, input_ids=input_ids.to(device), attention_mask=attention_mask.to(device)
-            )
+                pixels = pixels[to_device(np.array([indices.index(index) for index, _ in rows]), device)]
+            input_ids, attention_mask = to_device(tokens, device)
+            logits, boxes = run_network(self.network, pixels, input_ids, attention_mask)
             return read_outputs(
-                outputs.logits,
-                outputs.pred_boxes,
+                logits,
+                boxes,
                 prompts,
                 [_image_size(images[index]) for index, _ in rows],
                 mode=self.config.mode,
                 box_threshold=self.config.box_threshold,
             )
+
+
+def prepare_network(
+    network: PreTrainedModel, compute: Compute, *, kernels: Literal["auto", "stock"], sample: Sample | None = None
+) -> None:
+    """Replace layers of a loaded network on its device by faster ones, unless `kernels` is stock.
+
+    Args:
+        network: its weights must be final.
+        compute: device and precision.
+        kernels: auto or stock.
+        sample: the deformable sampling of a GPU, as `use_device_layers` takes it.
+    """
+    if kernels == "stock":
+        return
+    use_fast_layers(network)
+    if compute.device.type == "cuda":
+        use_device_layers(network, compute.autocast_dtype or torch.float32, sample)
+        if compute.autocast_dtype is not None:
+            use_half(network, compute.autocast_dtype)
+
+
+def run_network(
+    network: PreTrainedModel, pixels: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits (B, Q, 256) and relative boxes (B, Q, 4) of the network's last layer.
+
+    The heads of the other layers, which the network itself would compute too, serve its training only.
+    """
+    found = network.model(pixel_values=pixels, input_ids=input_ids, attention_mask=attention_mask)
+    boxes = found.intermediate_reference_points
+    before = boxes[:, -2] if boxes.shape[1] > 1 else found.init_reference_points
+    hidden = found.intermediate_hidden_states[:, -1]
+    logits = network.class_embed[-1](hidden, found.encoder_last_hidden_state_text, attention_mask.bool())
+    moved = network.bbox_embed[-1](hidden) + torch.special.logit(before, eps=1e-5)
+    return logits, moved.sigmoid()
 
 
 def _image_size(image: NDArray[np.uint8]) -> tuple[int, int]:

@@ -24,9 +24,7 @@ from transformers import PreTrainedModel
 from transformers.models.swin.modeling_swin import SwinMLP
 
 from wsss_ray.models.fast.linear import fuse_activation, replace_linears
-
-SAMPLING_BYTES = {"cpu": 2**21, "cuda": 2**29}
-"""Bytes of the indices and weights that are computed at once. CPU: few enough for the cache."""
+from wsss_ray.models.fast.sampling import sample
 
 
 def use_fast_layers(network: PreTrainedModel) -> None:
@@ -54,7 +52,7 @@ class BagSampling(nn.Module):
         """Share the parameters of `attention`."""
         super().__init__()
         self.heads: int = attention.n_heads
-        self.points: int = attention.n_points
+        self.levels: int = attention.n_levels
         self.sampling_offsets: nn.Module = attention.sampling_offsets
         self.attention_weights: nn.Module = attention.attention_weights
         self.value_proj: nn.Module = attention.value_proj
@@ -88,88 +86,16 @@ class BagSampling(nn.Module):
         values = self.value_proj(encoder_hidden_states)
         if attention_mask is not None:
             values = values.masked_fill(~attention_mask[..., None], 0.0)
-        levels = (self.heads, len(spatial_shapes), self.points)
-        table = values.float().view(-1, values.shape[-1] // self.heads)
-        offsets_qhLP2 = self.sampling_offsets(queries).float().view(-1, *levels, 2)
-        weights_qhLP = self.attention_weights(queries).float().view(-1, self.heads, levels[1] * levels[2])
-        weights_qhLP = weights_qhLP.softmax(-1).view(-1, *levels)
-        corners = _Corners(spatial_shapes, level_start_index, levels)
-        centers, spreads = corners.centers(reference_points.float().flatten(0, 1))
-        sampled = torch.empty(queries.shape[:2].numel(), values.shape[-1], device=values.device)
-        step = max(1, SAMPLING_BYTES[table.device.type] // (weights_qhLP[0].numel() * 4 * 8))
-        for image in range(len(queries)):
-            first_row = image * values.shape[1] * self.heads
-            for start in range(image * queries.shape[1], (image + 1) * queries.shape[1], step):
-                piece = slice(start, min(start + step, (image + 1) * queries.shape[1]))
-                offsets = offsets_qhLP2[piece] if spreads is None else offsets_qhLP2[piece] * spreads[piece]
-                bags, shares = corners.rows_of(offsets + centers[piece], weights_qhLP[piece], first_row)
-                picked = functional.embedding_bag(bags, table, mode="sum", per_sample_weights=shares)
-                sampled[piece] = picked.view(-1, sampled.shape[1])
-        return self.output_proj(sampled.view(*queries.shape[:2], -1)), None
-
-
-class _Corners:
-    """Finds the rows of a table (B S h, d) around points on the feature maps, and their bilinear weights."""
-
-    def __init__(self, spatial_shapes: Tensor, level_start_index: Tensor, levels: tuple[int, int, int]) -> None:
-        """Prepare the sizes of the feature maps.
-
-        Args:
-            spatial_shapes: (L, 2) heights and widths.
-            level_start_index: (L,) index of each map's first position.
-            levels: (h, L, P).
-        """
-        heads, device = levels[0], spatial_shapes.device
-        self._heads, self._points = heads, levels[2]
-        self._sides_L2 = spatial_shapes.flip(1).float()
-        # of the same shape as the operand that it is compared with: broadcast comparisons are not vectorized
-        self._last_hLP2 = (self._sides_L2[:, None] - 1).expand(*levels, 2).contiguous()
-        self._line_L1 = spatial_shapes[:, 1, None].int() * heads
-        heads_h11 = torch.arange(heads, dtype=torch.int32, device=device)[:, None, None]
-        self._first_hL1 = level_start_index[:, None].int() * heads + heads_h11
-
-    def centers(self, reference_qL: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the reference points in pixels, (q, 1, L, 1, 2), and the factor of the offsets, None for points.
-
-        Offsets of points are in pixels, those of boxes in eighths of the box (with four points a level).
-
-        Args:
-            reference_qL: (q, L, 2 or 4) points or boxes, relative to the maps.
-        """
-        centers = (reference_qL[..., :2] * self._sides_L2 - 0.5)[:, None, :, None]
-        if reference_qL.shape[-1] == 2:
-            return centers, None
-        spreads = reference_qL[..., 2:] * self._sides_L2 * (0.5 / self._points)
-        return centers, spreads[:, None, :, None]
-
-    def rows_of(self, pixels_qhLP2: Tensor, weights_qhLP: Tensor, first_row: int) -> tuple[Tensor, Tensor]:
-        """Return the rows (q h, 4 L P) int32 around the points, and their weights.
-
-        Args:
-            pixels_qhLP2: points in pixels of their maps.
-            weights_qhLP: attention weights.
-            first_row: row of the table at which the image begins.
-        """
-        low = pixels_qhLP2.floor()
-        high_share = pixels_qhLP2 - low
-        low_share = 1 - high_share
-        high = low + 1
-        inside = [torch.minimum(side.clamp(min=0), self._last_hLP2) for side in (low, high)]
-        # a corner outside the map has weight 0 and the row of the border
-        low_share *= low == inside[0]
-        high_share *= high == inside[1]
-        shape = (*weights_qhLP.shape[:2], 4, *weights_qhLP.shape[2:])
-        rows = torch.empty(shape, dtype=torch.int32, device=weights_qhLP.device)
-        shares = torch.empty(shape, device=weights_qhLP.device)
-        low, high = (side.int() for side in inside)
-        columns = [side[..., 0] * self._heads + first_row for side in (low, high)]
-        for line, (side, share) in enumerate(((low, low_share), (high, high_share))):
-            lines = side[..., 1] * self._line_L1 + self._first_hL1
-            weighted = share[..., 1] * weights_qhLP
-            for column, column_share in enumerate((low_share, high_share)):
-                torch.add(lines, columns[column], out=rows[:, :, 2 * line + column])
-                torch.mul(weighted, column_share[..., 0], out=shares[:, :, 2 * line + column])
-        return rows.flatten(2).flatten(0, 1), shares.flatten(2).flatten(0, 1)
+        sampled = sample(
+            values,
+            self.sampling_offsets(queries),
+            self.attention_weights(queries),
+            reference_points,
+            spatial_shapes,
+            level_start_index,
+            self.heads,
+        )
+        return self.output_proj(sampled), None
 
 
 class FusedAttention(nn.Module):
@@ -230,7 +156,23 @@ class FoldedFusion(nn.Module):
         Masks are True at padding. The original clamps scores for half precision (50,000 below the largest score). This
         is left out, because it does not change a softmax.
         """
-        heads, (batch, tokens, _) = self.num_heads, text_features.shape
+        weights_BSX, values_BXC, read = self.mix(
+            vision_features, text_features, vision_attention_mask, text_attention_mask
+        )
+        return (weights_BSX @ values_BXC, None), (read, None)
+
+    def mix(
+        self,
+        vision_features: Tensor,
+        text_features: Tensor,
+        vision_attention_mask: Tensor | None,
+        text_attention_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights (B, S, h T) and values (B, h T, C), whose product the positions receive, and the text's part.
+
+        Arguments as `forward`.
+        """
+        heads, tokens = self.num_heads, text_features.shape[1]
         keys = self._heads_of(self.text_proj(text_features)) * self.scale
         folded = keys @ self.vision_proj.weight.unflatten(0, (heads, -1))
         offset = keys @ self.vision_proj.bias.view(heads, -1, 1)
@@ -253,9 +195,7 @@ class FoldedFusion(nn.Module):
         folded_values = text_values @ self.out_vision_proj.weight.t().unflatten(0, (heads, -1))
         # the weights of each head sum to one, so a bias divided by the number of heads is added once in total
         folded_values = folded_values + self.out_vision_proj.bias / heads
-        seen = weights.transpose(1, 2) @ folded_values.flatten(1, 2)
-        assert seen.shape[0] == batch
-        return (seen, None), (self.out_text_proj(values), None)
+        return weights.transpose(1, 2), folded_values.flatten(1, 2), self.out_text_proj(values)
 
     def _heads_of(self, tokens_BTD: Tensor) -> Tensor:
         """Return the channels split into heads: (B, T, h d) -> (B, h, T, d)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from segment_anything.modeling import Sam
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from wsss_ray.models.device import Compute, to_device
+from wsss_ray.models.fast.ops import Attend
 from wsss_ray.models.fast.sam_encoder import use_fast_layers
+from wsss_ray.models.fast.sam_half import HalfEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,13 @@ class ImageEncoder:
     """The image encoder of a SAM on its device, in its precision."""
 
     def __init__(
-        self, sam: Sam, compute: Compute, *, kernels: Literal["auto", "stock"] = "auto", compile_mode: str = "off"
+        self,
+        sam: Sam,
+        compute: Compute,
+        *,
+        kernels: Literal["auto", "stock"] = "auto",
+        compile_mode: str = "off",
+        attend: Attend | None = None,
     ) -> None:
         """Take over `sam.image_encoder`, whose weights must be final and on the device.
 
@@ -62,6 +70,7 @@ class ImageEncoder:
             kernels: auto uses the layers of `fast/sam_encoder`; stock leaves the package's own.
             compile_mode: a mode of torch.compile, or off. When compiled, batches are padded with empty images to a
                 power of two, so that few shapes are compiled.
+            attend: the attention of a GPU in 16 bits, as `HalfEncoder` takes it.
         """
         self._compute = compute
         self._sam = sam
@@ -69,12 +78,20 @@ class ImageEncoder:
         """Side of the network's square input, in pixels."""
         self.float32_fallbacks = 0
         """Batches that overflowed in float16 and were encoded again in float32."""
-        if kernels == "auto":
-            use_fast_layers(sam, compute.device)
         self._compiles = compile_mode != "off"
-        self._network = sam.image_encoder
+        self._network: Callable[[Tensor], Tensor] = sam.image_encoder
+        self._exact: nn.Module | None = sam.image_encoder
+        """The network in float32, for batches that overflow; None where it is not needed."""
+        dtype = compute.autocast_dtype
+        if kernels == "auto" and compute.device.type == "cuda" and dtype is not None:
+            self._network = HalfEncoder(sam.image_encoder, dtype, attend)
+            if dtype == torch.bfloat16:  # which has the range of float32
+                self._exact = None
+                sam.image_encoder = self._network
+        if kernels == "auto" and self._exact is not None:
+            use_fast_layers(sam, compute.device)
         if self._compiles:
-            self._network = torch.compile(sam.image_encoder, mode=compile_mode, dynamic=False)
+            self._network = torch.compile(self._network, mode=compile_mode, dynamic=False)
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return the features (B, C, g, g) float32 of images from `resize_longest_side`.
@@ -87,14 +104,22 @@ class ImageEncoder:
         return self._encode_finite(pictures)
 
     def _encode_finite(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        features = self._encode(pictures, self._compute)
+        features = self._encode(pictures, self._compute, self._network)
         if self._compute.tier == "float16" and not bool(features.isfinite().all()):
             logger.warning("float16 overflowed in SAM's image encoder: %d images are encoded in float32", len(pictures))
             self.float32_fallbacks += 1
-            features = self._encode(pictures, Compute(device=self._compute.device, tier="float32"))
+            assert self._exact is not None
+            features = self._encode(pictures, Compute(device=self._compute.device, tier="float32"), self._exact)
         return features
 
-    def _encode(self, pictures: Sequence[NDArray[np.uint8]], compute: Compute) -> Tensor:
+    def features_of(self, inputs: Tensor) -> Tensor:
+        """Return the features (B, C, g, g) of normalized images (B, 3, side, side), in the context of the precision."""
+        features: Tensor = self._network(inputs)
+        return features.float()
+
+    def _encode(
+        self, pictures: Sequence[NDArray[np.uint8]], compute: Compute, network: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         device = compute.device
         with compute.running():
             count = 1 << (len(pictures) - 1).bit_length() if self._compiles else len(pictures)
@@ -103,5 +128,5 @@ class ImageEncoder:
                 pixels = to_device(picture, device).permute(2, 0, 1)
                 height, width = pixels.shape[1:]
                 inputs[slot, :, :height, :width] = (pixels - self._sam.pixel_mean) / self._sam.pixel_std
-            features: Tensor = self._network(inputs)
+            features: Tensor = network(inputs)
             return features[: len(pictures)].float()

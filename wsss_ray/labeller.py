@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from wsss_ray.classes import ClassSet
@@ -26,6 +26,7 @@ from wsss_ray.engine.meter import Meter
 from wsss_ray.errors import suggest
 from wsss_ray.images.header import ImageError
 from wsss_ray.images.inputs import ImageLike, read_pixels
+from wsss_ray.labelling.device_thread import DeviceThread
 from wsss_ray.labelling.fusing import FusedLabel, LabelRowBuilder
 from wsss_ray.labelling.labelled_image import LabelledImage
 from wsss_ray.labelling.weights import fetch
@@ -36,6 +37,8 @@ from wsss_ray.models.results import Detections, MaskCrop
 from wsss_ray.models.suppression import suppress
 from wsss_ray.shards.columns import LABEL_COLUMNS
 
+_Item = tuple[NDArray[np.uint8], list[str]]
+"""A decoded image and its tags."""
 MASKS_BYTES = 128 * 2**20
 """Masks that wait on the host until the device is free for the next unit, at most."""
 
@@ -70,7 +73,7 @@ class Labeller:
         self.columns = {name: LABEL_COLUMNS.get(name)() for name in self.config.columns}
         self._rule = FUSION_RULES.get(self.config.fusion.paint)
         self._palette = self.classes.palette() if self.classes.label_dtype is np.uint8 else None
-        self._device = threading.Lock()
+        self._device: DeviceThread[_Item, tuple[Detections, float]] = DeviceThread(self._detect_joined)
         if detector is not None:
             self.detector = detector
         if segmenter is not None:
@@ -142,15 +145,34 @@ class Labeller:
 
     def detect(self, pictures: Sequence[Picture], meter: Meter) -> list[Detections]:
         """Return the boxes of each decoded image; none where it has no pixels."""
-        present = [index for index, picture in enumerate(pictures) if picture.image is not None]
-        images = [image for picture in pictures if (image := picture.image) is not None]
+        items = {
+            index: (image, picture.row["tags"])
+            for index, picture in enumerate(pictures)
+            if (image := picture.image) is not None
+        }
         found = [Detections.empty()] * len(pictures)
-        with self._device, meter("detect"):
-            results = self.detector.detect(images, [pictures[index].row["tags"] for index in present])
+        if not items:
+            return found
+        if self.detector.joins_units:
+            shares = self._device.join(list(items.values()))
+            meter.add("detect", sum(seconds for _, seconds in shares))
+            results = [detections for detections, _ in shares]
+        else:
+            results = self._device.run(lambda: self._detect(list(items.values()), meter))
         config = self.config.detector
-        for index, detections in zip(present, results, strict=True):
+        for index, detections in zip(items, results, strict=True):
             found[index] = suppress(detections, class_nms=config.class_nms, cross_class_nms=config.cross_class_nms)
         return found
+
+    def _detect(self, items: Sequence[_Item], meter: Meter) -> list[Detections]:
+        with meter("detect"):
+            return self.detector.detect([image for image, _ in items], [tags for _, tags in items])
+
+    def _detect_joined(self, items: Sequence[_Item]) -> list[tuple[Detections, float]]:
+        """Return the boxes of images of several units, each with its share of the seconds."""
+        meter = Meter()
+        found = self._detect(items, meter)
+        return [(detections, meter.seconds["detect"] / len(items)) for detections in found]
 
     def label_pictures(
         self, pictures: Sequence[Picture], found: Sequence[Detections], meter: Meter
@@ -166,17 +188,22 @@ class Labeller:
             prepared = list(self.segmenter.prepare(images, [found[index].boxes for index in present]))
         waiting: list[tuple[LabelRowBuilder, MaskCrop]] = []
         begun: set[int] = set()
-        size = 0
-        with self._device, meter("segment"):
-            for position, crop in self.segmenter.masks(prepared, probabilities=self._rule.needs_probabilities):
-                if position not in begun:
-                    begun.add(position)
-                    meter.advance()
-                waiting.append((builders[present[position]], crop))
-                size += crop.mask.nbytes
-                if size > MASKS_BYTES:
-                    _add(waiting)
-                    size = 0
+
+        def segment() -> None:
+            size = 0
+            with meter("segment"):
+                for position, crop in self.segmenter.masks(prepared, probabilities=self._rule.needs_probabilities):
+                    if position not in begun:
+                        begun.add(position)
+                        meter.advance()
+                    waiting.append((builders[present[position]], crop))
+                    size += crop.mask.nbytes
+                    if size > MASKS_BYTES:
+                        _add(waiting)
+                        size = 0
+
+        if prepared:
+            self._device.run(segment)
         meter.advance(len(pictures) - len(begun))
         with meter("encode"):
             _add(waiting)

@@ -37,9 +37,10 @@ class DetectorConfig:
     """IoU above which the lower-scoring of two boxes of one class is dropped. Unset: off, as published."""
     cross_class_nms: float | None = None
     """The same across classes. Unset: off, as published."""
-    resize: Literal["processor", "published"] = "processor"
+    resize: Literal["processor", "published", "rounded"] = "processor"
     """Rule for the network's input size where the longest-side cap applies: the checkpoint's processor, or the
-    published code's, which can be a pixel smaller."""
+    published code's, which can be a pixel smaller. rounded: both sides to multiples of 32, so that more images have
+    equal size and run together on a GPU; boxes move a little (docs/performance.md)."""
     preprocessing: Literal["torchvision", "pil"] = "torchvision"
     """Resizing backend: torchvision (on the device; within one grey level on 0.04 % of pixels) or pil (exact)."""
     batch_size: int = 8

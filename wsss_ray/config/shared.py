@@ -118,7 +118,8 @@ class LabelRunConfig:
     output: str
     """Run directory or `s3://` prefix. A rerun of the same command does only what is missing."""
     decoded_mb: int = 512
-    """Decoded pixels (MB of uint8 RGB) of a unit in progress; an actor has three. Larger units are divided."""
+    """Decoded pixels (MB of uint8 RGB) of a unit in progress; an actor has three. Larger units are divided. On a GPU
+    labelling has sixteen units in progress, which together hold as much."""
     limit: int | None = None
     """Process only the first N images, rounded up to whole units. Unset: all."""
     png: bool = False

@@ -12,6 +12,10 @@ from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.resources import Pool
 from wsss_ray.shards.units import Unit
 
+CALLS_PER_ACTOR = 3
+"""Units that one actor works on at once by default: while one computes, the next is decoded and the last written. With
+two the device would wait while the unit that computes resizes between its networks."""
+
 
 class Stage(Protocol):
     """One step of the work, created once in every actor of its pool; `calls_per_actor` threads call it at once."""
@@ -57,9 +61,8 @@ class StageSpec:
     """Returns, inside the actor, the bytes that its process has held on its device; for the metrics."""
     gpu: Callable[[], str | None] | None = None
     """Returns, inside the actor, the name of the GPU that it computes on; None on the CPU."""
-    calls_per_actor: int = 3
-    """Units that one actor works on at once: while one computes, the next is decoded and the last written. With two the
-    device would wait while the unit that computes resizes between its networks."""
+    calls_per_actor: int = CALLS_PER_ACTOR
+    """Units that one actor works on at once."""
 
     @property
     def units_per_actor(self) -> int:

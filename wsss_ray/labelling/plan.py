@@ -10,13 +10,16 @@ from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
 from wsss_ray.config.models import DETECTOR_SETTINGS, SEGMENTER_SETTINGS
 from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool
-from wsss_ray.engine.stage import Stage, StageSpec
+from wsss_ray.engine.stage import CALLS_PER_ACTOR, Stage, StageSpec
 from wsss_ray.labelling.weights import identify
 from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.models.precision import decide
 from wsss_ray.models.registries import DETECTORS, SEGMENTERS
 from wsss_ray.shards.image_shards import ShardSet
 
+GPU_UNITS = 16
+"""Units that an actor with a GPU works on at once. The detector takes images of equal size from all that wait: of
+some 500 images, several have the same. Together they hold as many decoded pixels as the units of another actor."""
 ALGORITHM_VERSION = 1
 """Number that is raised when a change of the code changes labels on purpose."""
 
@@ -103,10 +106,13 @@ def plan_stages(config: LabelConfig, classes: ClassSet, exif: Exif, resources: R
         pools = [detectors, segmenters]
         makers = [("detect", _make_detect), ("segment", _make_segment)]
     check_pools(pools, resources, config.ray)
-    return tuple(
-        StageSpec(name=name, make=functools.partial(make, config, classes, exif), pool=pool)
-        for (name, make), pool in zip(makers, pools, strict=True)
-    )
+    specs = []
+    for (name, make), pool in zip(makers, pools, strict=True):
+        units = GPU_UNITS if pool.gpus else CALLS_PER_ACTOR
+        share = dataclasses.replace(config, decoded_mb=max(1, config.decoded_mb * CALLS_PER_ACTOR // units))
+        made = functools.partial(make, share, classes, exif)
+        specs.append(StageSpec(name=name, make=made, pool=pool, calls_per_actor=units))
+    return tuple(specs)
 
 
 def _split_pools(config: LabelConfig, resources: Resources) -> tuple[Pool, Pool]:

@@ -17,7 +17,7 @@ from wsss_ray.engine.cluster import connect, this_machine, uses_cluster, warn_of
 from wsss_ray.engine.progress import Progress
 from wsss_ray.engine.resources import Resources, uses_gpus
 from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, units_to_do
-from wsss_ray.engine.stage import StageSpec
+from wsss_ray.engine.stage import CALLS_PER_ACTOR, StageSpec
 from wsss_ray.engine.task import RunOutcome, UnitTask
 from wsss_ray.errors import JobError
 from wsss_ray.labels.gpus import forget_gpu
@@ -204,8 +204,8 @@ class LabelJob(ABC, Generic[ConfigT]):
             *self.describe_models(),
             f"to do     {to_do:,} images in {len(tasks):,} units ({done:,} images are done)",
             *(f"pool      {stage.describe()}" for stage in stages),
-            f"in flight at most {queued} units, about {queued_mb:,.1f} MB; decoded {self.config.decoded_mb} MB a unit "
-            "at work",
+            f"in flight at most {queued} units, about {queued_mb:,.1f} MB; decoded at most "
+            f"{CALLS_PER_ACTOR * self.config.decoded_mb:,} MB an actor",
         ]
 
     def _describe_sample(self, tasks: Sequence[UnitTask], stages: Sequence[StageSpec]) -> list[str]:

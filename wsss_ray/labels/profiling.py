@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
+from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from wsss_ray.engine.meter import Meter
@@ -50,7 +51,8 @@ class ProfiledStage:
 
     def _traced(self, rows: pa.Table, meter: Meter, path: str) -> pa.Table:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-        with profile(activities=activities) as trace:
+        whole = _ExperimentalConfig(profile_all_threads=True)  # the device has a thread of its own
+        with profile(activities=activities, experimental_config=whole) as trace:
             result = self._stage(rows, NamedMeter(meter))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "trace.json"

@@ -44,6 +44,10 @@ class Weights:
 class Detector(Protocol):
     """Finds boxes of tagged classes in images (paper, 3.1)."""
 
+    joins_units: bool = False
+    """Whether the images of all units that wait for the detector are given to one call of `detect`. Where boxes depend
+    on the other images of a call, even in the last bit, equal runs may then differ."""
+
     settings: ClassVar[frozenset[str]] = frozenset()
     """Fields among DETECTOR_SETTINGS that this detector uses; the others are not in the identity."""
 

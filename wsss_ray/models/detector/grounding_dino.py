@@ -42,6 +42,8 @@ class GroundingDinoDetector(Detector):
         from wsss_ray.models.detector.network import GroundingDino  # noqa: PLC0415 - seconds, and drivers do not need it
 
         self.network: GroundingDino = GroundingDino(pinned(config), classes, directory=directory)
+        # more images of equal size; on the CPU they gain nothing, and labels are equal byte by byte
+        self.joins_units = self.network.compute.device.type == "cuda"
 
     def detect(self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Sequence[str]]) -> list[Detections]:
         """Return the boxes of the tagged classes, as `GroundingDino.detect`."""

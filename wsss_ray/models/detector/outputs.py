@@ -14,8 +14,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wsss_ray.models.detector.prompts import NO_CLASS, Prompt
+from wsss_ray.models.device import to_device
 from wsss_ray.models.results import Detections
 
 
@@ -45,30 +47,34 @@ def read_outputs(
     Raises:
         ValueError: the outputs of the network are NaN.
     """
-    if bool(logits_BQT.isnan().any() | boxes_BQ4.isnan().any()):
-        raise ValueError(
-            "the detector's outputs are not numbers (NaN). With precision float16 use bfloat16 or float32 instead; "
-            "with another precision the weights are damaged."
-        )
-    classes_BT = _token_classes(prompts, logits_BQT.shape[-1], logits_BQT.device)
-    is_class_B1T = (classes_BT != NO_CLASS)[:, None, :]
+    device = logits_BQT.device
+    is_class_B1T = to_device(_class_tokens(prompts, logits_BQT.shape[-1]), device)[:, None, :]
     scores_BQT = logits_BQT.float().sigmoid()
     best_BQ, token_BQ = scores_BQT.masked_fill(~is_class_B1T, -1).max(-1)
     keep_BQ = best_BQ > box_threshold
     if mode == "reference":
         keep_BQ &= scores_BQT.masked_fill(is_class_B1T, -1).amax(-1) <= best_BQ
-    keep, best, token = (tensor.cpu() for tensor in (keep_BQ, best_BQ, token_BQ))
-    boxes = boxes_BQ4.float().cpu()
+    broken = logits_BQT.isnan().any() | boxes_BQ4.isnan().any()
+    columns = (boxes_BQ4.float(), best_BQ[..., None], token_BQ[..., None], keep_BQ[..., None])
+    table_BQ8 = torch.cat([*columns, broken.expand(*keep_BQ.shape, 1)], -1).cpu()  # the only wait for the device
+    if table_BQ8[..., -1].any():
+        raise ValueError(
+            "the detector's outputs are not numbers (NaN). With precision float16 use bfloat16 or float32 instead; "
+            "with another precision the weights are damaged."
+        )
+    kept = [table_Q8[table_Q8[:, 6] > 0] for table_Q8 in table_BQ8]
     return [
-        _detections(boxes[row][keep[row]], best[row][keep[row]], token[row][keep[row]].tolist(), prompt, size)
-        for row, (prompt, size) in enumerate(zip(prompts, sizes, strict=True))
+        _detections(rows[:, :4], rows[:, 4], rows[:, 5].int().tolist(), prompt, size)
+        for rows, prompt, size in zip(kept, prompts, sizes, strict=True)
     ]
 
 
-def _token_classes(prompts: Sequence[Prompt], columns: int, device: torch.device) -> torch.Tensor:
-    """Return the class ids (B, columns), NO_CLASS for delimiters and behind the prompt's end."""
-    rows = [[*prompt.token_class_ids, *[NO_CLASS] * (columns - len(prompt.token_class_ids))] for prompt in prompts]
-    return torch.tensor(rows, device=device)
+def _class_tokens(prompts: Sequence[Prompt], columns: int) -> NDArray[np.bool_]:
+    """Return whether each column (B, columns) is a token of a class; delimiters and padding are not."""
+    is_class = np.zeros((len(prompts), columns), np.bool_)
+    for row, prompt in zip(is_class, prompts, strict=True):
+        row[: len(prompt.token_class_ids)] = np.array(prompt.token_class_ids) != NO_CLASS
+    return is_class
 
 
 def _detections(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from wsss_ray.models.device import to_device
 
+ROUNDED_TO = 32
+"""With `resize: rounded`, the sides of the network's input are multiples of this."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelTransform:
@@ -29,8 +33,8 @@ class PixelTransform:
     """Mean of RGB values of 0 to 1."""
     std: tuple[float, float, float]
     """Standard deviation of RGB values of 0 to 1."""
-    resize: Literal["processor", "published"]
-    """Rule for the size where the cap applies."""
+    resize: Literal["processor", "published", "rounded"]
+    """Rule for the size where the cap applies; rounded: of the processor's size, both sides to multiples of 32."""
     backend: Literal["torchvision", "pil"]
     """Library that resizes. Both resize bilinearly with antialiasing on uint8."""
     strides: tuple[int, ...]
@@ -43,7 +47,7 @@ class PixelTransform:
         image_processor: Any,
         network_config: Any,
         *,
-        resize: Literal["processor", "published"],
+        resize: Literal["processor", "published", "rounded"],
         backend: Literal["torchvision", "pil"],
     ) -> PixelTransform:
         """Return the transform of a loaded checkpoint.
@@ -75,6 +79,8 @@ class PixelTransform:
         """
         rule = published_size if self.resize == "published" else processor_size
         size = rule(height, width, self.shortest_edge, self.longest_edge)
+        if self.resize == "rounded":
+            size = (_rounded(size[0]), _rounded(size[1]))
         if self.positions(*size) >= self.num_queries:
             return size
         longer = min(max(size) or self.longest_edge, self.longest_edge)  # the short side may have rounded to 0
@@ -96,7 +102,7 @@ class PixelTransform:
             device: where the input is needed.
         """
         resized = torch.stack([self._resized(image, size, device) for image in images])
-        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (self.mean, self.std))
+        mean, std = (_on_device(values, device) for values in (self.mean, self.std))
         return (resized.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
     def _resized(self, image: NDArray[np.uint8], size: tuple[int, int], device: torch.device) -> torch.Tensor:
@@ -106,6 +112,12 @@ class PixelTransform:
             return to_device(np.array(picture), device)
         pixels = to_device(image, device)
         return transforms.resize(pixels.permute(2, 0, 1), [height, width], antialias=True).permute(1, 2, 0)
+
+
+@functools.lru_cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return values of the three channels; copied to a device once, because a copy makes the host wait."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def published_size(height: int, width: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
@@ -128,6 +140,10 @@ def processor_size(height: int, width: int, shortest_edge: int, longest_edge: in
     """Return the size by the checkpoint's processor in transformers."""
     new_height, new_width = get_size_with_aspect_ratio((height, width), shortest_edge, longest_edge)
     return new_height, new_width
+
+
+def _rounded(side: int) -> int:
+    return max(ROUNDED_TO, round(side / ROUNDED_TO) * ROUNDED_TO)
 
 
 def _feature_strides(network_config: Any) -> tuple[int, ...]:

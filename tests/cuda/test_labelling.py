@@ -13,11 +13,13 @@ from pretended_cuda import DeviceError
 from torch import Tensor
 
 from wsss_ray.models.fast.sam_decoder import BoxDecoder
+from wsss_ray.models.results import Detections
 from wsss_ray.models.sam import encoder
 
-SYNCS_PER_IMAGE = {"float32": 7.0, "bfloat16": 7.0, "float16": 7.25}
-"""Waits of the host for the GPU, for one of the scenes, over the whole stage. float16 looks for an overflow, too."""
-PAGEABLE_PER_IMAGE = 5.75
+SYNCS_PER_IMAGE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1.25}
+"""Waits of the host for the GPU, for one of the scenes, over the whole stage: one for each size of image, one for the
+masks of all. float16 looks for an overflow, too."""
+PAGEABLE_PER_IMAGE = 2.0
 """Copies to the GPU that are not from pinned memory, or that the host waits for: small tables and ids, no pixels."""
 
 
@@ -25,6 +27,14 @@ def check_budgets(run: GpuRun, precision: str, scenes: Scenes) -> None:
     images = len(scenes.pictures)
     check_budget(run.syncs, images=images, per_image=SYNCS_PER_IMAGE[precision], what="waits of the host")
     check_budget(run.pageable, images=images, per_image=PAGEABLE_PER_IMAGE, what="pageable copies")
+
+
+def missed(expected: Detections, found: Detections) -> list[int]:
+    """Return the boxes without a box of the same class within 3 pixels. Where the score is close to the threshold of
+    0.3, rounding decides whether there is one."""
+    near = np.abs(expected.boxes[:, None] - found.boxes).max(-1) < 3
+    same = expected.class_ids[:, None] == found.class_ids
+    return np.flatnonzero((expected.scores > 0.4) & ~(near & same).any(1)).tolist()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -38,7 +48,9 @@ def test_a_gpu_labels_as_the_cpu_does(precision: str, scenes: Scenes) -> None:
         assert max(differences(*pair)["boxes"] for pair in pairs) < 0.1  # pixels
     else:
         assert sum(values) / len(values) >= 0.99
-    assert [len(one) for one in run.found] == [len(one) for one in scenes.found]
+    for here, there in zip(scenes.found, run.found, strict=True):
+        assert missed(here, there) == []
+        assert missed(there, here) == []
     assert run.launches_at_start > 0, "nothing has checked the GPU"
     check_budgets(run, precision, scenes)
 

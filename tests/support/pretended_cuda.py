@@ -257,6 +257,22 @@ def _inference_mode(mode: bool = True) -> contextlib.AbstractContextManager[None
     return torch.no_grad() if mode else contextlib.nullcontext()
 
 
+def _event(gpu: PretendedGpu) -> Callable[..., Any]:
+    """Return CUDA's Event: the host waits for one, and the GPU has no clock."""
+
+    class Event:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def record(self) -> None:
+            pass
+
+        def synchronize(self) -> None:
+            gpu.count_wait()
+
+    return Event
+
+
 @contextlib.contextmanager
 def pretended_cuda(
     *, name: str = "NVIDIA A100-SXM4-80GB", capability: tuple[int, int] = (8, 0), built: tuple[str, ...] = ("sm_80",)
@@ -282,6 +298,7 @@ def pretended_cuda(
         (torch.cuda, "empty_cache", lambda: None),
         (torch.cuda, "max_memory_reserved", lambda *_: 0),
         (torch.cuda, "synchronize", lambda *_: gpu.count_wait()),
+        (torch.cuda, "Event", _event(gpu)),
         (torch, "inference_mode", _inference_mode),
         (functional, "scaled_dot_product_attention", _attention(gpu, functional.scaled_dot_product_attention)),
     ]

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -65,7 +64,7 @@ def is_device_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "CUDA error" in text and not any(word in text for word in passing)
 
 
-def to_device(array: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     """Return an array as a tensor on the device.
 
     It is copied to a GPU from pinned memory, while the GPU computes. On the CPU it shares the memory of the array, or

@@ -14,17 +14,20 @@ from torch import Tensor
 from wsss_ray.config import SegmenterConfig
 from wsss_ray.errors import CheckpointError
 from wsss_ray.models.backoff import Backoff
-from wsss_ray.models.device import Compute, resolve_compute
+from wsss_ray.models.device import Compute, resolve_compute, to_device
 from wsss_ray.models.fast.sam_decoder import BoxDecoder
 from wsss_ray.models.results import MaskCrop
 from wsss_ray.models.sam.decoder import StockDecoder
 from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side
 from wsss_ray.models.sam.loading import load_sam
 from wsss_ray.models.sam.masks import OriginalSize
+from wsss_ray.models.sam.packed_masks import PackedMasks
 from wsss_ray.models.sam.weights import checkpoint_path, existing_checkpoint
 
 BOXES_PER_CHUNK = {"cpu": 1, "cuda": 64}
 """Boxes decoded at once by default. On the CPU more boxes are no faster, need more memory and change the last bits."""
+PACKED_BYTES = 2**28
+"""Masks of a group that the host reads at once, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,14 +114,18 @@ class SamBoxes:
         Raises:
             torch.OutOfMemoryError: a single image or box is too large for the device.
         """
-        group: list[Prompted] = []
-        for picture in prepared:
-            group.append(picture)
-            if len(group) == self._images_per_group:
+        sent: PackedMasks | None = None
+        for group in _groups(prepared, self._images_per_group):
+            if probabilities or not group[0].original_size.whole:
                 yield from self._segment_group(group, probabilities=probabilities)
-                group = []
-        if group:
-            yield from self._segment_group(group, probabilities=probabilities)
+                continue
+            for packed in self._pack_group(group):
+                packed.send()
+                if sent is not None:  # the device has the next group's work by now
+                    yield from sent.read()
+                sent = packed
+        if sent is not None:
+            yield from sent.read()
 
     def _prepare(self, index: int, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Prompted:
         pixels = resize_longest_side(image, self._encoder.side, self._resize_by)
@@ -135,21 +142,40 @@ class SamBoxes:
         return Prompted(index=index, pixels=pixels, boxes=boxes * scale, original_size=original_size)
 
     def _segment_group(self, group: list[Prompted], *, probabilities: bool) -> Iterator[tuple[int, MaskCrop]]:
+        """Yield the masks of a group, each computed when it is needed."""
+        for picture, boxes, logits, scores in self._decoded(group):
+            crops = picture.original_size.crops_of(
+                logits, boxes=boxes, scores=scores.tolist(), probabilities=probabilities
+            )
+            yield from ((picture.index, crop) for crop in crops)
+
+    def _pack_group(self, group: list[Prompted]) -> Iterator[PackedMasks]:
+        """Yield the masks of a group on the device: all of them, unless they are larger than PACKED_BYTES."""
+        packed = PackedMasks()
+        with self._strict.running():
+            for picture, boxes, logits, scores in self._decoded(group):
+                packed.add(picture.original_size, logits, scores, image=picture.index, boxes=boxes)
+                if packed.bytes > PACKED_BYTES:
+                    yield packed
+                    packed = PackedMasks()
+        if packed.bytes:
+            yield packed
+
+    def _decoded(self, group: list[Prompted]) -> Iterator[tuple[Prompted, list[int], Tensor, Tensor]]:
+        """Yield, image by image and chunk by chunk: image, indices of its boxes, mask logits and predicted IoUs."""
         counts = [len(picture.boxes) for picture in group]
         slot_of_box = np.repeat(np.arange(len(group)), counts)
         index_of_box = np.concatenate([np.arange(count) for count in counts])
         boxes = np.concatenate([picture.boxes for picture in group])
+        device = self._compute.device
+        slots_there, boxes_there = to_device(slot_of_box, device), to_device(boxes, device)
 
         def encode(piece: slice) -> Tensor:
             return self._encoder.encode([picture.pixels for picture in group[piece]])
 
-        def decode(piece: slice) -> tuple[Tensor, list[float]]:
-            device = self._compute.device
+        def decode(piece: slice) -> tuple[Tensor, Tensor]:
             with self._strict.running():
-                logits, scores = self._decoder.decode(
-                    tokens, torch.from_numpy(slot_of_box[piece]).to(device), torch.from_numpy(boxes[piece]).to(device)
-                )
-                return logits, scores.tolist()
+                return self._decoder.decode(tokens, slots_there[piece], boxes_there[piece])
 
         features = torch.cat([part for _, part in self._image_pieces.run(len(group), encode)])
         with self._strict.running():
@@ -158,13 +184,19 @@ class SamBoxes:
             chunk_slots = slot_of_box[piece]
             for slot in np.unique(chunk_slots):
                 first, stop = np.searchsorted(chunk_slots, [slot, slot + 1])
-                crops = group[slot].original_size.crops_of(
-                    logits[first:stop],
-                    boxes=index_of_box[piece][first:stop].tolist(),
-                    scores=scores[first:stop],
-                    probabilities=probabilities,
-                )
-                yield from ((group[slot].index, crop) for crop in crops)
+                indices = index_of_box[piece][first:stop].tolist()
+                yield group[slot], indices, logits[first:stop], scores[first:stop]
+
+
+def _groups(prepared: Iterable[Prompted], size: int) -> Iterator[list[Prompted]]:
+    group: list[Prompted] = []
+    for picture in prepared:
+        group.append(picture)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _check_image(index: int, image: NDArray[np.uint8]) -> None:

@@ -65,7 +65,8 @@ class OriginalSize:
             )
         self._low_side, self._network_side, self._resized, self._original = low_side, network_side, resized, original
         self._compute = compute
-        self._whole = whole or compute.device.type != "cpu"
+        self.whole: bool = whole or compute.device.type != "cpu"
+        """Whether whole masks are resized by torch."""
         self._axes: tuple[_Axis, _Axis] | None = None
 
     def crops_of(
@@ -84,26 +85,32 @@ class OriginalSize:
             yield MaskCrop(box_index=box_index, top=top, left=left, mask=mask, score=score, probability=chances)
 
     def _cuts_of(self, logits: Tensor, *, probabilities: bool) -> Iterator[_Cut]:
-        if self._whole:
-            at_once = max(1, DEVICE_PIXELS // max(self._original[0] * self._original[1], self._network_side**2))
-            for part in logits.split(at_once):
-                yield from self._by_torch(part, probabilities=probabilities)
+        if self.whole:
+            for large in self.resized(logits):
+                yield from self._by_torch(large, probabilities=probabilities)
         else:
             positive = logits > 0
             in_rows, in_columns = positive.any(2).numpy(), positive.any(1).numpy()
             for index, low in enumerate(logits):
                 yield self._by_tiles(low, in_rows[index], in_columns[index], probabilities=probabilities)
 
-    def _by_torch(self, logits: Tensor, *, probabilities: bool) -> list[_Cut]:
-        """Return the masks by the rule itself. Only their smallest rectangles are copied from the device, at once."""
+    def resized(self, logits: Tensor) -> Iterator[Tensor]:
+        """Yield the logits (m, H, W) of the original image, by the rule itself, for as many masks as memory allows."""
         square, (height, width) = (self._network_side, self._network_side), self._resized
+        at_once = max(1, DEVICE_PIXELS // max(self._original[0] * self._original[1], self._network_side**2))
+        for part in logits.split(at_once):
+            with self._compute.running():
+                large = functional.interpolate(part[:, None], square, mode="bilinear", align_corners=False)
+                large = large[..., :height, :width]
+                large = functional.interpolate(large, self._original, mode="bilinear", align_corners=False)[:, 0]
+            yield large
+
+    def _by_torch(self, large: Tensor, *, probabilities: bool) -> list[_Cut]:
+        """Return the masks of resized logits. Only their smallest rectangles are copied from the device, at once."""
         with self._compute.running():
-            large = functional.interpolate(logits[:, None], square, mode="bilinear", align_corners=False)
-            large = large[..., :height, :width]
-            large = functional.interpolate(large, self._original, mode="bilinear", align_corners=False)[:, 0]
             inside = large > 0
             in_rows, in_columns = inside.any(2).cpu().numpy(), inside.any(1).cpu().numpy()
-            spans = [(_span(rows), _span(columns)) for rows, columns in zip(in_rows, in_columns, strict=True)]
+            spans = [(span(rows), span(columns)) for rows, columns in zip(in_rows, in_columns, strict=True)]
             masks = _rectangles(inside, spans)
             chances = _rectangles(large.sigmoid(), spans) if probabilities else [None] * len(masks)
         return [
@@ -186,7 +193,7 @@ def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
         yield slice(first, min(first + step, stop))
 
 
-def _span(positive: ArrayLike) -> slice:
+def span(positive: ArrayLike) -> slice:
     """Return the slice from the first positive element to the last."""
     indices = np.flatnonzero(positive)
     return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0)
@@ -202,7 +209,7 @@ def _rectangles(pictures: Tensor, spans: Sequence[tuple[slice, slice]]) -> list[
 
 
 def _cut(mask: NDArray[np.bool_], probability: NDArray[np.float32] | None, *, top: int, left: int) -> _Cut:
-    rows, columns = _span(mask.any(1)), _span(mask.any(0))
+    rows, columns = span(mask.any(1)), span(mask.any(0))
     if rows.start == rows.stop:
         top = left = 0
     chances = None if probability is None else probability[rows, columns].copy()

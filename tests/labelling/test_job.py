@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+import torch
 import yaml
 from label_runs import image_rows, label_rows, labels_by_id, write_shards
 from PIL import Image
@@ -25,10 +27,13 @@ from repository import REPOSITORY
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig, RayConfig, SegmenterConfig
 from wsss_ray.engine.resources import Resources
+from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.labelling import job as labelling
+from wsss_ray.labels import job
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels, read_labels
+from wsss_ray.storage.json_files import read_json
 from wsss_ray.storage.storage import Storage
 
 Configure = Callable[..., LabelConfig]
@@ -201,6 +206,23 @@ def test_a_pool_that_can_never_be_placed_is_refused_at_once(
     with pytest.raises(ValueError, match="the pools need 4 GPUs, but the cluster has 0"):
         labelling.run(configure(photos, tmp_path, ray=RayConfig(actors=4, gpus_per_actor=1, cpus_per_actor=0.01)))
     assert not list(tmp_path.iterdir()), "a refused plan leaves the output as it was"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+def test_an_actor_whose_cuda_does_not_start_ends_the_job_instead_of_using_its_cpu(
+    photos: Path, configure: Configure, local_ray: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Ray counts a GPU whose driver is too old for PyTorch: here there is none."""
+    monkeypatch.setattr(job, "uses_gpus", lambda *_: True)
+    config = configure(photos, tmp_path)
+    assert (config.detector.device, config.segmenter.precision) == ("auto", "auto")
+    with pytest.raises(JobError) as caught:
+        labelling.run(config)
+    text = r"the run broke off: label: GpuError: CUDA does not start on .* for CUDA .*, or give device: cpu\. Finished "
+    assert re.match(text, str(caught.value)), caught.value
+    claimed = read_json(Storage(str(tmp_path)), "run.json")
+    assert (claimed["segmenter"]["device"], claimed["segmenter"]["precision"]) == ("cuda", "bfloat16")
+    assert not (tmp_path / "labels").exists(), "nothing was labelled"
 
 
 def test_plain_images_are_answered_with_the_command_to_run(shared: Path, configure: Configure, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,19 +31,6 @@ def labeller(device: str, precision: str) -> Labeller:
             segmenter=dataclasses.replace(config.segmenter, device=device, precision=precision),
         )
     )
-
-
-class SameThread:
-    """Stands for the device's thread: what is pretended, is so in one thread only."""
-
-    def __init__(self, joined: Callable[[Sequence[Any]], list[Any]]) -> None:
-        self._joined = joined
-
-    def run(self, call: Callable[[], Any]) -> Any:
-        return call()
-
-    def join(self, items: Sequence[Any]) -> list[Any]:
-        return self._joined(items)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +72,6 @@ def label_on_gpu(precision: str, scenes: Scenes) -> GpuRun:
     """Run the whole label stage on the pretended GPU."""
     with pretended_cuda() as gpu:
         labels = labeller("cuda", precision)
-        labels._device = SameThread(labels._detect_joined)  # type: ignore[assignment]
         _ = labels.detector, labels.segmenter
         launches = gpu.launches
         gpu.reset()

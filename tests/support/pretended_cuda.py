@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class PretendedGpu:
     """Copies to the device from memory that is not pinned, or that the host waits for."""
     launches: int = 0
     """Operators with a kernel."""
+    pinned: set[int] = field(default_factory=set)
+    """Addresses of pinned memory."""
 
     def count_wait(self) -> None:
         """Count an explicit wait."""
@@ -114,7 +117,6 @@ class _Mode(TorchDispatchMode):
     def __init__(self, gpu: PretendedGpu) -> None:
         super().__init__()
         self._gpu = gpu
-        self._pinned: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -149,12 +151,16 @@ class _Mode(TorchDispatchMode):
 
     def _on_cpu(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in ("_pin_memory", "pin_memory"):
-            pinned = args[0].clone()
-            self._pinned.add(pinned.data_ptr())
-            return pinned
+            return self._pin(args[0].clone())
         if name == "is_pinned":
-            return args[0].data_ptr() in self._pinned
-        return func(*args, **kwargs)
+            return args[0].data_ptr() in self._gpu.pinned
+        pinned = kwargs.pop("pin_memory", False)
+        result = func(*args, **kwargs)
+        return self._pin(result) if pinned else result
+
+    def _pin(self, tensor: Tensor) -> Tensor:
+        self._gpu.pinned.add(tensor.data_ptr())
+        return tensor
 
     def _check(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], mine: list[OnGpu], others: list[Tensor]
@@ -172,7 +178,7 @@ class _Mode(TorchDispatchMode):
             raise DeviceError(f"{name}: tensors {shapes} of the CPU beside those of the GPU, at {where(name)}")
 
     def _count_copy_to_gpu(self, source: Tensor, kwargs: dict[str, Any]) -> None:
-        if not (source.data_ptr() in self._pinned and kwargs.get("non_blocking")):
+        if not (source.data_ptr() in self._gpu.pinned and kwargs.get("non_blocking")):
             self._gpu.pageable[where("copy to the device")] += 1
 
     def _run(
@@ -227,6 +233,51 @@ def where(what: str) -> str:
     return f"?:0 {what}"
 
 
+class _Event:
+    """A CUDA event of a GPU that is always done: only the wait for it counts."""
+
+    def __init__(self, gpu: PretendedGpu, *, enable_timing: bool = False) -> None:
+        self._gpu = gpu
+        self._timed = enable_timing
+
+    def record(self, *_: object) -> None:
+        """Record nothing."""
+
+    def query(self) -> bool:
+        """Return that the work is done."""
+        return True
+
+    def synchronize(self) -> None:
+        """Count a wait."""
+        self._gpu.count_wait()
+
+    def elapsed_time(self, _: _Event) -> float:
+        """Return one millisecond between any two events."""
+        assert self._timed
+        return 1.0
+
+
+@contextlib.contextmanager
+def _in_this_thread(gpu: PretendedGpu) -> Iterator[None]:
+    lift = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(..., device="cuda")` then is a copy that the mode sees
+    try:
+        with _Mode(gpu):
+            yield
+    finally:
+        torch._C._set_only_lift_cpu_tensors(lift)
+
+
+def _everywhere(gpu: PretendedGpu, run: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    """Return `Thread.run` that pretends in the new thread, too: modes apply to one thread."""
+
+    def pretending(thread: threading.Thread) -> None:
+        with _in_this_thread(gpu):
+            run(thread)
+
+    return pretending
+
+
 def _attention(gpu: PretendedGpu, real: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return CUDA's scaled_dot_product_attention: autocast casts its inputs, and it takes no mask of another dtype."""
 
@@ -257,22 +308,6 @@ def _inference_mode(mode: bool = True) -> contextlib.AbstractContextManager[None
     return torch.no_grad() if mode else contextlib.nullcontext()
 
 
-def _event(gpu: PretendedGpu) -> Callable[..., Any]:
-    """Return CUDA's Event: the host waits for one, and the GPU has no clock."""
-
-    class Event:
-        def __init__(self, **_: object) -> None:
-            pass
-
-        def record(self) -> None:
-            pass
-
-        def synchronize(self) -> None:
-            gpu.count_wait()
-
-    return Event
-
-
 @contextlib.contextmanager
 def pretended_cuda(
     *, name: str = "NVIDIA A100-SXM4-80GB", capability: tuple[int, int] = (8, 0), built: tuple[str, ...] = ("sm_80",)
@@ -298,20 +333,19 @@ def pretended_cuda(
         (torch.cuda, "empty_cache", lambda: None),
         (torch.cuda, "max_memory_reserved", lambda *_: 0),
         (torch.cuda, "synchronize", lambda *_: gpu.count_wait()),
-        (torch.cuda, "Event", _event(gpu)),
+        (torch.cuda, "Event", functools.partial(_Event, gpu)),
+        (threading.Thread, "run", _everywhere(gpu, threading.Thread.run)),
         (torch, "inference_mode", _inference_mode),
         (functional, "scaled_dot_product_attention", _attention(gpu, functional.scaled_dot_product_attention)),
     ]
-    lift, overwrite = torch._C._only_lift_cpu_tensors(), torch.__future__.get_overwrite_module_params_on_conversion()
+    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     with contextlib.ExitStack() as stack:
         for owner, attribute, value in names:
             stack.enter_context(mock.patch.object(owner, attribute, value))
-        stack.callback(torch._C._set_only_lift_cpu_tensors, lift)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
         stack.callback(cuda.check_gpu.cache_clear)
         cuda.check_gpu.cache_clear()
-        torch._C._set_only_lift_cpu_tensors(True)
         torch._C._ensureCUDADeviceGuardSet()
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # `Module.to` makes parameters of the GPU
-        stack.enter_context(_Mode(gpu))
+        stack.enter_context(_in_this_thread(gpu))
         yield gpu

@@ -47,6 +47,7 @@ JOBS = {
     "train": Job("TrainConfig", "wsss_ray.training.job"),
     "predict": Job("PredictConfig", "wsss_ray.prediction.job"),
     "pipeline": Job("PipelineConfig", "wsss_ray.pipeline.job"),
+    "doctor": Job("DoctorConfig", "wsss_ray.doctor.job"),
     "demo": Job("DemoConfig", "wsss_ray.demo.run"),
 }
 

@@ -29,8 +29,8 @@ from wsss_ray.images.inputs import ImageLike, read_pixels
 from wsss_ray.labelling.device_thread import DeviceThread
 from wsss_ray.labelling.fusing import FusedLabel, LabelRowBuilder
 from wsss_ray.labelling.labelled_image import LabelledImage
-from wsss_ray.labelling.weights import fetch
 from wsss_ray.labels.decoded_images import Picture
+from wsss_ray.labels.weights import fetch
 from wsss_ray.models.protocols import Detector, Segmenter
 from wsss_ray.models.registries import DETECTORS, FUSION_RULES, SEGMENTERS
 from wsss_ray.models.results import Detections, MaskCrop

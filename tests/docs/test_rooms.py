@@ -21,6 +21,7 @@ FLOORS = (
     {"datasets"},
     {"engine"},
     {"labels"},
+    {"doctor"},
     {"sharding", "labelling", "training", "prediction", "evaluation", "audit", "report", "export", "labeller"},
     {"pipeline", "demo"},
     {"cli"},

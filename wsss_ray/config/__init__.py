@@ -5,6 +5,7 @@ A job calls `parse(SomeConfig)`; everything else receives the dataclass.
 
 from wsss_ray.config.audit import AuditConfig
 from wsss_ray.config.demo import DemoConfig
+from wsss_ray.config.doctor import DoctorConfig
 from wsss_ray.config.evaluate import EvaluateConfig
 from wsss_ray.config.export import ExportConfig
 from wsss_ray.config.label import LabelConfig, LabellerConfig
@@ -25,6 +26,7 @@ __all__ = [
     "DemoConfig",
     "DetectorConfig",
     "Device",
+    "DoctorConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FusionConfig",

@@ -21,6 +21,9 @@ from wsss_ray.labels.sink import LabelSink, writes_grey
 from wsss_ray.shards.image_shards import check_label_space, read_shard_set
 from wsss_ray.storage.storage import Storage
 
+DRY_RUN_SECONDS = 60.0
+"""How long a dry run waits for a node's checks."""
+
 
 def run(config: LabelConfig) -> dict[str, Any]:
     """Label all images of `config.input` that have no label in `config.output` yet.
@@ -61,6 +64,11 @@ class _LabellingJob(LabelJob[LabelConfig]):
 
     def describe_rows(self, rows: pa.Table) -> list[str]:
         return describe_prompts(self.config, self.sink.classes, rows)
+
+    def check_nodes(self) -> None:
+        from wsss_ray.doctor.check import report_nodes  # noqa: PLC0415 - only a dry run needs it
+
+        report_nodes(self.config, timeout=DRY_RUN_SECONDS)
 
     def expected_seconds(self, device: str) -> float | None:
         settings = self.config.segmenter

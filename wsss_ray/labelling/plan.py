@@ -11,8 +11,8 @@ from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
 from wsss_ray.config.models import DETECTOR_SETTINGS, SEGMENTER_SETTINGS
 from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool
 from wsss_ray.engine.stage import CALLS_PER_ACTOR, Stage, StageSpec
-from wsss_ray.labelling.weights import identify
 from wsss_ray.labels.decoded_images import Exif
+from wsss_ray.labels.weights import identify
 from wsss_ray.models.precision import decide
 from wsss_ray.models.registries import DETECTORS, SEGMENTERS
 from wsss_ray.shards.image_shards import ShardSet

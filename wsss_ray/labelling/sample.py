@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import LabelConfig
-from wsss_ray.labelling.weights import fetch
+from wsss_ray.labels.weights import fetch
 from wsss_ray.models.registries import DETECTORS
 
 PROMPTS_SHOWN = 3

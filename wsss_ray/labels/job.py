@@ -79,6 +79,13 @@ class LabelJob(ABC, Generic[ConfigT]):
         del rows
         return []
 
+    def check_nodes(self) -> None:
+        """Check, in a dry run, that every node can run the job, and print what was found; nothing by default.
+
+        Raises:
+            JobError: the job would fail on a node.
+        """
+
     def rows_with_work(self, rows: pa.Table) -> pa.Table:
         """Return the image rows that a model processes; all by default."""
         return rows
@@ -177,6 +184,7 @@ class LabelJob(ABC, Generic[ConfigT]):
         to_do = sum(task.images for task in tasks)
         print("\n".join(self._describe(done, tasks, stages)), flush=True)
         if self.config.dry_run:
+            self.check_nodes()
             print("\n".join(self._describe_sample(tasks, stages)), flush=True)
             return {}
         again = sum(task.images for task in tasks if task.version is not None)

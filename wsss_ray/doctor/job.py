@@ -1,0 +1,25 @@
+"""The job `doctor`: check every node of a cluster for a labelling job, and print a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wsss_ray.config import DoctorConfig
+from wsss_ray.doctor.check import report_nodes
+from wsss_ray.engine.cluster import connect
+from wsss_ray.engine.resources import uses_gpus
+from wsss_ray.models.precision import decide
+
+
+def run(config: DoctorConfig) -> None:
+    """Check all nodes and print what was found.
+
+    Raises:
+        ValueError: the configuration cannot be used.
+        JobError: a labelling job would fail on a node.
+    """
+    with connect(config.ray) as resources:
+        print(f"cluster   {resources}", flush=True)
+        known = {"has_gpus": uses_gpus(config.ray, resources.gpus), "has_bfloat16": resources.has_bfloat16}
+        detector, segmenter = decide(config.detector, **known), decide(config.segmenter, **known)
+        report_nodes(replace(config, detector=detector, segmenter=segmenter), timeout=config.timeout_seconds)

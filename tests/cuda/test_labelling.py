@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,18 @@ from wsss_ray.models.sam import encoder
 SYNCS_PER_IMAGE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1.25}
 """Waits of the host for the GPU, for one of the scenes, over the whole stage: one for each size of image, one for the
 masks of all. float16 looks for an overflow, too."""
-PAGEABLE_PER_IMAGE = 2.0
-"""Copies to the GPU that are not from pinned memory, or that the host waits for: small tables and ids, no pixels."""
+PAGEABLE = {"wsss_ray": 2, "transformers": 6}
+"""Copies to the GPU that are not from pinned memory, or that the host waits for, by the package that makes them: the
+mean and the deviation of the images once in a process; two tables of a few numbers in each forward pass of three."""
 
 
 def check_budgets(run: GpuRun, precision: str, scenes: Scenes) -> None:
     images = len(scenes.pictures)
     check_budget(run.syncs, images=images, per_image=SYNCS_PER_IMAGE[precision], what="waits of the host")
-    check_budget(run.pageable, images=images, per_image=PAGEABLE_PER_IMAGE, what="pageable copies")
+    for package, budget in PAGEABLE.items():
+        copies = Counter({line: count for line, count in run.pageable.items() if line.startswith(f"{package}/")})
+        check_budget(copies, images=images, per_image=budget / images, what="pageable copies")
+    assert {line.partition("/")[0] for line in run.pageable} <= set(PAGEABLE)
 
 
 def missed(expected: Detections, found: Detections) -> list[int]:

@@ -213,7 +213,7 @@ def test_an_actor_whose_cuda_does_not_start_ends_the_job_instead_of_using_its_cp
     photos: Path, configure: Configure, local_ray: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where Ray counts a GPU whose driver is too old for PyTorch: here there is none."""
-    monkeypatch.setattr(job, "uses_gpus", lambda *_: True)
+    monkeypatch.setattr(job, "hardware", lambda *_: {"has_gpus": True, "has_bfloat16": True})
     config = configure(photos, tmp_path)
     assert (config.detector.device, config.segmenter.precision) == ("auto", "auto")
     with pytest.raises(JobError) as caught:

@@ -109,6 +109,11 @@ def uses_gpus(config: RayConfig, gpus: float) -> bool:
     return config.gpus_per_actor > 0 if config.gpus_per_actor is not None else gpus > 0
 
 
+def hardware(config: RayConfig, resources: Resources) -> dict[str, bool]:
+    """Return what decides the devices and precisions of model actors: arguments of `models.precision.decide`."""
+    return {"has_gpus": uses_gpus(config, resources.gpus), "has_bfloat16": resources.has_bfloat16}
+
+
 def model_pool(config: RayConfig, resources: Resources, *, actors: int | None = None) -> Pool:
     """Size a pool of model actors by the configuration, else one actor per GPU, else one per core.
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from wsss_ray.config import LabelConfig, PredictConfig
 from wsss_ray.engine.cluster import connect, this_machine, uses_cluster, warn_of_local_paths
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.resources import Resources, uses_gpus
+from wsss_ray.engine.resources import Resources, hardware
 from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, units_to_do
 from wsss_ray.engine.stage import CALLS_PER_ACTOR, StageSpec
 from wsss_ray.engine.task import RunOutcome, UnitTask
@@ -115,8 +115,7 @@ class LabelJob(ABC, Generic[ConfigT]):
             ray = self.config.ray
             resources = stack.enter_context(connect(ray)) if uses_cluster(ray) else None
             known = resources or this_machine()
-            job = self.decided(has_gpus=uses_gpus(ray, known.gpus), has_bfloat16=known.has_bfloat16)
-            return job._run(stack, resources, retried_before)
+            return self.decided(**hardware(ray, known))._run(stack, resources, retried_before)
 
     def _run(self, stack: ExitStack, resources: Resources | None, retried_before: Counter[str]) -> dict[str, Any]:
         """Do what `run` says, once devices and precisions are decided; `resources` of a cluster that is joined."""

@@ -21,12 +21,13 @@ from wsss_ray.datasets.items import Listing
 from wsss_ray.datasets.rows import Rejected, RowMaker
 from wsss_ray.engine.progress import format_seconds
 from wsss_ray.engine.ray_data import explain
-from wsss_ray.engine.resources import Resources, model_pool
+from wsss_ray.engine.resources import Resources, hardware, model_pool
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.errors import JobError
 from wsss_ray.images.decoding import ExifRule
-from wsss_ray.labelling.plan import plan_stages
+from wsss_ray.labelling.plan import decided, plan_stages
 from wsss_ray.labels.sample import IMAGES_TIMED, estimate, time_stages
+from wsss_ray.models.precision import decide
 from wsss_ray.pipeline.checks import in_step
 from wsss_ray.pipeline.plan import Plan, Step
 from wsss_ray.sharding.plan import classes_of, items_of, rules_of
@@ -147,7 +148,7 @@ def _shard(step: Step, images: Images, resources: Resources) -> Estimate:
 
 
 def _label(plan: Plan, step: Step, images: Images, resources: Resources) -> Estimate:
-    config = plan.label
+    config = decided(plan.label, **hardware(plan.label.ray, resources))
     classes = ClassSet.load(config.classes, assist_words=config.assist_words)
     stages = plan_stages(config, classes, images.exif, resources)
     timings = time_stages(stages, images.sample.select(READ_COLUMNS))
@@ -157,8 +158,9 @@ def _label(plan: Plan, step: Step, images: Images, resources: Resources) -> Esti
 
 
 def _train(step: Step, images: Images, resources: Resources) -> Estimate:
-    config: TrainConfig = step.config
-    allocation = allocate(config, resources)
+    given: TrainConfig = step.config
+    allocation = allocate(given, resources)
+    config = decide(given, has_gpus=allocation.workers.gpus > 0, has_bfloat16=resources.has_bfloat16)
     timed = ray.remote(_time_updates).options(num_cpus=allocation.workers.cpus, num_gpus=allocation.workers.gpus)
     try:
         seconds, parameters, states = ray.get(timed.remote(config, allocation))
@@ -205,7 +207,7 @@ def _untrained(config: TrainConfig) -> Any:
 
 
 def _predict(plan: Plan, step: Step, images: Images, resources: Resources) -> Estimate:
-    config = plan.predict
+    config = decide(plan.predict, **hardware(plan.predict.ray, resources))
     pool = model_pool(config.ray, resources)
     stage = StageSpec(name="predict", make=partial(_untrained_stage, plan.train, config, images.exif), pool=pool)
     timings = time_stages([stage], images.sample.select(READ_COLUMNS))

@@ -31,9 +31,10 @@ from wsss_ray.errors import JobError
 from wsss_ray.images.label_png import decode_label
 from wsss_ray.labelling import job as labelling
 from wsss_ray.labels import job
+from wsss_ray.labels.gpus import GPU_FILE
 from wsss_ray.shards.image_shards import read_shard_set
 from wsss_ray.shards.label_files import encode_labels, read_labels
-from wsss_ray.storage.json_files import read_json
+from wsss_ray.storage.json_files import encode_json, read_json
 from wsss_ray.storage.storage import Storage
 
 Configure = Callable[..., LabelConfig]
@@ -214,6 +215,7 @@ def test_an_actor_whose_cuda_does_not_start_ends_the_job_instead_of_using_its_cp
 ) -> None:
     """As where Ray counts a GPU whose driver is too old for PyTorch: here there is none."""
     monkeypatch.setattr(job, "hardware", lambda *_: {"has_gpus": True, "has_bfloat16": True})
+    (tmp_path / GPU_FILE).write_bytes(encode_json({"gpu": "of a run that labelled nothing"}))
     config = configure(photos, tmp_path)
     assert (config.detector.device, config.segmenter.precision) == ("auto", "auto")
     with pytest.raises(JobError) as caught:
@@ -223,6 +225,7 @@ def test_an_actor_whose_cuda_does_not_start_ends_the_job_instead_of_using_its_cp
     claimed = read_json(Storage(str(tmp_path)), "run.json")
     assert (claimed["segmenter"]["device"], claimed["segmenter"]["precision"]) == ("cuda", "bfloat16")
     assert not (tmp_path / "labels").exists(), "nothing was labelled"
+    assert not (tmp_path / GPU_FILE).exists(), "so the next run may have another GPU"
 
 
 def test_plain_images_are_answered_with_the_command_to_run(shared: Path, configure: Configure, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 from pretended_cuda import pretended_cuda
 
 from wsss_ray.classes import ClassSet
+from wsss_ray.config import PredictConfig
 from wsss_ray.engine.drivers import record_driver
 from wsss_ray.engine.meter import Meter
 from wsss_ray.engine.resources import Pool
@@ -17,6 +20,7 @@ from wsss_ray.engine.stage import StageSpec
 from wsss_ray.images.label_png import encode_label
 from wsss_ray.labels.decoded_images import LABELLED_SCHEMA, nullable
 from wsss_ray.labels.gpus import GPU_FILE, claim_gpu, describe_gpus, forget_gpu
+from wsss_ray.labels.job import LabelJob
 from wsss_ray.labels.observing import observed
 from wsss_ray.labels.sink import LabelSink
 from wsss_ray.labels.summary import format_summary, summarise
@@ -92,6 +96,27 @@ def test_an_actor_claims_before_its_first_image_and_a_dry_run_does_not(tmp_path:
     assert made.gpu() is None, "the CPU"
     with pretended_cuda(**L4), pytest.raises(GpuError, match="L4"):
         made.make()
+
+
+@pytest.mark.parametrize(
+    ("fields", "claims", "refuses"), [({}, 1, 1), ({"mixed_gpus": True}, 1, 0), ({"dry_run": True}, 0, 0)]
+)
+def test_the_configuration_of_a_job_decides_who_is_refused(
+    fields: dict[str, bool], claims: int, refuses: int, tmp_path: Path
+) -> None:
+    config = PredictConfig(input="", output="", student="", **fields)
+    run: Any = SimpleNamespace(config=config, output=Storage(str(tmp_path)))
+    make = LabelJob._observed(run, StageSpec(name="predict", make=Nothing, pool=Pool(actors=1, cpus=1, gpus=1))).make
+    with pretended_cuda(**A100):
+        make()
+    assert len(list(tmp_path.iterdir())) == claims
+    refused = 0
+    with pretended_cuda(**L4):
+        try:
+            make()
+        except GpuError:
+            refused += 1
+    assert refused == refuses
 
 
 def labelled(*statuses: str) -> pa.Table:

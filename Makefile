@@ -57,6 +57,7 @@ bench: env
 	$(call BENCH,detector) --repeats 1 --all
 	$(call BENCH,pipeline)
 	$(call BENCH,resume)
+	$(call BENCH,roofline)
 	$(call BENCH,cluster)
 	$(call BENCH,evaluation)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from wsss_ray.doctor.results import CheckResult
-from wsss_ray.models.cost.cards import card_of
+from wsss_ray.models.cost.gpus import find_gpu
 from wsss_ray.models.cuda import GpuError, check_gpu, driver_version, why_cuda_does_not_start
 
 SIDE = 8192
@@ -51,7 +51,7 @@ def _check_gpu(tiers: tuple[str, ...]) -> Iterator[CheckResult]:
 
 def rate(name: str, tier: str, reached: float) -> CheckResult:
     """Return the finding of a matrix product of `reached` TFLOP/s, against the data sheet of the GPU called `name`."""
-    card = card_of(name)
+    card = find_gpu(name)
     if card is None:
         return CheckResult(check=tier, found=f"{name}: {reached:.1f} TFLOP/s; its data sheet is not known here")
     peak = {"float32": card.float32_tflops, "tf32": card.tf32_tflops or card.float32_tflops}.get(tier, card.half_tflops)

@@ -12,12 +12,13 @@ from wsss_ray.config import LabelConfig
 from wsss_ray.engine.outputs import check_output
 from wsss_ray.engine.resources import Resources
 from wsss_ray.engine.stage import StageSpec
-from wsss_ray.labelling import limits
 from wsss_ray.labelling.plan import decided, describe_models, identity, stage_specs
 from wsss_ray.labelling.sample import describe_prompts
 from wsss_ray.labelling.weights import check_weights
 from wsss_ray.labels.job import LabelJob
 from wsss_ray.labels.sink import LabelSink, writes_grey
+from wsss_ray.models.cost.counted import seconds_per_image
+from wsss_ray.models.cost.gpus import find_gpu
 from wsss_ray.shards.image_shards import check_label_space, read_shard_set
 from wsss_ray.storage.storage import Storage
 
@@ -72,12 +73,13 @@ class _LabellingJob(LabelJob[LabelConfig]):
 
     def expected_seconds(self, device: str) -> float | None:
         settings = self.config.segmenter
-        gpu = limits.find_gpu(device)
-        counted = (self.config.detector.type, settings.type) == ("grounding-dino", "sam")
-        if gpu is None or not counted or settings.model not in limits.ENCODER_GFLOP:
+        gpu = find_gpu(device)
+        is_counted = (self.config.detector.type, settings.type) == ("grounding-dino", "sam")
+        if gpu is None or not is_counted or settings.model == "tiny":
             return None
-        precisions = {"detector": self.config.detector.precision, "segmenter": settings.precision}
-        return limits.seconds_per_image(gpu, settings.model, **precisions, share=limits.PUBLISHED_SHARE)
+        return seconds_per_image(
+            gpu, settings.model, detector=self.config.detector.precision, segmenter=settings.precision
+        )
 
     def rows_with_work(self, rows: pa.Table) -> pa.Table:
         return rows.filter([bool(tags) for tags in rows["tags"].to_pylist()])

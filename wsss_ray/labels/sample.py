@@ -58,8 +58,8 @@ def describe_sample(
     whole, device = sum(timing.seconds for timing in timings), timings[-1].device
     if (should := expected(device)) is not None:
         lines.append(
-            f"expected  {1 / should:.1f} images/s and {device}, by arithmetic and memory at the share of the peak that "
-            f"was published; the sample reaches {should / whole:.0%} of it"
+            f"expected  {1 / should:.1f} images/s and {device}, by the counted operators at assumed shares of the "
+            f"data sheet (not measured); the sample reaches {should / whole:.0%} of it"
         )
     sizes = [task.images for task in tasks]
     return [*lines, f"estimate  {format_seconds(estimate(timings, sizes))} for {sum(sizes):,} images, without loading"]

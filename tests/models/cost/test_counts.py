@@ -7,12 +7,12 @@ import torch
 from torch.nn import functional
 
 from wsss_ray.models.cost import parts
-from wsss_ray.models.cost.cards import CARDS, card_of
 from wsss_ray.models.cost.counter import Count, counting
 from wsss_ray.models.cost.estimate import seconds
 from wsss_ray.models.cost.fake import fake_cuda
+from wsss_ray.models.cost.gpus import GPUS, find_gpu
 
-A100 = next(card for card in CARDS if card.name == "A100")
+A100 = next(gpu for gpu in GPUS if gpu.name == "A100")
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,9 @@ def test_an_operator_takes_the_slower_of_arithmetic_and_traffic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "card"),
+    ("name", "gpu"),
     [("NVIDIA A100-SXM4-40GB", "A100"), ("Tesla T4", "T4"), ("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA L40S", None)],
 )
-def test_cards_are_known_by_cudas_names(name: str, card: str | None) -> None:
-    found = card_of(name)
-    assert (None if found is None else found.name) == card
+def test_gpus_are_known_by_cudas_names(name: str, gpu: str | None) -> None:
+    found = find_gpu(name)
+    assert (None if found is None else found.name) == gpu

@@ -8,13 +8,16 @@ import torch
 from segment_anything import sam_model_registry
 from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
 
+from wsss_ray.classes import ClassSet
+from wsss_ray.config.student import StudentConfig
 from wsss_ray.models.cost.counter import Count, counting
 from wsss_ray.models.cost.fake import CUDA, fake_compute, fake_cuda, on_fake_cuda
 from wsss_ray.models.detector.network import prepare_network, run_network
-from wsss_ray.models.device import Tier
+from wsss_ray.models.device import AUTOCAST_DTYPES, Tier
 from wsss_ray.models.fast import ops, sam_windows
 from wsss_ray.models.fast.sam_decoder import BoxDecoder
 from wsss_ray.models.sam.encoder import ImageEncoder
+from wsss_ray.models.student.building import build_student
 
 PHOTO = (800, 1066)
 """Height and width of the detector's input for a photo of 480 x 640."""
@@ -27,6 +30,36 @@ SWIN = {
     },
 }  # fmt: skip
 """What the image backbones differ in; swin-t is the default of transformers."""
+
+
+ENCODERS = ("vit_h", "vit_l", "vit_b")
+PARTS = (*ENCODERS, "decoder", *SWIN, "student")
+BATCH = {part: 4 if part in SWIN else 8 for part in PARTS}
+"""Images that run together by default."""
+BOXES = 8
+"""Boxes of an image; the mean of COCO is seven objects."""
+CROP = 321
+"""Side of the student's training images in pixels."""
+
+
+def precisions_of(part: str) -> tuple[Tier, ...]:
+    """Return the precisions in which a part runs."""
+    if part == "decoder":
+        return ("float32",)
+    if part == "student":
+        return ("float32", "tf32", "bfloat16")
+    return ("float32", "tf32", "float16", "bfloat16")
+
+
+def count(part: str, tier: Tier, *, batch: int, triton: bool = True) -> Count:
+    """Return what a part does for a batch of images; with `triton`, by this package's kernels where it has any."""
+    if part in ENCODERS:
+        return count_encoder(part, batch=batch, tier=tier, triton=triton)
+    if part == "decoder":
+        return count_decoder(images=batch, boxes=batch * BOXES)
+    if part == "student":
+        return count_student_step(batch=batch, tier=tier)
+    return count_detector(part, batch=batch, tier=tier, triton=triton)
 
 
 def count_encoder(
@@ -85,6 +118,36 @@ def count_detector(
             run_network(network, *inputs)  # makes what is kept for a size of image
             with counting(network.parameters()) as count:
                 run_network(network, *inputs)
+    return count
+
+
+def count_student_step(*, batch: int, tier: Tier) -> Count:
+    """Return what one update of DeepLab-v2 with ResNet-101 does: forward, loss, backward and SGD.
+
+    The device is a fake CPU, because the threads that compute gradients on CUDA need a driver.
+    """
+    device = torch.device("cpu")
+    with torch.device("meta"):
+        student = build_student(StudentConfig(init="none"), ClassSet.load("voc"), weights=None)
+    with fake_cuda():
+        on_fake_cuda(student, device)
+        groups = student.parameter_groups(lr=0.01, weight_decay=0.0005)
+        optimizer = torch.optim.SGD(groups, momentum=0.9)
+        images = torch.empty(batch, 3, CROP, CROP, device=device)
+        labels = torch.zeros(batch, CROP, CROP, dtype=torch.int16, device=device)
+        dtype = AUTOCAST_DTYPES.get(tier)
+
+        def step() -> None:
+            targets = student.targets(labels)
+            with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+                outputs = student(images)
+            optimizer.zero_grad(set_to_none=True)
+            student.loss_sums(outputs, targets).sum().backward()
+            optimizer.step()
+
+        step()  # makes the momentum
+        with counting() as count:
+            step()
     return count
 
 

@@ -80,6 +80,7 @@ def entry_of(part: str, precision: str, batch: int, count: Count) -> Counted:
         precision=precision,
         batch=batch,
         launches=count.launches,
+        waits=count.waits + parts.READS.get(part, 0),
         gigabytes=round(count.bytes / batch / 1e9, 2),
         gigaflops=round(count.flops / batch / 1e9, 1),
         milliseconds={gpu.name: round(seconds(count, gpu, tf32=precision == "tf32") / batch * 1e3, 2) for gpu in GPUS},
@@ -90,15 +91,16 @@ def table(entries: list[Counted]) -> str:
     """Return a Markdown table of counts for an image, with the estimate for each GPU."""
     names = [gpu.name for gpu in GPUS]
     lines = [
-        "| part | precision | images at once | launches | GB | GFLOP | "
+        "| part | precision | images at once | launches | waits | GB | GFLOP | "
         + " | ".join(f"{name}, ms" for name in names)
         + " |",
-        "|---|---|---|---|---|---|" + "---|" * len(names),
+        "|---|---|---|---|---|---|---|" + "---|" * len(names),
     ]
     for entry in entries:
         times = " | ".join(f"{entry.milliseconds[name]:.1f}" for name in names)
         launches = f"{entry.launches / entry.batch:.0f}"
-        counts = f"{entry.batch} | {launches} | {entry.gigabytes:.1f} | {entry.gigaflops:,.0f}"
+        waits = f"{entry.waits / entry.batch:.2g}"
+        counts = f"{entry.batch} | {launches} | {waits} | {entry.gigabytes:.1f} | {entry.gigaflops:,.0f}"
         lines.append(f"| {entry.part} | {entry.precision} | {counts} | {times} |")
     return "\n".join(lines)
 

@@ -22,6 +22,7 @@ def test_figures_are_what_the_code_counts(part: str, precision: str) -> None:
     count = parts.count(part, precision, batch=entry.batch)  # type: ignore[arg-type]
     assert count.bytes / entry.batch / 1e9 == pytest.approx(entry.gigabytes, rel=0.02)
     assert count.flops / entry.batch / 1e9 == pytest.approx(entry.gigaflops, rel=0.02)
+    assert count.waits + parts.READS.get(part, 0) == entry.waits
     assert count.launches == pytest.approx(entry.launches, rel=0.02)
     for gpu in GPUS:
         took = seconds(count, gpu, tf32=precision == "tf32") / entry.batch * 1e3

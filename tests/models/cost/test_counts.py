@@ -28,6 +28,7 @@ def detector() -> Count:
 def test_the_encoders_budget(encoder: Count) -> None:
     assert encoder.bytes / 16e9 < 11.6
     assert encoder.launches < 400
+    assert encoder.waits == 0
     assert encoder.weight_bytes_cast == 0
     assert 5600e9 < encoder.flops / 16 < 5850e9
 
@@ -42,6 +43,7 @@ def test_the_encoders_budget_by_stock_operators() -> None:
 def test_the_detectors_budget(detector: Count) -> None:
     assert detector.bytes / 8e9 < 10.5
     assert detector.launches < 1500
+    assert detector.waits <= 2
     assert detector.weight_bytes_cast == 0
     assert "copy of an attention mask" not in {name for name, work in detector.operators.items() if work.launches > 20}
     assert 480e9 < detector.flops / 8 < 520e9
@@ -83,6 +85,16 @@ def test_operators_are_counted_by_hand() -> None:
         "attention float16": (1, 2 * 2 * 9 * 9 * 16, 2 * (4 * 144 + 162)),
     }
     assert count.weight_bytes_cast == 32 * 64 * 4
+
+
+def test_copies_between_host_and_device_are_counted() -> None:
+    with fake_cuda(), torch.no_grad():
+        host, there = torch.empty(3), torch.empty(3, device="cuda")
+        with counting() as count:
+            _ = host.to("cuda") + there
+            _ = there.to("cpu")
+            _ = there.to(torch.float16)
+    assert count.waits == 2
 
 
 def test_an_operator_takes_the_slower_of_arithmetic_and_traffic() -> None:

@@ -28,6 +28,8 @@ class Counted:
     """Images that ran together."""
     launches: int
     """Of the whole batch."""
+    waits: int
+    """Of the host for the GPU, in a batch: copies to it, and the reading of the results."""
     gigabytes: float
     """Read and written."""
     gigaflops: float

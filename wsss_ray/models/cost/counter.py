@@ -53,6 +53,8 @@ class Count:
     """Bytes by operator and line of code."""
     weight_bytes_cast: float = 0.0
     """Bytes of parameters read to make copies in another dtype."""
+    waits: int = 0
+    """Copies from the host's pageable memory, for which the host waits. Reading a value raises on a fake device."""
 
     def add(self, key: str, *, flops: float, nbytes: float) -> None:
         """Add a launch."""
@@ -118,6 +120,8 @@ class _Mode(TorchDispatchMode):
         read = (args, {key: value for key, value in (kwargs or {}).items() if key != "out"})
         inputs = [value for value in tree_flatten(read)[0] if isinstance(value, Tensor)]
         outputs = [value for value in tree_flatten(out)[0] if isinstance(value, Tensor)]
+        if name in ("_to_copy", "copy_") and {tensor.device.type for tensor in (*inputs, *outputs)} == {"cpu", "cuda"}:
+            self._count.waits += 1
         if name in COSTS:
             for kernel, arithmetic, traffic in COSTS[name](args, out):
                 self._count.add(kernel, flops=arithmetic, nbytes=traffic)

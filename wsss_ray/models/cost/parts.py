@@ -38,6 +38,8 @@ BATCH = {part: 4 if part in SWIN else 8 for part in PARTS}
 """Images that run together by default."""
 BOXES = 8
 """Boxes of an image; the mean of COCO is seven objects."""
+READS = {"decoder": 1, "swin-t": 1, "swin-b": 1}
+"""Times that the host reads the results of a batch: masks, and a table of boxes (`tests/cuda` counts them)."""
 CROP = 321
 """Side of the student's training images in pixels."""
 

@@ -60,6 +60,18 @@ def test_a_gpu_labels_as_the_cpu_does(precision: str, scenes: Scenes) -> None:
     check_budgets(run, precision, scenes)
 
 
+@pytest.mark.parametrize(
+    ("precision", "settings"),
+    [("bfloat16", {"kernels": "stock", "preprocessing": "pil"}), ("float16", {"paint": "prob"})],
+)
+def test_stock_kernels_and_probabilities_mix_no_devices(
+    precision: str, settings: dict[str, str], scenes: Scenes
+) -> None:
+    values = ious(scenes.labels, label_on_gpu(precision, scenes, **settings).labels)
+    assert len(values) >= 10
+    assert sum(values) / len(values) >= 0.99
+
+
 def test_a_planted_tensor_of_the_cpu_is_found(scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
     real = BoxDecoder.tokens_of_images
     monkeypatch.setattr(

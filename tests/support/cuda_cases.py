@@ -21,14 +21,23 @@ from wsss_ray.shards.label_row import LabelRow
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def labeller(device: str, precision: str) -> Labeller:
-    """Return a labeller of the demo's models, as an actor has it: device and precision are decided."""
+def labeller(device: str, precision: str, *, paint: str = "score", **fields: Any) -> Labeller:
+    """Return a labeller of the demo's models, as an actor has it: device and precision are decided.
+
+    Args:
+        device: cpu or cuda.
+        precision: of both models.
+        paint: the fusion rule.
+        fields: further settings of both models.
+    """
     config = Labeller("demo").config
+    settings: dict[str, Any] = {"device": device, "precision": precision, **fields}
     return Labeller(
         dataclasses.replace(
             config,
-            detector=dataclasses.replace(config.detector, device=device, precision=precision),
-            segmenter=dataclasses.replace(config.segmenter, device=device, precision=precision),
+            detector=dataclasses.replace(config.detector, **settings),
+            segmenter=dataclasses.replace(config.segmenter, **settings),
+            fusion=dataclasses.replace(config.fusion, paint=paint),
         )
     )
 
@@ -68,10 +77,10 @@ class GpuRun:
     """Kernels that ran while the models were loaded."""
 
 
-def label_on_gpu(precision: str, scenes: Scenes) -> GpuRun:
-    """Run the whole label stage on the pretended GPU."""
+def label_on_gpu(precision: str, scenes: Scenes, **settings: Any) -> GpuRun:
+    """Run the whole label stage on the pretended GPU; `settings` are those of `labeller`."""
     with pretended_cuda() as gpu:
-        labels = labeller("cuda", precision)
+        labels = labeller("cuda", precision, **settings)
         _ = labels.detector, labels.segmenter
         launches = gpu.launches
         gpu.reset()

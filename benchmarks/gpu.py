@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import io
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -40,9 +41,14 @@ from wsss_ray import ClassSet, Labeller
 from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
 from wsss_ray.demo.scenes import draw_scene, split_seeds
 from wsss_ray.engine.meter import Meter
+from wsss_ray.engine.stage import CALLS_PER_ACTOR
+from wsss_ray.labelling.plan import GPU_UNITS
 from wsss_ray.labelling.stages import LabelStage
+from wsss_ray.models.cost.counted import counted
+from wsss_ray.models.cost.gpus import find_gpu
 from wsss_ray.models.detector.network import GroundingDino
 from wsss_ray.models.device import resolve_compute
+from wsss_ray.models.fast import self_check
 from wsss_ray.models.sam.encoder import ImageEncoder
 from wsss_ray.models.sam.loading import load_sam
 
@@ -128,7 +134,10 @@ def encoder(setup: Setup) -> dict[str, Any]:
             row: dict[str, Any] = {}
             with peak_memory(setup, row), compute.running():
                 row["ms_per_image"] = milliseconds(setup, functools.partial(network.features_of, inputs), runs=5)
-            found[f"{model} {kernels} {tier} x {batch}"] = {**row, "ms_per_image": row["ms_per_image"] / batch}
+            row["ms_per_image"] /= batch
+            if kernels == "auto":
+                row["ms_counted"] = counted_ms(model, tier)
+            found[f"{model} {kernels} {tier} x {batch}"] = row
     return found
 
 
@@ -152,6 +161,8 @@ def detector(setup: Setup) -> dict[str, Any]:
             with peak_memory(setup, row):
                 taken = milliseconds(setup, functools.partial(network.detect, images, [tags] * batch), runs=5)
             row["ms_per_image"] = taken / batch
+            if kernels == "auto":
+                row["ms_counted"] = counted_ms("swin-t", tier)
             found[f"{kernels} {tier} x {batch}"] = row
         sizes = [(480 + 8 * (index % 8), 640 - 8 * (index // 8)) for index in range(2 if setup.small else 64)]
         stream = [random_photo(np.random.default_rng(0), size) for size in sizes]
@@ -167,6 +178,13 @@ def detector(setup: Setup) -> dict[str, Any]:
 # Part 5
 
 
+def counted_ms(part: str, precision: str) -> float | None:
+    """Return the estimate of `roofline.py` for an image on this GPU; None where it has none."""
+    gpu = find_gpu(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    entry = counted().get((part, precision))
+    return entry.milliseconds[gpu.name] if gpu and entry else None
+
+
 def label_stage(setup: Setup) -> dict[str, Any]:
     """Run the label stage in the threads of an actor over JPEGs of mixed sizes: images/s and the GPU's busy share."""
     config = stage_config(setup)
@@ -177,7 +195,7 @@ def label_stage(setup: Setup) -> dict[str, Any]:
     if setup.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(GPU_UNITS if setup.device == "cuda" else CALLS_PER_ACTOR) as pool:
         rows = list(pool.map(stage, units, meters))
     wall = time.perf_counter() - started
     images = sum(table.num_rows for table in rows)
@@ -298,6 +316,9 @@ PARTS: dict[str, Callable[[Setup], dict[str, Any]]] = {
 def run(parts: Sequence[str], setup: Setup, write: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Run the parts in order; `write` is called after each with all results so far."""
     results: dict[str, Any] = {"environment": environment(setup)}
+    chosen = Lines()
+    logging.getLogger(self_check.__name__).addHandler(chosen)
+    logging.getLogger(self_check.__name__).setLevel(logging.INFO)
     write(results)
     for name in parts:
         started = time.perf_counter()
@@ -308,9 +329,23 @@ def run(parts: Sequence[str], setup: Setup, write: Callable[[dict[str, Any]], No
         results[name]["part_seconds"] = round(time.perf_counter() - started, 1)
         if setup.device == "cuda":
             torch.cuda.empty_cache()
+            results["environment"]["kernels"] = chosen.lines  # what `self_check` chose, with its times
         print(f"{name}: {json.dumps(results[name])}", flush=True)
         write(results)
     return results
+
+
+class Lines(logging.Handler):
+    """Keeps log lines."""
+
+    def __init__(self) -> None:
+        """Start without lines."""
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append(record.getMessage())
 
 
 def environment(setup: Setup) -> dict[str, Any]:

@@ -30,8 +30,6 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from wsss_ray.models import cuda
-
 DEVICE = torch.device("cuda", 0)
 READING = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "bincount", "_unique2"}
 READING |= {"unique_dim", "unique_consecutive", "repeat_interleave"}
@@ -343,8 +341,6 @@ def pretended_cuda(
         for owner, attribute, value in names:
             stack.enter_context(mock.patch.object(owner, attribute, value))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
-        stack.callback(cuda.check_gpu.cache_clear)
-        cuda.check_gpu.cache_clear()
         torch._C._ensureCUDADeviceGuardSet()
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # `Module.to` makes parameters of the GPU
         stack.enter_context(_in_this_thread(gpu))

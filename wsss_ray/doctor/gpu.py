@@ -41,7 +41,7 @@ def _check_gpu(tiers: tuple[str, ...]) -> Iterator[CheckResult]:
         yield CheckResult(check="GPU", found=found)
     for tier in tiers:
         try:
-            check_gpu.__wrapped__(tier)
+            check_gpu(tier)
             reached = multiply(tier)
         except (GpuError, torch.OutOfMemoryError) as error:
             yield CheckResult(check=tier, found=f"{name} cannot run it", state="error", advice=str(error))

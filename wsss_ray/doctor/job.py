@@ -7,7 +7,7 @@ from dataclasses import replace
 from wsss_ray.config import DoctorConfig
 from wsss_ray.doctor.check import report_nodes
 from wsss_ray.engine.cluster import connect
-from wsss_ray.engine.resources import uses_gpus
+from wsss_ray.engine.resources import hardware
 from wsss_ray.models.precision import decide
 
 
@@ -20,6 +20,6 @@ def run(config: DoctorConfig) -> None:
     """
     with connect(config.ray) as resources:
         print(f"cluster   {resources}", flush=True)
-        known = {"has_gpus": uses_gpus(config.ray, resources.gpus), "has_bfloat16": resources.has_bfloat16}
+        known = hardware(config.ray, resources)
         detector, segmenter = decide(config.detector, **known), decide(config.segmenter, **known)
         report_nodes(replace(config, detector=detector, segmenter=segmenter), timeout=config.timeout_seconds)

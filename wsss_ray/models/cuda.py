@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import socket
@@ -85,7 +84,6 @@ def _reason() -> str:
     return "it reports no GPU."
 
 
-@functools.cache
 def check_gpu(tier: str) -> None:
     """Check that the current GPU runs this PyTorch and a precision, by one small kernel of each kind.
 

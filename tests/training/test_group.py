@@ -78,7 +78,9 @@ def test_a_problem_is_reported_once_and_a_group_that_starts_again_returns(
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
     monkeypatch.setattr(ray, "get", lambda value: value)
     monkeypatch.setattr(worker, "_resolve_device", check)
-    monitor = SimpleNamespace(state=Remote(lambda: state), report_problem=Remote(report))
+    monitor = SimpleNamespace(
+        state=Remote(lambda: state), report_problem=Remote(report), report_retries=Remote(lambda _: None)
+    )
     assignment: Any = SimpleNamespace(config=None, monitor=monitor, threads=1)
     if workers == 1:
         train_worker(assignment)

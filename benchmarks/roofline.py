@@ -45,7 +45,8 @@ def main() -> None:
     if options.part:
         batch = options.batch or parts.BATCH[options.part]
         count = parts.count(options.part, options.precision, batch=batch, triton=not options.stock)
-        entries = [entry_of(options.part, options.precision, batch, count)]
+        stock = parts.count(options.part, options.precision, batch=batch, triton=False)
+        entries = [entry_of(options.part, options.precision, batch, count, stock)]
         print(table(entries))
         print(operators(count, batch, options.operators))
     else:
@@ -68,13 +69,15 @@ def count_all(*, triton: bool = True) -> list[Counted]:
         for precision in parts.precisions_of(part):
             same = {"tf32": "float32", "float16": "bfloat16"}.get(precision, precision)  # but for the speed of products
             if same not in made:
-                made[same] = parts.count(part, same, batch=batch, triton=triton)
-            entries.append(entry_of(part, precision, batch, made[same]))
+                stock = parts.count(part, same, batch=batch, triton=False)
+                made[same] = (parts.count(part, same, batch=batch) if triton else stock, stock)
+            entries.append(entry_of(part, precision, batch, *made[same]))
     return entries
 
 
-def entry_of(part: str, precision: str, batch: int, count: Count) -> Counted:
-    """Return a count for one image."""
+def entry_of(part: str, precision: str, batch: int, count: Count, stock: Count) -> Counted:
+    """Return a count for one image, with the times of `stock` operators on GPUs that Triton does not know."""
+    tf32 = precision == "tf32"
     return Counted(
         part=part,
         precision=precision,
@@ -83,7 +86,10 @@ def entry_of(part: str, precision: str, batch: int, count: Count) -> Counted:
         waits=count.waits + parts.READS.get(part, 0),
         gigabytes=round(count.bytes / batch / 1e9, 2),
         gigaflops=round(count.flops / batch / 1e9, 1),
-        milliseconds={gpu.name: round(seconds(count, gpu, tf32=precision == "tf32") / batch * 1e3, 2) for gpu in GPUS},
+        milliseconds={
+            gpu.name: round(seconds(count if gpu.has_triton else stock, gpu, tf32=tf32) / batch * 1e3, 2)
+            for gpu in GPUS
+        },
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from wsss_ray.models.fast import self_check
 from wsss_ray.models.fast.self_check import choose
 
 
@@ -67,6 +68,17 @@ def test_the_choice(
     cases = [(torch.ones(3),), (torch.arange(1.0, 4.0),)]
     assert choose("a kernel", kernel, stock, cases, timer=taking(seconds)) is chosen
     assert f"a kernel: the fast kernel {told}" in caplog.text.replace("kernel: the fast kernel the fast", "the fast")
+
+
+def test_a_gpu_that_triton_does_not_know_runs_no_kernel(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its compiler would end the process."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(self_check, "_capability", lambda _: (7, 5))
+    assert choose("a kernel", broken, stock, [(torch.ones(3),)], timer=taking(QUICK)) is stock
+    assert "no code for this GPU (7.5)" in caplog.text
+    assert "RuntimeError" not in caplog.text
 
 
 def test_sixteen_bits_may_differ_more() -> None:

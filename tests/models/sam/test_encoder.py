@@ -13,7 +13,9 @@ from segment_anything.modeling.image_encoder import Attention
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from wsss_ray.models.device import Compute
+from wsss_ray.models.fast import ops
 from wsss_ray.models.fast.sam_encoder import PiecewiseAttention, _pieces
+from wsss_ray.models.fast.sam_half import HalfEncoder
 from wsss_ray.models.sam.encoder import ImageEncoder, resize_longest_side, resized_size
 from wsss_ray.models.sam.loading import load_sam
 
@@ -115,3 +117,29 @@ def test_compiled_features_are_the_same(tmp_path: Path) -> None:
     expected = ImageEncoder(load_sam("tiny", weights), CPU).encode([picture])
     compiled = ImageEncoder(load_sam("tiny", weights), CPU, compile_mode="default")
     torch.testing.assert_close(compiled.encode([picture]), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@torch.inference_mode()
+def test_the_encoder_of_a_gpu_can_be_compiled(tmp_path: Path) -> None:
+    sam = load_sam("tiny", random_models.write_sam(tmp_path, seed=1))
+    images = torch.randn(1, 3, sam.image_encoder.img_size, sam.image_encoder.img_size)
+    expected = sam.image_encoder(images)
+    encoder = HalfEncoder(sam.image_encoder, torch.float32, ops.attend)
+    compiled = torch.compile(encoder, mode="default", dynamic=False)
+    torch.testing.assert_close(compiled(images), expected, rtol=0, atol=1e-5)
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", fail)
+    torch._dynamo.reset()
+    weights = random_models.write_sam(tmp_path, seed=1)
+    picture = np.random.default_rng(0).integers(0, 256, (128, 100, 3), dtype=np.uint8)
+    expected = ImageEncoder(load_sam("tiny", weights), CPU).encode([picture])
+    encoder = ImageEncoder(load_sam("tiny", weights), CPU, compile_mode="default")
+    torch.testing.assert_close(encoder.encode([picture]), expected, rtol=0, atol=1e-5)
+    torch._dynamo.reset()

@@ -27,13 +27,15 @@ class Gpu:
     """Assumed share of the peak that fused attention reaches."""
     bandwidth_share: float
     """Assumed share of the bandwidth that other operators reach."""
+    has_triton: bool = True
+    """Whether Triton compiles for it, so that this package's kernels can run."""
     dollars_per_hour: float
     """Assumed price, similar to on-demand prices of public clouds."""
 
 
 GPUS = (
     Gpu(
-        name="T4", half_tflops=65, float32_tflops=8.1, tf32_tflops=None, gigabytes_per_second=320,
+        name="T4", has_triton=False, half_tflops=65, float32_tflops=8.1, tf32_tflops=None, gigabytes_per_second=320,
         matmul_share=0.5, attention_share=0.38, bandwidth_share=0.8, dollars_per_hour=0.55,
     ),
     Gpu(

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Largest difference from the stock operators, as a share of their largest value."""
+LEAST_CAPABILITY = (8, 0)
+"""Of the GPU. On older ones Triton's compiler can end the process instead of raising."""
 RUNS = 5
 """Runs of which the mean time counts, after as many to warm up."""
 
@@ -42,6 +44,9 @@ def choose(
     """
     timer = timer or milliseconds
     taken, allowed = 0.0, 0.0
+    if (capability := _capability(cases[0][0])) < LEAST_CAPABILITY:
+        logger.info("%s: Triton has no code for this GPU (%d.%d); stock operators are used", name, *capability)
+        return stock
     try:
         for case in cases:
             found, expected = fast(*case).float(), stock(*case).float()
@@ -66,6 +71,11 @@ def choose(
         return stock
     logger.info("%s: the fast kernel is used: %.3g ms, stock operators %.3g", name, taken, allowed)
     return fast
+
+
+def _capability(tensor: Tensor) -> tuple[int, int]:
+    on_gpu = tensor.device.type == "cuda"
+    return torch.cuda.get_device_capability(tensor.device) if on_gpu else LEAST_CAPABILITY
 
 
 def milliseconds(call: Callable[[], object]) -> float:

@@ -91,6 +91,7 @@ class ImageEncoder:
         if kernels == "auto" and self._exact is not None:
             use_fast_layers(sam, compute.device)
         if self._compiles:
+            torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is, with a warning
             self._network = torch.compile(self._network, mode=compile_mode, dynamic=False)
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -126,6 +126,8 @@ def settings() -> LabelConfig:
 class SleepingModels:
     """A detector and a segmenter that sleep as long as the networks take; all images get the same masks."""
 
+    joins_units = False
+
     def __init__(self, times: Sleeping, *, exact: bool) -> None:
         """Create the models; `exact`: resize with Pillow, as the published settings do."""
         self._times, self._exact = times, exact

@@ -22,8 +22,8 @@ from wsss_ray.report.job import run as report
 from wsss_ray.storage.storage import Storage
 
 ON_RAY = RayConfig(actors=1)
-MEASURED = ("images_per_second", "config", "labels")
-"""Values of a result that are measured, or that say where it lies."""
+MEASURED = ("images_per_second", "config", "labels", "sha256")
+"""Values of a result that are measured, that say where it lies, or that are a digest of these."""
 
 JOBS: dict[str, Callable[..., object]] = {
     "audit": lambda **options: audit(AuditConfig(**options)),

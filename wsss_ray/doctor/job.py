@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from wsss_ray.config import DoctorConfig
-from wsss_ray.doctor.check import report_nodes
 from wsss_ray.engine.cluster import connect
 from wsss_ray.engine.resources import hardware
 from wsss_ray.models.precision import decide
@@ -18,6 +17,8 @@ def run(config: DoctorConfig) -> None:
         ValueError: the configuration cannot be used.
         JobError: a labelling job would fail on a node.
     """
+    from wsss_ray.doctor.check import report_nodes  # noqa: PLC0415 - Ray Data, which --help need not wait for
+
     with connect(config.ray) as resources:
         print(f"cluster   {resources}", flush=True)
         known = hardware(config.ray, resources)

@@ -23,7 +23,6 @@ def checks(folder: Path, **changes: object) -> NodeChecks:
     values: dict[str, object] = {
         "versions": installed(),
         "weights": {},
-        "tiers": (),
         "token": "token",
         "storage": STORAGE,
     }
@@ -38,11 +37,11 @@ def test_a_node_like_its_driver_passes(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     (tmp_path / "a.parquet").write_bytes(b"0123456789")
     weights = {"segmenter": Weights(files=(DEMO_WEIGHTS / "model.safetensors",))}
-    _, digests, findings = checks(tmp_path, weights=weights, input=str(tmp_path)).run(gpus=0, object_store=0.0)
+    _, digests, findings = checks(tmp_path, weights=weights, input=str(tmp_path)).run(0.0)
     assert len(digests["segmenter"][0]) == 64
     found = states(findings)
     del found["open files"]  # that of this machine
-    assert found == dict.fromkeys(["versions", "shared memory", "GPU", "output", "input", "segmenter weights"], "ok")
+    assert found == dict.fromkeys(["versions", "shared memory", "output", "input", "segmenter weights"], "ok")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "token"]
 
 
@@ -50,7 +49,7 @@ def test_other_versions_and_missing_weights_are_errors(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     versions = {**installed(), "torch": "1.0"}
     weights = {"detector": Weights(files=(tmp_path / "gone",))}
-    _, digests, findings = checks(tmp_path, versions=versions, weights=weights).run(gpus=0, object_store=0.0)
+    _, digests, findings = checks(tmp_path, versions=versions, weights=weights).run(0.0)
     wrong = {finding.check: finding.found for finding in findings if finding.state == "error"}
     assert set(wrong) == {"versions", "detector weights"}
     assert "(driver: 1.0)" in wrong["versions"]

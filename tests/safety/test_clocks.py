@@ -25,6 +25,7 @@ FOR_REPORTS = {
     "engine/worker.py:UnitWorker._work": "how long an actor waited, and a unit was queued",
     "engine/reading.py:read_task": "how long a unit was queued",
     "doctor/check.py:_ask": "the doctor's report of clocks, and how long it waits for a node",
+    "doctor/check.py:_keep": "the doctor's report of clocks",
     "doctor/gpu.py:multiply": "the doctor's report of a GPU's speed",
     "doctor/node.py:NodeChecks.run": "the doctor's report of clocks",
     "doctor/node.py:check_input": "the doctor's report of the store",

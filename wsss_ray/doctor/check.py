@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,6 @@ def check_nodes(config: LabelConfig, *, timeout: float) -> list[NodeResults]:
             "detector": DETECTORS.get(config.detector.type).weights(config.detector),
             "segmenter": SEGMENTERS.get(config.segmenter.type).weights(config.segmenter),
         },
-        tiers=_tiers(config),
         output=config.output or None,
         token=token,
         input=config.input or None,
@@ -70,7 +70,7 @@ def check_nodes(config: LabelConfig, *, timeout: float) -> list[NodeResults]:
     if output is not None:
         output.write(token, b"")
     try:
-        return _compare(*_ask(nodes, checks, timeout))
+        return _compare(_ask(nodes, checks, _tiers(config), timeout))
     finally:
         if output is not None:
             output.remove(token)
@@ -88,62 +88,99 @@ def _tiers(config: LabelConfig) -> tuple[str, ...]:
 Answer = tuple[float, dict[str, list[str]], list[CheckResult]]
 
 
-def _ask(nodes: list[dict[str, Any]], checks: NodeChecks, timeout: float) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return the answer or the failure of each node by address, and by how many seconds its clock differs at least."""
-    task = ray.remote(max_retries=0)(_run)
+@dataclass(kw_only=True)
+class _NodeAnswer:
+    """The answer of a node."""
+
+    answer: Answer | str
+    """The results of its checks, or why there are none."""
+    gpus: list[CheckResult]
+    skew: float = 0.0
+    """Seconds by which its clock differs at least from the driver's."""
+
+
+def _ask(
+    nodes: list[dict[str, Any]], checks: NodeChecks, tiers: tuple[str, ...], timeout: float
+) -> dict[str, _NodeAnswer]:
+    """Return what each node answers, by address. GPUs have a task of their own, which waits where a job uses them."""
     started = time.time()
-    waiting = {}
+    asked: dict[ray.ObjectRef[Any], tuple[str, bool]] = {}
+    found = {}
     for node in nodes:
-        resources = node["Resources"]
+        address, resources = node["NodeManagerAddress"], node["Resources"]
         gpus = int(resources.get("GPU", 0))
-        placed = task.options(
-            num_cpus=0, num_gpus=gpus, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        placed = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": placed}
+        task = ray.remote(_run).options(**options, num_gpus=0)
+        asked[task.remote(checks, float(resources.get("object_store_memory", 0)))] = (address, False)
+        used = bool(gpus and tiers)
+        if used:
+            asked[ray.remote(_run_on_gpus).options(**options, num_gpus=gpus).remote(tiers)] = (address, True)
+        in_use = f"not checked: in use for the {timeout:g} s of the check"
+        unused = CheckResult(
+            check="GPU", found=f"{gpus} that this job does not use" if gpus else "none that Ray counts"
         )
-        store = float(resources.get("object_store_memory", 0))
-        waiting[placed.remote(checks, gpus, store)] = node["NodeManagerAddress"]
-    answers: dict[str, Any] = {}
-    skews: dict[str, float] = {}
-    left = list(waiting)
+        advice = "another job holds the node's GPUs (`ray status`): check again when it has ended."
+        busy = CheckResult(check="GPU", found=in_use, state="warning", advice=advice)
+        found[address] = _NodeAnswer(answer=f"no answer within {timeout:g} s", gpus=[busy if used else unused])
+    left = list(asked)
     deadline = time.monotonic() + timeout
     while left:
         ready, left = ray.wait(left, timeout=max(0.0, deadline - time.monotonic()))
         if not ready:
             break
-        for answered in ready:
-            node = waiting[answered]
-            try:
-                answers[node] = ray.get(answered)
-            except RayError as error:
-                answers[node] = explain(error)
-                continue
-            clock, now = answers[node][0], time.time()
-            skews[node] = max(0.0, started - clock, clock - now)
+        for done in ready:
+            address, is_gpus = asked[done]
+            _keep(found[address], done, is_gpus=is_gpus, started=started)
     for unanswered in left:
         ray.cancel(unanswered, force=True)
-        answers[waiting[unanswered]] = f"no answer within {timeout:g} s"
-    return answers, skews
+    return found
 
 
-def _run(checks: NodeChecks, gpus: int, object_store: float) -> Answer:
-    return checks.run(gpus=gpus, object_store=object_store)
+def _keep(node: _NodeAnswer, done: ray.ObjectRef[Any], *, is_gpus: bool, started: float) -> None:
+    """Keep an answer, or the reason of its failure."""
+    try:
+        answer = ray.get(done)
+    except RayError as error:
+        if is_gpus:
+            advice = "see the lines of Ray above, and nvidia-smi on the node."
+            node.gpus = [CheckResult(check="GPU", found=explain(error), state="error", advice=advice)]
+        else:
+            node.answer = explain(error)
+        return
+    if is_gpus:
+        node.gpus = answer
+    else:
+        node.answer = answer
+        node.skew = max(0.0, started - answer[0], answer[0] - time.time())
 
 
-def _compare(answers: Mapping[str, Any], skews: Mapping[str, float]) -> list[NodeResults]:
-    """Return the findings of all nodes, with those that need more than one node."""
+def _run(checks: NodeChecks, object_store: float) -> Answer:
+    return checks.run(object_store)
+
+
+def _run_on_gpus(tiers: tuple[str, ...]) -> list[CheckResult]:
+    from wsss_ray.doctor.gpu import check_gpus  # noqa: PLC0415 - torch, which the driver does not need
+
+    return list(check_gpus(tiers))
+
+
+def _compare(nodes: Mapping[str, _NodeAnswer]) -> list[NodeResults]:
+    """Return the results of all nodes, with those that need more than one node."""
     common: dict[str, list[str]] = {}
     found = []
-    for node, answer in sorted(answers.items()):
-        if isinstance(answer, str):
-            advice = "its GPUs may be in use by another job (`ray status`), or the node is lost."
-            found.append((node, [CheckResult(check="answer", found=answer, state="error", advice=advice)]))
+    for address, node in sorted(nodes.items()):
+        if isinstance(node.answer, str):
+            advice = "the node may be lost, or too busy to start a process: see `ray status`."
+            found.append((address, [CheckResult(check="answer", found=node.answer, state="error", advice=advice)]))
             continue
-        _, digests, findings = answer
+        _, digests, results = node.answer
         for model, digest in digests.items():
             if digest != common.setdefault(model, digest):
                 advice = "the nodes would label with different weights: copy the same files to all of them."
                 found_digest = ", ".join(one[:12] for one in digest)
-                findings.append(CheckResult(check=f"{model} weights", found=found_digest, state="error", advice=advice))
-        found.append((node, [*findings, clock(skews[node])]))
+                results.append(CheckResult(check=f"{model} weights", found=found_digest, state="error", advice=advice))
+        found.append((address, [*results, *node.gpus, clock(node.skew)]))
     return merge(found)
 
 

@@ -48,8 +48,6 @@ class NodeChecks:
     """Those of the driver."""
     weights: dict[str, Weights]
     """Weights by the model's name."""
-    tiers: tuple[str, ...]
-    """Precisions of the models on a GPU."""
     output: str | None
     """Run directory."""
     token: str
@@ -58,12 +56,8 @@ class NodeChecks:
     """Image shards."""
     storage: StorageConfig
 
-    def run(self, *, gpus: int, object_store: float) -> tuple[float, dict[str, list[str]], list[CheckResult]]:
-        """Check this node.
-
-        Args:
-            gpus: GPUs that the task holds.
-            object_store: bytes of the node's object store.
+    def run(self, object_store: float) -> tuple[float, dict[str, list[str]], list[CheckResult]]:
+        """Check this node, but for its GPUs; `object_store` is the size of its object store in bytes.
 
         Returns:
             The node's time in seconds since 1970, the digests of the weights by model, and the findings.
@@ -72,7 +66,6 @@ class NodeChecks:
         parts: list[Callable[[], Iterator[CheckResult]]] = [
             self._versions,
             lambda: check_limits(object_store),
-            lambda: self._gpus(gpus),
             self._store,
             lambda: self._weights(digests),
         ]
@@ -95,14 +88,6 @@ class NodeChecks:
             )
         else:
             yield CheckResult(check="versions", found=f"ray {here['ray']}, torch {here['torch']}, as the driver")
-
-    def _gpus(self, gpus: int) -> Iterator[CheckResult]:
-        if not gpus:
-            yield CheckResult(check="GPU", found="none that Ray counts")
-            return
-        from wsss_ray.doctor.gpu import check_gpus  # noqa: PLC0415 - torch, seconds that other nodes need not wait
-
-        yield from check_gpus(self.tiers)
 
     def _store(self) -> Iterator[CheckResult]:
         if self.output is not None:

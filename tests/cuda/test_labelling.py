@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from pretended_cuda import DeviceError
 from torch import Tensor
 
+from wsss_ray.models.fast.grounding_dino_device import DeviceDecoder
 from wsss_ray.models.fast.sam_decoder import BoxDecoder
+from wsss_ray.models.fast.sam_half import HalfEncoder
 from wsss_ray.models.results import Detections
 from wsss_ray.models.sam import encoder
 
@@ -69,6 +71,19 @@ def test_stock_kernels_and_probabilities_mix_no_devices(
 ) -> None:
     values = ious(scenes.labels, label_on_gpu(precision, scenes, **settings).labels)
     assert len(values) >= 10
+    assert sum(values) / len(values) >= 0.99
+
+
+@pytest.mark.parametrize("broken", [HalfEncoder, DeviceDecoder])
+def test_fast_layers_that_fail_on_a_gpu_leave_the_stock_ones(
+    broken: type[Any], scenes: Scenes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(broken, "forward", fail)
+    values = ious(scenes.labels, label_on_gpu("bfloat16", scenes).labels)
+    assert "fast layers do not run here (RuntimeError: planted); stock ones are used" in caplog.text
     assert sum(values) / len(values) >= 0.99
 
 

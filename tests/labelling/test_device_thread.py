@@ -76,6 +76,29 @@ def test_only_the_thread_concerned_sees_an_error() -> None:
     assert [sorted(call) for call in squares.calls[1:2]] == [[-1, 2]]
 
 
+def test_the_end_of_the_process_reaches_every_waiting_thread() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def end(items: Sequence[int]) -> list[int]:
+        begun.set()
+        go.wait(30)
+        if len(items) > 1:
+            raise SystemExit(7)
+        return list(items)
+
+    device = DeviceThread[int, int](end)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(device.join, [1])
+        assert begun.wait(30)
+        others = [pool.submit(device.join, [2]), pool.submit(device.join, [3])]
+        wait_until(device, requests=2)
+        go.set()
+        assert first.result(30) == [1]
+        for other in others:
+            with pytest.raises(SystemExit):
+                other.result(30)
+
+
 def test_an_error_of_a_call_is_raised_where_it_was_asked_for() -> None:
     device = DeviceThread[int, int](list)
 

@@ -114,6 +114,11 @@ def hardware(config: RayConfig, resources: Resources) -> dict[str, bool]:
     return {"has_gpus": uses_gpus(config, resources.gpus), "has_bfloat16": resources.has_bfloat16}
 
 
+def without_gpus(config: RayConfig) -> RayConfig:
+    """Return the configuration of actors whose models run on the CPU: they hold no GPUs, unless it says otherwise."""
+    return replace(config, gpus_per_actor=0.0) if config.gpus_per_actor is None else config
+
+
 def model_pool(config: RayConfig, resources: Resources, *, actors: int | None = None) -> Pool:
     """Size a pool of model actors by the configuration, else one actor per GPU, else one per core.
 

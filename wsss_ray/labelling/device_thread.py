@@ -76,6 +76,10 @@ class DeviceThread(Generic[ItemT, ResultT]):
                 results = self._joined([item for request in requests for item in request.items])
             except Exception:  # noqa: BLE001 - it is raised again below, in the thread that caused it
                 results = None
+            except BaseException as error:  # noqa: BLE001 - the process is to end: every waiting thread learns of it
+                for request in requests:
+                    request.future.set_exception(error)
+                return
             if results is not None:
                 start = 0
                 for request in requests:

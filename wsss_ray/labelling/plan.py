@@ -9,7 +9,7 @@ from typing import Any
 from wsss_ray.classes import ClassSet
 from wsss_ray.config import DetectorConfig, LabelConfig, SegmenterConfig
 from wsss_ray.config.models import DETECTOR_SETTINGS, SEGMENTER_SETTINGS
-from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool
+from wsss_ray.engine.resources import Pool, Resources, check_pools, model_pool, without_gpus
 from wsss_ray.engine.stage import CALLS_PER_ACTOR, Stage, StageSpec
 from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.labels.weights import identify
@@ -27,9 +27,9 @@ ALGORITHM_VERSION = 1
 def decided(config: LabelConfig, *, has_gpus: bool, has_bfloat16: bool = True) -> LabelConfig:
     """Return the configuration with the device and the precision of both models, in place of `auto`."""
     have = {"has_gpus": has_gpus, "has_bfloat16": has_bfloat16}
-    return dataclasses.replace(
-        config, detector=decide(config.detector, **have), segmenter=decide(config.segmenter, **have)
-    )
+    detector, segmenter = decide(config.detector, **have), decide(config.segmenter, **have)
+    ray = config.ray if "cuda" in (detector.device, segmenter.device) else without_gpus(config.ray)
+    return dataclasses.replace(config, detector=detector, segmenter=segmenter, ray=ray)
 
 
 def identity(config: LabelConfig, classes: ClassSet, shards: ShardSet) -> dict[str, Any]:

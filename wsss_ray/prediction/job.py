@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from wsss_ray.config import PredictConfig
 from wsss_ray.engine.outputs import check_output
-from wsss_ray.engine.resources import Resources, check_pools, model_pool
+from wsss_ray.engine.resources import Resources, check_pools, model_pool, without_gpus
 from wsss_ray.engine.stage import Stage, StageSpec
 from wsss_ray.labels.decoded_images import Exif
 from wsss_ray.labels.job import LabelJob
@@ -67,7 +67,10 @@ class _PredictionJob(LabelJob[PredictConfig]):
     done_word: ClassVar[str] = "predicted"
 
     def decided(self, *, has_gpus: bool, has_bfloat16: bool) -> _PredictionJob:
-        return replace(self, config=decide(self.config, has_gpus=has_gpus, has_bfloat16=has_bfloat16))
+        config = decide(self.config, has_gpus=has_gpus, has_bfloat16=has_bfloat16)
+        return replace(
+            self, config=replace(config, ray=config.ray if config.device == "cuda" else without_gpus(config.ray))
+        )
 
     def identity(self) -> dict[str, Any]:
         config, spec = self.config, self.student.spec

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wsss_ray.models.fast import self_check
-from wsss_ray.models.fast.self_check import choose
+from wsss_ray.models.fast.self_check import agrees, choose
 
 
 def stock(x: Tensor) -> Tensor:
@@ -84,3 +84,32 @@ def test_a_gpu_that_triton_does_not_know_runs_no_kernel(
 def test_sixteen_bits_may_differ_more() -> None:
     cases = [(torch.ones(3, dtype=torch.bfloat16),)]
     assert choose("a kernel", wrong, stock, cases, timer=taking(QUICK)) is wrong
+
+
+OUTPUTS = [torch.linspace(-1, 1, 50), torch.tensor([float("inf"), 2.0])]
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(1.0, True), (1.05, True), (1.2, False), (float("nan"), False)], ids=str
+)
+def test_a_network_that_differs_in_the_mean_is_refused(
+    factor: float, expected: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert agrees("net", lambda: [OUTPUTS[0] * factor, OUTPUTS[1]], OUTPUTS) is expected
+    assert ("of the mean value (allowed: 0.1); stock ones are used" in caplog.text) is not expected
+
+
+def test_an_overflow_of_float16_is_not_compared() -> None:
+    """It has a check of its own, for every batch."""
+    found = [OUTPUTS[0].clone(), OUTPUTS[1]]
+    found[0][3] = float("inf")
+    assert not agrees("net", lambda: found, OUTPUTS)
+    assert agrees("net", lambda: found, OUTPUTS, may_overflow=True)
+
+
+def test_a_network_that_raises_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    def run() -> list[Tensor]:
+        raise RuntimeError("no such operator")
+
+    assert not agrees("net", run, OUTPUTS)
+    assert "RuntimeError: no such operator" in caplog.text

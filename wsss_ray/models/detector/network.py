@@ -19,6 +19,7 @@ from wsss_ray.models.detector.outputs import read_outputs
 from wsss_ray.models.detector.pixels import PixelTransform
 from wsss_ray.models.detector.prompts import Prompt, PromptBuilder
 from wsss_ray.models.device import Compute, resolve_compute, to_device
+from wsss_ray.models.fast import self_check
 from wsss_ray.models.fast.grounding_dino import use_fast_layers
 from wsss_ray.models.fast.grounding_dino_device import use_device_layers, use_half
 from wsss_ray.models.fast.ops import Sample
@@ -56,7 +57,12 @@ class GroundingDino:
         self.tokenizer = processor.tokenizer
         self._prompts = PromptBuilder(class_set, self.tokenizer, max_tokens=self.tokenizer.model_max_length)
         self.network = load_network(source).to(self.compute.device)
+        checks = config.kernels == "auto" and self.compute.device.type == "cuda"
+        expected = self._sample_outputs() if checks else []
         prepare_network(self.network, self.compute, kernels=config.kernels)
+        overflows = self.compute.tier == "float16"
+        if checks and not self_check.agrees("Grounding DINO", self._sample_outputs, expected, may_overflow=overflows):
+            self.network = load_network(source).to(self.compute.device)
         self.pixels = PixelTransform.of(
             processor.image_processor,
             self.network.config,
@@ -64,6 +70,17 @@ class GroundingDino:
             backend=config.preprocessing,
         )
         self._batches = Backoff(config.batch_size, what="prompts")
+
+    def _sample_outputs(self) -> list[torch.Tensor]:
+        """Return the sorted scores and coordinates for one random image: rounding changes the order of queries."""
+        device = self.compute.device
+        pixels = torch.randn(1, 3, 512, 640, generator=torch.Generator().manual_seed(0))
+        text = self.tokenizer("cat . dog .", return_tensors="pt")
+        with self.compute.running():
+            logits, boxes = run_network(
+                self.network, *(part.to(device) for part in (pixels, text["input_ids"], text["attention_mask"]))
+            )
+        return [logits.float().amax(-1).flatten().sort().values, boxes.float().flatten().sort().values]
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width of the network's input for an image of this size. Equal sizes run together."""

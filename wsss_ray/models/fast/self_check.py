@@ -19,6 +19,9 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Largest difference from the stock operators, as a share of their largest value."""
 LEAST_CAPABILITY = (8, 0)
 """Of the GPU. On older ones Triton's compiler can end the process instead of raising."""
+WHOLE_TOLERANCE = 0.1
+"""Mean difference of a whole network in 16 bits from its stock layers, as a share of their mean value: a wrong layer
+changes it by more, rounding by a few hundredths."""
 RUNS = 5
 """Runs of which the mean time counts, after as many to warm up."""
 
@@ -71,6 +74,34 @@ def choose(
         return stock
     logger.info("%s: the fast kernel is used: %.3g ms, stock operators %.3g", name, taken, allowed)
     return fast
+
+
+def agrees(
+    name: str, run: Callable[[], Sequence[Tensor]], expected: Sequence[Tensor], *, may_overflow: bool = False
+) -> bool:
+    """Return whether a network with fast layers gives what its stock layers gave; otherwise the log says why not.
+
+    Args:
+        name: for the log.
+        run: the network with fast layers.
+        expected: outputs of the stock layers; their values that are not finite are not compared.
+        may_overflow: leave out values of the fast layers that are not finite, as float16 may give.
+    """
+    try:
+        for found, stock in zip(run(), expected, strict=True):
+            valid = stock.isfinite() & (found.isfinite() if may_overflow else torch.ones_like(found, dtype=torch.bool))
+            difference = float((found - stock)[valid].abs().mean() / stock[valid].abs().mean())
+            if valid.any() and not difference <= WHOLE_TOLERANCE:  # also where it is NaN
+                logger.warning(
+                    "%s: fast layers differ by %.2g of the mean value (allowed: %.2g); stock ones are used",
+                    name, difference, WHOLE_TOLERANCE,
+                )  # fmt: skip
+                return False
+    except Exception as error:  # noqa: BLE001 - as in `choose`
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        logger.warning("%s: fast layers do not run here (%s); stock ones are used", name, reason)
+        return False
+    return True
 
 
 def _capability(tensor: Tensor) -> tuple[int, int]:

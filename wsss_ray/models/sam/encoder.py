@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsss_ray.models.device import Compute, to_device
+from wsss_ray.models.fast import self_check
 from wsss_ray.models.fast.ops import Attend
 from wsss_ray.models.fast.sam_encoder import use_fast_layers
 from wsss_ray.models.fast.sam_half import HalfEncoder
@@ -84,15 +85,30 @@ class ImageEncoder:
         """The network in float32, for batches that overflow; None where it is not needed."""
         dtype = compute.autocast_dtype
         if kernels == "auto" and compute.device.type == "cuda" and dtype is not None:
-            self._network = HalfEncoder(sam.image_encoder, dtype, attend)
-            if dtype == torch.bfloat16:  # which has the range of float32
-                self._exact = None
-                sam.image_encoder = self._network
+            half = HalfEncoder(sam.image_encoder, dtype, attend)
+            if attend is None and not self._agrees(half):
+                kernels = "stock"
+            else:
+                self._network = half
+                if dtype == torch.bfloat16:  # which has the range of float32
+                    self._exact = None
+                    sam.image_encoder = half
         if kernels == "auto" and self._exact is not None:
             use_fast_layers(sam, compute.device)
         if self._compiles:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is, with a warning
             self._network = torch.compile(self._network, mode=compile_mode, dynamic=False)
+
+    def _agrees(self, half: HalfEncoder) -> bool:
+        """Return whether the layers of a GPU give what the package's own give in float32, on one random image."""
+        inputs = torch.randn(1, 3, self.side, self.side, device=self._compute.device)
+        with Compute(device=self._compute.device, tier="float32").running():
+            expected = self._sam.image_encoder(inputs)
+        overflows = self._compute.tier == "float16"
+        with self._compute.running():
+            return self_check.agrees(
+                "SAM's encoder", lambda: [half(inputs).float()], [expected], may_overflow=overflows
+            )
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return the features (B, C, g, g) float32 of images from `resize_longest_side`.

@@ -186,7 +186,7 @@ def counted_ms(part: str, precision: str) -> float | None:
 
 
 def label_stage(setup: Setup) -> dict[str, Any]:
-    """Run the label stage in the threads of an actor over JPEGs of mixed sizes: images/s and the GPU's busy share."""
+    """Run the label stage in an actor's threads over mixed JPEGs: images/s, and the share that its device works."""
     config = stage_config(setup)
     stage = LabelStage(config, ClassSet.load(config.classes), "ignore")
     units = [mixed_rows(setup, first) for first in range(2 if setup.small else 12)]
@@ -257,8 +257,8 @@ def mixed_rows(setup: Setup, first: int) -> pa.Table:
 
 
 def limits(setup: Setup) -> dict[str, Any]:
-    """Label with the settings for a T4 on a card of 16 GB, make 900 masks of one image, and lose the device."""
-    segmenter = dataclasses.replace(stage_config(setup).segmenter, batch_size=2)
+    """Make 900 masks of one image with SAM's settings for a T4 and 16 GB of memory, and lose the device."""
+    segmenter = dataclasses.replace(stage_config(setup).segmenter, batch_size=2, boxes_per_chunk=32)
     found: dict[str, Any] = {}
     if setup.device == "cuda":
         total = torch.cuda.get_device_properties(0).total_memory

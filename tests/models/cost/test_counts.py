@@ -49,6 +49,13 @@ def test_the_detectors_budget(detector: Count) -> None:
     assert 480e9 < detector.flops / 8 < 520e9
 
 
+def test_stock_sampling_launches_no_more_for_more_images() -> None:
+    """What a T4 runs, and every GPU where a kernel is not used."""
+    few, many = (parts.count_detector(batch=batch, tier="bfloat16", triton=False).launches for batch in (2, 8))
+    assert many < 2300
+    assert abs(many - few) < 30
+
+
 def test_launches_of_the_detector_do_not_grow_with_the_batch(detector: Count) -> None:
     assert abs(parts.count_detector(batch=2, tier="bfloat16").launches - detector.launches) < 30
 

@@ -21,6 +21,7 @@ def attend(qkv_BHWX: Tensor, bias_X: Tensor, table_dT: Tensor, heads: int, windo
     """Return the attention (B, H, W, C); arguments as `ops.attend`."""
     batch, height, width, channels = qkv_BHWX.shape
     channels //= 3
+    qkv_BHWX = qkv_BHWX.contiguous()  # the kernel computes addresses itself; a compiled encoder chooses strides
     if not takes(channels, heads):
         raise ValueError(f"heads of {channels // heads} channels are not a power of two or a sum of two, from 16 on")
     side = window or height

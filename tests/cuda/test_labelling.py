@@ -18,6 +18,7 @@ from wsss_ray.models.fast.sam_decoder import BoxDecoder
 from wsss_ray.models.fast.sam_half import HalfEncoder
 from wsss_ray.models.results import Detections
 from wsss_ray.models.sam import encoder
+from wsss_ray.models.sam.packed_masks import PackedMasks
 
 SYNCS_PER_IMAGE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1.25}
 """Waits of the host for the GPU, for one of the scenes, over the whole stage: one for each size of image, one for the
@@ -96,6 +97,20 @@ def test_a_planted_tensor_of_the_cpu_is_found(scenes: Scenes, monkeypatch: pytes
         DeviceError, match=r"add: tensors \[\(1, 1, 1\)\] of the CPU .* at wsss_ray/models/sam/boxes.py"
     ):
         label_on_gpu("bfloat16", scenes)
+
+
+def test_masks_that_are_read_before_their_copy_is_done_are_wrong(
+    scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = PackedMasks.send
+
+    def send(self: PackedMasks) -> None:
+        real(self)
+        self._copied = None  # nothing to wait for
+
+    monkeypatch.setattr(PackedMasks, "send", send)
+    values = ious(scenes.labels, label_on_gpu("float32", scenes).labels)
+    assert min(values) < 0.5
 
 
 def test_a_planted_item_exceeds_the_budget(scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:

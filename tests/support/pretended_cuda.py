@@ -1,8 +1,8 @@
 """A pretended CUDA GPU: tensors that say they lie on cuda:0 and compute on the CPU, with real values.
 
 Operators run under CUDA's autocast rules. A CPU tensor beside one of the GPU raises, as on a GPU. Every wait of the
-host for the device and every copy from memory that is not pinned is counted, with the line that makes it. A backward
-pass does nothing.
+host for the device and every copy from memory that is not pinned is counted, with the line that makes it. A copy to the
+host that does not wait brings its values when the host waits next. A backward pass does nothing.
 
 >>> with pretended_cuda() as gpu:
 ...     labels = Labeller(config).label(images, tags)
@@ -54,10 +54,21 @@ class PretendedGpu:
     """Operators with a kernel."""
     pinned: set[int] = field(default_factory=set)
     """Addresses of pinned memory."""
+    unfinished: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Copies to the host that nothing has waited for: where they go, and what they bring."""
 
-    def count_wait(self) -> None:
-        """Count an explicit wait."""
-        self.syncs[where("synchronize")] += 1
+    def count_wait(self, what: str = "synchronize") -> None:
+        """Count a wait of the host, after which all copies to it are done."""
+        self.syncs[where(what)] += 1
+        for host, value in self.unfinished:
+            host.copy_(value)
+        self.unfinished.clear()
+
+    def copy_later(self, value: Tensor) -> Tensor:
+        """Return memory of the host that holds something else until the host waits for the device."""
+        host = torch.empty_like(value).fill_(85)
+        self.unfinished.append((host, value.clone()))
+        return host
 
     def reset(self) -> None:
         """Start to count anew."""
@@ -131,15 +142,15 @@ class _Mode(TorchDispatchMode):
             to_cpu = target is not None and target.type == "cpu"
             if to_cpu or (name == "copy_" and not isinstance(args[0], OnGpu)):
                 if not kwargs.get("non_blocking"):
-                    self._gpu.syncs[where("copy to the host")] += 1
+                    self._gpu.count_wait("copy to the host")
             elif others:
                 self._count_copy_to_gpu(others[-1], kwargs)
         if name in READING:
-            self._gpu.syncs[where(name)] += 1
+            self._gpu.count_wait(name)
         if name in INDEXING and any(
             isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         ):
-            self._gpu.syncs[where("boolean index")] += 1
+            self._gpu.count_wait("boolean index")
         if not _is_view(func):
             self._gpu.launches += 1
         if to_gpu:
@@ -195,6 +206,8 @@ class _Mode(TorchDispatchMode):
         if name in ("_local_scalar_dense", "equal", "is_nonzero"):
             return result
         if target is not None and target.type == "cpu":
+            if options.get("non_blocking"):
+                return self._gpu.copy_later(result)
             return result.clone() if result is values[0] else result
         if name == "copy_" and not isinstance(args[0], OnGpu):
             return result

@@ -279,3 +279,12 @@ def test_killed_drivers_lose_nothing(finished: LabelConfig, photos: Path, local_
     assert labels_by_id(config) == labels_by_id(finished)
     for name, modified in done.items():
         assert (labels / name).stat().st_mtime_ns == modified, "a finished unit was computed again"
+
+
+def test_a_cluster_without_gpus_is_named(
+    photos: Path, base_config: LabelConfig, local_ray: Resources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(base_config, input=str(photos), output=str(tmp_path), dry_run=True)
+    for gpus_per_actor, expected in ((None, True), (0.0, False)):
+        labelling.run(replace(config, ray=replace(config.ray, gpus_per_actor=gpus_per_actor)))
+        assert ("note: there are no GPUs here, so the work is done on CPUs" in capsys.readouterr().out) is expected

@@ -13,6 +13,12 @@ READ_CPUS = 0.1
 WITHOUT_BFLOAT16 = ("K80", "M60", "P4", "P40", "P100", "V100", "T4")
 """Kinds of GPU, as Ray names them, without native bfloat16."""
 
+NO_GPUS = (
+    "note: there are no GPUs here, so the work is done on CPUs; if an autoscaler adds nodes with GPUs, give "
+    "--ray.wait-for-nodes --ray.actors N --ray.gpus-per-actor 1"
+)
+"""Line for a cluster without GPUs whose configuration says nothing about them."""
+
 _SLACK = 1e-6
 """Rounding error of sums of fractions."""
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from wsss_ray.config import LabelConfig, PredictConfig
 from wsss_ray.engine.cluster import connect, this_machine, uses_cluster, warn_of_local_paths
 from wsss_ray.engine.progress import Progress
-from wsss_ray.engine.resources import Resources, hardware
+from wsss_ray.engine.resources import NO_GPUS, Resources, hardware
 from wsss_ray.engine.run_directory import RUN_FILE, RunDirectory, units_to_do
 from wsss_ray.engine.stage import CALLS_PER_ACTOR, StageSpec
 from wsss_ray.engine.task import RunOutcome, UnitTask
@@ -114,6 +114,8 @@ class LabelJob(ABC, Generic[ConfigT]):
         with ExitStack() as stack:
             ray = self.config.ray
             resources = stack.enter_context(connect(ray)) if uses_cluster(ray) else None
+            if resources is not None and not resources.gpus and ray.gpus_per_actor is None:
+                print(NO_GPUS, flush=True)
             known = resources or this_machine()
             return self.decided(**hardware(ray, known))._run(stack, resources, retried_before)
 

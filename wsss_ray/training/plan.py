@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from wsss_ray.config.train import TrainConfig
-from wsss_ray.engine.resources import READ_CPUS, Pool, Resources, check_pools, model_pool, uses_gpus
+from wsss_ray.engine.resources import NO_GPUS, READ_CPUS, Pool, Resources, check_pools, model_pool, uses_gpus
 from wsss_ray.training.order import Order
 from wsss_ray.training.sources import Survey
 
@@ -92,10 +92,7 @@ def describe(config: TrainConfig, order: Order, found: Survey, allocation: Alloc
     if found.unknown_ids:
         lines.append(f"note: {found.unknown_ids:,} ids of --only or --exclude are not in the image shards")
     if config.device == "auto" and config.ray.gpus_per_actor is None and not allocation.workers.gpus:
-        lines.append(
-            "note: there are no GPUs here, so this trains on CPUs; if an autoscaler adds nodes with GPUs, give "
-            "--ray.wait-for-nodes --ray.actors N --ray.gpus-per-actor 1"
-        )
+        lines.append(NO_GPUS)
     if config.preset == "voc" and config.student.init in ("imagenet", "none"):
         lines.append(
             "note: preset voc is for a network trained on COCO (--student.init caffe or checkpoint); for weights from "

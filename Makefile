@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make env     make or update .venv"
 	@echo "make demo    label the embedded demo, end to end (CLEAN=1 starts from nothing)"
-	@echo "make test    lint, type check and tests (TESTS=unit: those that start no process; TESTS=path: some of them)"
+	@echo "make test    lint, type check and tests (TESTS=unit: those that start no process and no pretended GPU; TESTS=path: some of them)"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make docs    build the pages of docs/ and the API reference into site/"
 	@echo "make soak    endurance under kills and outages"

@@ -72,9 +72,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+PRETENDED_GPU = ("tests/cuda/", "tests/models/cost/")
+"""Tests that start nothing, but run or count whole networks: with them `unit` would take half as long again."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks."""
-    config.addinivalue_line("markers", "unit: starts no process and no Ray (set by tests/conftest.py)")
+    config.addinivalue_line(
+        "markers", "unit: starts no process, no Ray and no pretended GPU (set by tests/conftest.py)"
+    )
     config.addinivalue_line("markers", "processes: starts a process or a Ray through the package's code")
 
 
@@ -82,7 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start no process, and put the slow files first: the quick ones then fill the end."""
     for item in items:
-        if not starts_processes(item):
+        if not starts_processes(item) and not item.nodeid.startswith(PRETENDED_GPU):
             item.add_marker(pytest.mark.unit)
     items.sort(key=_rank)
 

@@ -84,5 +84,5 @@ def test_nodes_with_other_weights_and_without_an_answer_are_named() -> None:
         "10.0.0.3": _NodeAnswer(answer="no answer within 120 s", gpus=[good]),
     }
     groups = {group.name: group for group in _compare(nodes)}
-    errors = {name: [one.check for one in group.findings if one.state == "error"] for name, group in groups.items()}
+    errors = {name: [one.check for one in group.results if one.state == "error"] for name, group in groups.items()}
     assert errors == {"10.0.0.1": [], "10.0.0.2": ["segmenter weights"], "10.0.0.3": ["answer"]}

@@ -21,9 +21,9 @@ from wsss_ray.doctor.gpu import multiply, rate
 def test_a_product_is_compared_with_the_data_sheet(
     name: str, tier: str, reached: float, state: str, found: str
 ) -> None:
-    finding = rate(name, tier, reached)
-    assert finding.state == state
-    assert finding.found == f"{name}: {found}"
+    result = rate(name, tier, reached)
+    assert result.state == state
+    assert result.found == f"{name}: {found}"
 
 
 @pytest.mark.parametrize("tier", ["float32", "tf32", "bfloat16"])

@@ -29,17 +29,17 @@ def checks(folder: Path, **changes: object) -> NodeChecks:
     return NodeChecks(**{**values, "output": str(folder), "input": None, **changes})  # type: ignore[arg-type]
 
 
-def states(findings: list[CheckResult]) -> dict[str, str]:
-    return {finding.check: finding.state for finding in findings}
+def states(results: list[CheckResult]) -> dict[str, str]:
+    return {result.check: result.state for result in results}
 
 
 def test_a_node_like_its_driver_passes(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     (tmp_path / "a.parquet").write_bytes(b"0123456789")
     weights = {"segmenter": Weights(files=(DEMO_WEIGHTS / "model.safetensors",))}
-    _, digests, findings = checks(tmp_path, weights=weights, input=str(tmp_path)).run(0.0)
+    _, digests, results = checks(tmp_path, weights=weights, input=str(tmp_path)).run(0.0)
     assert len(digests["segmenter"][0]) == 64
-    found = states(findings)
+    found = states(results)
     del found["open files"]  # that of this machine
     assert found == dict.fromkeys(["versions", "shared memory", "output", "input", "segmenter weights"], "ok")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "token"]
@@ -49,8 +49,8 @@ def test_other_versions_and_missing_weights_are_errors(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     versions = {**installed(), "torch": "1.0"}
     weights = {"detector": Weights(files=(tmp_path / "gone",))}
-    _, digests, findings = checks(tmp_path, versions=versions, weights=weights).run(0.0)
-    wrong = {finding.check: finding.found for finding in findings if finding.state == "error"}
+    _, digests, results = checks(tmp_path, versions=versions, weights=weights).run(0.0)
+    wrong = {result.check: result.found for result in results if result.state == "error"}
     assert set(wrong) == {"versions", "detector weights"}
     assert "(driver: 1.0)" in wrong["versions"]
     assert not digests

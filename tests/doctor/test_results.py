@@ -8,7 +8,7 @@ SLOW = CheckResult(check="GPU", found="T4", state="warning", advice="cool it.")
 
 def test_nodes_of_equal_findings_share_an_entry() -> None:
     groups = merge([("10.0.0.1", [GOOD]), ("10.0.0.2", [SLOW, GOOD]), ("10.0.0.3", [GOOD])])
-    assert [(group.name, group.findings) for group in groups] == [
+    assert [(group.name, group.results) for group in groups] == [
         ("10.0.0.1 and 1 more", (GOOD,)),
         ("10.0.0.2", (SLOW, GOOD)),
     ]

@@ -34,7 +34,7 @@ def report_nodes(config: LabelConfig, *, timeout: float) -> None:
     """
     groups = check_nodes(config, timeout=timeout)
     print(format_results(groups), flush=True)
-    states = [finding.state for group in groups for finding in group.findings]
+    states = [result.state for group in groups for result in group.results]
     if "error" in states:
         raise JobError(f"{states.count('error')} checks of nodes failed; the lines above say what to do.")
     verdict = "the job would run; the warnings above say what could be better" if "warning" in states else "all passed"
@@ -185,7 +185,7 @@ def _compare(nodes: Mapping[str, _NodeAnswer]) -> list[NodeResults]:
 
 
 def clock(skew: float) -> CheckResult:
-    """Return the finding of a clock that differs from the driver's by at least `skew` seconds."""
+    """Return the result of a clock that differs from the driver's by at least `skew` seconds."""
     if skew < SKEW_WARNING:
         return CheckResult(check="clock", found=f"within {SKEW_WARNING} s of the driver's")
     state: State = "error" if skew >= SKEW_ERROR else "warning"

@@ -50,7 +50,7 @@ def _check_gpu(tiers: tuple[str, ...]) -> Iterator[CheckResult]:
 
 
 def rate(name: str, tier: str, reached: float) -> CheckResult:
-    """Return the finding of a matrix product of `reached` TFLOP/s, against the data sheet of the GPU called `name`."""
+    """Return the result of a matrix product of `reached` TFLOP/s, against the data sheet of the GPU called `name`."""
     card = find_gpu(name)
     if card is None:
         return CheckResult(check=tier, found=f"{name}: {reached:.1f} TFLOP/s; its data sheet is not known here")

@@ -1,4 +1,4 @@
-"""The checks that run on a node, in a Ray task. Each returns findings and raises nothing."""
+"""The checks that run on a node, in a Ray task. Each returns results and raises nothing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class NodeChecks:
         """Check this node, but for its GPUs; `object_store` is the size of its object store in bytes.
 
         Returns:
-            The node's time in seconds since 1970, the digests of the weights by model, and the findings.
+            The node's time in seconds since 1970, the digests of the weights by model, and the results.
         """
         digests: dict[str, list[str]] = {}
         parts: list[Callable[[], Iterator[CheckResult]]] = [
@@ -69,10 +69,10 @@ class NodeChecks:
             self._store,
             lambda: self._weights(digests),
         ]
-        findings = []
+        results = []
         for part in parts:
-            findings += list(part())
-        return time.time(), digests, findings
+            results += list(part())
+        return time.time(), digests, results
 
     def _versions(self) -> Iterator[CheckResult]:
         here = installed()

@@ -25,11 +25,11 @@ class CheckResult:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeResults:
-    """All findings of one node, or those that several nodes share."""
+    """All results of one node, or those that several nodes share."""
 
     nodes: tuple[str, ...]
     """Addresses of the nodes."""
-    findings: tuple[CheckResult, ...]
+    results: tuple[CheckResult, ...]
 
     @property
     def name(self) -> str:
@@ -39,21 +39,21 @@ class NodeResults:
 
 
 def merge(nodes: Iterable[tuple[str, Sequence[CheckResult]]]) -> list[NodeResults]:
-    """Return the findings by node, equal ones as one entry: a large cluster has few kinds of nodes."""
+    """Return the results by node, equal ones as one entry: a large cluster has few kinds of nodes."""
     groups: dict[tuple[CheckResult, ...], list[str]] = {}
-    for node, findings in nodes:
-        groups.setdefault(tuple(findings), []).append(node)
-    return [NodeResults(nodes=tuple(names), findings=findings) for findings, names in groups.items()]
+    for node, results in nodes:
+        groups.setdefault(tuple(results), []).append(node)
+    return [NodeResults(nodes=tuple(names), results=results) for results, names in groups.items()]
 
 
 def format_results(groups: Sequence[NodeResults]) -> str:
-    """Return a table of all findings, then what to do about the warnings and errors."""
+    """Return a table of all results, then what to do about the warnings and errors."""
     lines, advice = [], []
     for group in groups:
         lines.append(f"node {group.name}")
-        width = max(len(finding.check) for finding in group.findings)
-        for finding in group.findings:
-            lines.append(f"  {finding.state:<7}  {finding.check:<{width}}  {finding.found}")
-            if finding.advice:
-                advice.append(f"{finding.state}: {finding.check} on {group.name}: {finding.advice}")
+        width = max(len(result.check) for result in group.results)
+        for result in group.results:
+            lines.append(f"  {result.state:<7}  {result.check:<{width}}  {result.found}")
+            if result.advice:
+                advice.append(f"{result.state}: {result.check} on {group.name}: {result.advice}")
     return "\n".join([*lines, *dict.fromkeys(advice)])

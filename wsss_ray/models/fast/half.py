@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
+ALIGNED = 8
+"""Fused attention wants rows of a bias that begin at multiples of so many elements; otherwise it copies the bias."""
+
 
 def half_copy(module: ModuleT, dtype: torch.dtype, *, keep: Collection[nn.Module] = ()) -> ModuleT:
     """Return a copy of a module with its floating-point parameters and buffers in another dtype.

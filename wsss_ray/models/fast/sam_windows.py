@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsss_ray.models.fast.half import ALIGNED
+
 BIAS_BYTES = 2**30
 """Bytes of the position bias that is computed at once."""
-ALIGNED = 8
-"""Fused attention wants rows of a bias that begin at multiples of so many elements; otherwise it copies the bias."""
 
 
 def attend(qkv_BHWX: Tensor, bias_X: Tensor, table_dT: Tensor, heads: int, window: int) -> Tensor:

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.swin.modeling_swin import SwinAttention, SwinLayer
 
+from wsss_ray.models.fast.half import ALIGNED
 from wsss_ray.models.fast.linear import join_linears
 
-ALIGNED = 8
-"""Fused attention wants rows of a mask that begin at multiples of so many elements; otherwise it copies the mask."""
 MASKS_KEPT = 128
 """Masks of shifted windows that stay on the device: of some 32 sizes of images, at most 0.25 GB."""
 
